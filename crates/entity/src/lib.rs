@@ -1,0 +1,1 @@
+//! The words of the city: entities, attributes, instants, geometries, changes and the filter tree.

@@ -1,0 +1,1 @@
+//! Cities together: identities, signed messages, peers, questions that travel.

@@ -1,0 +1,1 @@
+//! Devices for trying and testing: recorded files and simulated cities, played as MQTT messages.

@@ -1,0 +1,1 @@
+//! The world outside: clock, randomness, disk; real, and seeded for simulation.

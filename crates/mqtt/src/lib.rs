@@ -1,0 +1,1 @@
+//! MQTT without sockets: topics, sessions, and device profiles from payload to entity.

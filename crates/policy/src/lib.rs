@@ -1,0 +1,1 @@
+//! Who may see and do what: principals, agreements, obligations, and the decision they lead to.

@@ -1,0 +1,1 @@
+//! Log, state and history of a node; engines behind one trait per kind of data.
