@@ -1,1 +1,40 @@
-//! The words of the city: entities, attributes, instants, geometries, changes and the filter tree.
+//! The words of the city.
+//!
+//! Everything in a city is an [`Entity`] with [`Attribute`]s that change over time: a sensor, a road segment, a car park, an agreement.
+//! This crate gives the types that every other crate speaks, and the rules that need nothing but them:
+//!
+//! * [`Iri`], [`Scope`], [`Instant`], [`Geometry`]: checked words. Names are always expanded (full IRIs); short terms live at the edge.
+//! * [`Entity`], [`Attribute`], [`AttributeValue`]: the document model of NGSI-LD (ETSI GS CIM 009 V1.9.1, clause 4.5).
+//! * [`Command`] is what somebody wants, [`Delta`] is what it comes to against the present state: deterministic to apply, and what the log keeps.
+//! * [`Filter`]: the one condition tree into which every query language and every policy residual compiles, with its per-row evaluator.
+//!
+//! **Invariant:** no I/O, no clock, no randomness in here.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+
+mod change;
+mod entity;
+mod filter;
+mod geometry;
+mod instant;
+mod name;
+
+pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, resolve};
+pub use entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers, Value};
+pub use filter::{
+    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Target, TypeSelector,
+};
+pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
+pub use instant::{Instant, InstantError};
+pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};
+
+/// Namespace of the words that conurb itself adds (agreements, profiles, provenance).
+pub const CONURB_NS: &str = "https://conurb.org/ns#";
+
+/// Namespace of the NGSI-LD core words.
+pub const NGSI_LD_NS: &str = "https://uri.etsi.org/ngsi-ld/";
+
+/// Prefix of names that no context defines (ETSI GS CIM 009, core context `@vocab`).
+pub const DEFAULT_CONTEXT_NS: &str = "https://uri.etsi.org/ngsi-ld/default-context/";
+
+/// IRI of the predefined GeoProperty `location`, the default of every geo-query.
+pub const LOCATION: &str = "https://uri.etsi.org/ngsi-ld/location";

@@ -1,0 +1,226 @@
+//! Entities and their attributes (ETSI GS CIM 009 V1.9.1, clauses 4.5 and 5.2), names expanded.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::{Geometry, Instant, Iri, Scope};
+
+/// Any JSON value.
+pub type Value = serde_json::Value;
+
+/// Attributes by expanded name; each has one instance per `datasetId`, at most one of them the default instance.
+pub type Attributes = IndexMap<Iri, Vec<Attribute>>;
+
+/// One thing of the city, as it is now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Entity {
+    /// Its identity; the id alone identifies.
+    pub id: Iri,
+    /// Its types, at least one, no duplicates.
+    pub types: Vec<Iri>,
+    /// The scopes it is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// Its attributes.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub attributes: Attributes,
+    /// When the node first recorded it.
+    #[serde(default)]
+    pub created_at: Instant,
+    /// When the node last recorded a change of it.
+    #[serde(default)]
+    pub modified_at: Instant,
+    /// After this instant it is no longer valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Instant>,
+}
+
+/// One instance of an attribute.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Attribute {
+    /// What it says.
+    #[serde(flatten)]
+    pub value: AttributeValue,
+    /// Which of several instances it is; none for the default instance.
+    #[serde(default, rename = "d", skip_serializing_if = "Option::is_none")]
+    pub dataset_id: Option<Iri>,
+    /// Since when (or: at which instant) the value is true in the world: valid time.
+    #[serde(default, rename = "o", skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Instant>,
+    /// UN/CEFACT common code of the unit, such as `GQ` for µg/m³.
+    #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
+    pub unit_code: Option<SmolStr>,
+    /// When the node first recorded this instance: recorded time.
+    #[serde(default, rename = "c")]
+    pub created_at: Instant,
+    /// When the node recorded this value: recorded time.
+    #[serde(default, rename = "m")]
+    pub modified_at: Instant,
+    /// Attributes of the attribute.
+    #[serde(default, rename = "s", skip_serializing_if = "IndexMap::is_empty")]
+    pub sub_attributes: Attributes,
+    /// Members that few attributes have.
+    #[serde(default, rename = "q", skip_serializing_if = "Option::is_none")]
+    pub qualifiers: Option<Box<Qualifiers>>,
+}
+
+/// Members that few attributes have; boxed so that the others do not pay for them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Qualifiers {
+    /// Types of a relationship's targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub object_types: Vec<Iri>,
+    /// Datatype of the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_type: Option<Iri>,
+    /// After this instant the instance is no longer valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Instant>,
+}
+
+/// What an attribute says, by its kind (clause 4.5.2 and following).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum AttributeValue {
+    /// `Property`: any JSON but null.
+    #[serde(rename = "P")]
+    Property(Value),
+    /// `GeoProperty`: a geometry.
+    #[serde(rename = "G")]
+    Geo(Geometry),
+    /// `Relationship`: one target, or several in no order.
+    #[serde(rename = "R")]
+    Relationship(Vec<Iri>),
+    /// `LanguageProperty`: texts by BCP 47 tag (or `@none`); each a string or an array of strings.
+    #[serde(rename = "L")]
+    Language(IndexMap<SmolStr, Value>),
+    /// `VocabProperty`: one or several expanded terms.
+    #[serde(rename = "V")]
+    Vocab(Vec<Iri>),
+    /// `JsonProperty`: opaque JSON.
+    #[serde(rename = "J")]
+    Json(Value),
+    /// `ListProperty`: an ordered array.
+    #[serde(rename = "A")]
+    List(Vec<Value>),
+    /// `ListRelationship`: ordered targets.
+    #[serde(rename = "O")]
+    ListRelationship(Vec<Iri>),
+}
+
+impl AttributeValue {
+    /// The name of the kind as NGSI-LD writes it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Property(_) => "Property",
+            Self::Geo(_) => "GeoProperty",
+            Self::Relationship(_) => "Relationship",
+            Self::Language(_) => "LanguageProperty",
+            Self::Vocab(_) => "VocabProperty",
+            Self::Json(_) => "JsonProperty",
+            Self::List(_) => "ListProperty",
+            Self::ListRelationship(_) => "ListRelationship",
+        }
+    }
+}
+
+impl Attribute {
+    /// A default instance with nothing but its value; the times are set when it is recorded.
+    #[must_use]
+    pub fn new(value: AttributeValue) -> Self {
+        Self {
+            value,
+            dataset_id: None,
+            observed_at: None,
+            unit_code: None,
+            created_at: Instant::default(),
+            modified_at: Instant::default(),
+            sub_attributes: Attributes::new(),
+            qualifiers: None,
+        }
+    }
+
+    /// A Property.
+    #[must_use]
+    pub fn property(value: impl Into<Value>) -> Self {
+        Self::new(AttributeValue::Property(value.into()))
+    }
+
+    /// The same, observed at `at`.
+    #[must_use]
+    pub fn observed(mut self, at: Instant) -> Self {
+        self.observed_at = Some(at);
+        self
+    }
+
+    /// Says the same thing about the same time: only the recorded times may differ.
+    #[must_use]
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        self.value == other.value
+            && self.dataset_id == other.dataset_id
+            && self.observed_at == other.observed_at
+            && self.unit_code == other.unit_code
+            && self.qualifiers == other.qualifiers
+            && self.sub_attributes.len() == other.sub_attributes.len()
+            && self.sub_attributes.iter().all(|(name, mine)| {
+                other
+                    .sub_attributes
+                    .get(name)
+                    .is_some_and(|theirs| mine.len() == theirs.len() && mine.iter().zip(theirs).all(|(a, b)| a.says_the_same_as(b)))
+            })
+    }
+}
+
+impl Entity {
+    /// An entity of one type without attributes; the times are set when it is recorded.
+    #[must_use]
+    pub fn new(id: Iri, entity_type: Iri) -> Self {
+        Self {
+            id,
+            types: vec![entity_type],
+            scopes: Vec::new(),
+            attributes: Attributes::new(),
+            created_at: Instant::default(),
+            modified_at: Instant::default(),
+            expires_at: None,
+        }
+    }
+
+    /// Adds or replaces the instance with the same name and `datasetId`.
+    pub fn put(&mut self, name: Iri, attribute: Attribute) {
+        let instances = self.attributes.entry(name).or_default();
+        match instances.iter_mut().find(|i| i.dataset_id == attribute.dataset_id) {
+            Some(slot) => *slot = attribute,
+            None => instances.push(attribute),
+        }
+    }
+
+    /// The same entity with one more attribute, for building in one expression.
+    #[must_use]
+    pub fn with(mut self, name: Iri, attribute: Attribute) -> Self {
+        self.put(name, attribute);
+        self
+    }
+
+    /// The default instance of an attribute.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.get(name)?.iter().find(|a| a.dataset_id.is_none())
+    }
+
+    /// The instance of an attribute with this `datasetId` (none: the default one).
+    #[must_use]
+    pub fn instance(&self, name: &str, dataset_id: Option<&Iri>) -> Option<&Attribute> {
+        self.attributes.get(name)?.iter().find(|a| a.dataset_id.as_ref() == dataset_id)
+    }
+
+    /// The geometry of the default instance of GeoProperty `location`.
+    #[must_use]
+    pub fn location(&self) -> Option<&Geometry> {
+        match &self.attribute(crate::LOCATION)?.value {
+            AttributeValue::Geo(g) => Some(g),
+            _ => None,
+        }
+    }
+}
