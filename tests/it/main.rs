@@ -1,1 +1,13 @@
+//! End-to-end tests: the real binary, used as its users use it (`mosquitto_pub`, `psql`, HTTP, a browser).
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod bad_input;
+mod cities;
+mod command_line;
+mod console;
+mod entities;
+mod mqtt;
+mod recorded;
+mod sql;
+mod subscriptions;
+mod support;

@@ -1,1 +1,1 @@
-//! Nothing: the tests are in `it/`.
+//! End-to-end tests on the real binary; they are in `it/`.

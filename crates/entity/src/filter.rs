@@ -476,7 +476,7 @@ impl GeoCondition {
         if boxes_are_apart(place.bbox(), self.reference.bbox()) {
             return self.relation == GeoRelation::Disjoint;
         }
-        let matrix = place.shape().relate(self.reference.shape());
+        let Some(matrix) = relate(place, &self.reference) else { return false };
         match self.relation {
             GeoRelation::Within => matrix.is_within(),
             GeoRelation::Contains => matrix.is_contains(),
@@ -487,6 +487,13 @@ impl GeoCondition {
             GeoRelation::NearMax(_) | GeoRelation::NearMin(_) => false,
         }
     }
+}
+
+/// How two shapes lie to one another; none if the library gives up.
+///
+/// `geo` 0.33 asserts while it builds the topology of some self-crossing polygons. A strange polygon must not end the thread that meets it.
+fn relate(a: &Geometry, b: &Geometry) -> Option<geo::relate::IntersectionMatrix> {
+    std::panic::catch_unwind(|| a.shape().relate(b.shape())).ok()
 }
 
 fn boxes_are_apart(a: [f64; 4], b: [f64; 4]) -> bool {

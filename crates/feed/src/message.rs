@@ -48,9 +48,7 @@ impl Identity {
     /// Device `<city>-<station>` of `parts.profile`. `lon` and `lat` are JSON numbers as text.
     pub(crate) fn new(parts: &IdentityParts<'_>) -> Self {
         let mut members = Vec::with_capacity(128);
-        for (name, value) in
-            [("city", parts.city), ("station", parts.station), ("name_en", parts.name_en), ("name_zh", parts.name_zh)]
-        {
+        for (name, value) in [("city", parts.city), ("station", parts.station), ("name_en", parts.name_en), ("name_zh", parts.name_zh)] {
             push_name(&mut members, name);
             push_text(&mut members, value);
             members.push(b',');

@@ -19,9 +19,8 @@ pub const OUTLINES: [(&str, &str); 8] = [
     ("chengdu", include_str!("../outlines/chengdu.geojson")),
 ];
 
-static PARSED: LazyLock<Vec<Outline>> = LazyLock::new(|| {
-    OUTLINES.iter().map(|(key, text)| Outline::parse(key, text).expect("a test parses each built-in outline")).collect()
-});
+static PARSED: LazyLock<Vec<Outline>> =
+    LazyLock::new(|| OUTLINES.iter().map(|(key, text)| Outline::parse(key, text).expect("a test parses each built-in outline")).collect());
 
 /// A city's outline and what is known about its centre.
 #[derive(Debug, Clone)]
@@ -78,10 +77,10 @@ enum Geometry {
 
 /// The built-in outline of a city, by its key (`shanghai`, `suzhou`, …).
 pub fn outline(key: &str) -> Result<&'static Outline, UnknownCity> {
-    PARSED.iter().find(|outline| outline.key == key).ok_or_else(|| UnknownCity {
-        key: key.to_owned(),
-        known: OUTLINES.map(|(key, _)| key).join(", "),
-    })
+    PARSED
+        .iter()
+        .find(|outline| outline.key == key)
+        .ok_or_else(|| UnknownCity { key: key.to_owned(), known: OUTLINES.map(|(key, _)| key).join(", ") })
 }
 
 impl Outline {

@@ -1,1 +1,26 @@
-//! The operations of a node: authorize, validate, commit, answer. The only way in.
+//! The operations of a node: authorize, validate, commit, answer. The only way in, for every protocol and every application.
+//!
+//! * [`Node`]: opened on a folder; holds the store, the policy, the peers and the subscriptions. Its methods are the operations.
+//! * [`Subscription`] and [`Notification`]: who wants to be told of what; matching is here, delivery is the edge's.
+//! * [`PeerTransport`]: how questions reach other cities; the edge implements it.
+//!
+//! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+
+mod cluster;
+mod error;
+mod metrics;
+mod node;
+mod operations;
+mod reactions;
+mod subscription;
+
+pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
+pub use error::{Kind, NodeError};
+pub use metrics::{Metrics, Sort};
+pub use node::{Node, NodeOptions, OpenNodeError};
+pub use operations::{QUERY_LIMIT_MAX, Query};
+pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
+pub use store::state::{Page, Space};
+pub use store::{Committed, Stats};
+pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};

@@ -1,1 +1,89 @@
-//! Listeners and routes: HTTP, MQTT, peers, the live feed and the console; status codes live here.
+//! Listeners and routes: HTTP, MQTT, peers, the live feed and the console.
+//!
+//! * [`App`]: what all routes share; [`router`] builds the HTTP routes over it.
+//! * [`mqtt_listener`]: the MQTT listener.
+//! * [`peer`]: questions to and from other cities over HTTP.
+//! * [`notify`]: delivery of notifications.
+//!
+//! Kinds of error become status codes in one file per protocol: `problem.rs` for HTTP, `mqtt_listener/client.rs` for MQTT.
+//!
+//! **Invariant:** no engine is known here; everything goes through the node's operations.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+
+pub mod auth;
+mod console;
+mod contexts;
+mod live;
+pub mod mqtt_listener;
+mod ngsi_ld;
+pub mod notify;
+pub mod outbound;
+pub mod peer;
+mod platform;
+mod problem;
+mod routes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use node::Node;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use contexts::Contexts;
+pub use routes::{ROUTES, Route, router};
+
+/// What all HTTP routes share.
+pub struct App {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Who may ask.
+    pub auth: Arc<auth::Authenticator>,
+    /// Requests to foreign addresses.
+    pub outbound: outbound::Outbound,
+    /// JSON-LD contexts.
+    pub contexts: Contexts,
+    /// Questions to other cities.
+    pub transport: Arc<dyn node::PeerTransport>,
+    /// Messages that MQTT refused.
+    pub refused: Arc<mqtt_listener::RefusedMessages>,
+    /// Addresses to show.
+    pub addresses: Addresses,
+    /// True while the node is shutting down.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// The addresses in use.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Addresses {
+    /// HTTP: NGSI-LD, console, metrics.
+    pub http: SocketAddr,
+    /// MQTT.
+    pub mqtt: SocketAddr,
+    /// PostgreSQL wire protocol; none if SQL is built out.
+    pub sql: Option<SocketAddr>,
+}
+
+/// Serves HTTP until `stop` turns true; requests under way are answered.
+pub async fn serve_http(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let router = router(app);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            // An error means that the sender is gone: the same as stop.
+            let _ = stop.wait_for(|s| *s).await;
+        })
+        .await
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

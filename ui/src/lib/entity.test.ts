@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { attributeNames, displayName, isSimulated, numericAttributes, placeOf, provenanceOf, readingOf, type Entity } from './entity';
+import { attributeNames, cityOf, displayName, isSimulated, numericAttributes, placeOf, provenancesOf, readingOf, type Entity } from './entity';
 
 const gucheng: Entity = {
   id: 'urn:ngsi-ld:AirQualityObserved:beijing:Gucheng',
@@ -45,11 +45,19 @@ test('of several instances the default one is read', () => {
 });
 
 test('provenance is read from the JsonProperty and is not listed as an attribute', () => {
-  expect(provenanceOf(gucheng)).toEqual({ city: 'beijing', agreement: null, receivedAt: '2026-01-01T00:00:00Z' });
+  expect(provenancesOf(gucheng)).toEqual([{ city: 'beijing', agreement: null, receivedAt: '2026-01-01T00:00:00Z' }]);
+  expect(cityOf(gucheng)).toBe('beijing');
   expect(attributeNames(gucheng)).toEqual(['name', 'location', 'pm25', 'source']);
 });
+test('several agreements or cities are several entries, the first city counts', () => {
+  const json = [{ city: 'suzhou', agreement: 'urn:a:1' }, { city: 'suzhou', agreement: 'urn:a:2' }, { city: 'wuxi', agreement: null }];
+  const entity = { ...gucheng, provenance: { type: 'JsonProperty', json } };
+  expect(provenancesOf(entity).map(({ city, agreement }) => [city, agreement])).toEqual([['suzhou', 'urn:a:1'], ['suzhou', 'urn:a:2'], ['wuxi', null]]);
+  expect(cityOf(entity)).toBe('suzhou');
+});
 test('an entity without provenance has none', () => {
-  expect(provenanceOf({ id: 'a', type: 'T' })).toEqual({ city: null, agreement: null, receivedAt: null });
+  expect(provenancesOf({ id: 'a', type: 'T' })).toEqual([]);
+  expect(cityOf({ id: 'a', type: 'T' })).toBeNull();
 });
 
 test('simulated data is recognised by source or dataProvider', () => {

@@ -120,11 +120,22 @@ export function readingOf(entity: Entity, name: string): Reading | undefined {
   return { value: attribute.value, unitCode: attribute.unitCode, observedAtMs: instantMs(attribute.observedAt) };
 }
 
-/** Where the answer came from, as the cluster query wrote it into the attribute `provenance`. */
-export function provenanceOf(entity: Entity): Provenance {
+/**
+ * Where the answer came from, as the cluster query wrote it into the attribute `provenance`: one entry, or several when more
+ * than one agreement permits the data or more than one city has the entity. Empty for an entity of unknown origin.
+ */
+export function provenancesOf(entity: Entity): Provenance[] {
   const json = attributeOf(entity, 'provenance')?.json;
-  const member = (name: string) => (isRecord(json) && typeof json[name] === 'string' ? (json[name] as string) : null);
-  return { city: member('city'), agreement: member('agreement'), receivedAt: member('receivedAt') };
+  const entries: unknown[] = Array.isArray(json) ? json : [json];
+  return entries.filter(isRecord).map((entry) => {
+    const member = (name: string) => (typeof entry[name] === 'string' ? entry[name] : null);
+    return { city: member('city'), agreement: member('agreement'), receivedAt: member('receivedAt') };
+  });
+}
+
+/** The city that the entity is counted to: the first that gave it. null when that is unknown. */
+export function cityOf(entity: Entity): string | null {
+  return provenancesOf(entity)[0]?.city ?? null;
 }
 
 /** True when the publisher says that the data is computed, not measured: `source` or `dataProvider` mentions a simulation. */

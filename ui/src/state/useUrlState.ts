@@ -10,7 +10,9 @@ function notify(): void {
 }
 
 window.addEventListener('popstate', () => {
-  state = parseUrlState(window.location.search);
+  // Back and forward go through what was opened. The map stays where the reader has it, so the URL keeps saying that place.
+  state = { ...parseUrlState(window.location.search), view: state.view };
+  window.history.replaceState(null, '', `${window.location.pathname}${formatUrlState(state)}`);
   notify();
 });
 

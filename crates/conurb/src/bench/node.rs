@@ -1,0 +1,101 @@
+//! A node of its own for each measurement.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use host::Stopwatch;
+use serde_json::Value;
+
+/// A folder that goes away with its owner. On the disk of the current folder: /tmp may be memory, which syncs for nothing.
+pub(super) struct WorkDir(PathBuf);
+
+impl WorkDir {
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // Nothing can be done about a folder that stays.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn work_dir() -> anyhow::Result<WorkDir> {
+    let path = std::env::current_dir()?.join(format!(".bench-{}", host::random_hex::<6>()));
+    std::fs::create_dir(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
+    Ok(WorkDir(path))
+}
+
+pub(super) struct BenchNode {
+    child: Child,
+    dir: Option<WorkDir>,
+    /// Address of HTTP.
+    pub(super) http: String,
+    /// From the start of the process to its ready line.
+    pub(super) started_in: Duration,
+}
+
+impl BenchNode {
+    /// Starts this program on a folder (none: an empty one).
+    pub(super) fn start(dir: Option<WorkDir>) -> anyhow::Result<Self> {
+        let dir = match dir {
+            Some(dir) => dir,
+            None => work_dir()?,
+        };
+        let any = "127.0.0.1:0";
+        let stopwatch = Stopwatch::start();
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--dev", "--city", "bench", "--log", "error", "--http", any, "--mqtt", any, "--sql", any, "--data"])
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a node")?;
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let started_in = stopwatch.elapsed();
+        let ready: Value =
+            serde_json::from_str(&line).with_context(|| format!("the node said `{}` instead of being ready", line.trim()))?;
+        let http = ready["http"].as_str().context("the ready line has no HTTP address")?.to_owned();
+        Ok(Self { child, dir: Some(dir), http, started_in })
+    }
+
+    /// CPU seconds used so far, by the kernel's clock ticks (100 per second on Linux).
+    pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .context("CPU time is read from /proc, which this system lacks")?;
+        let after_name = stat.rsplit(") ").next().unwrap_or_default();
+        let ticks: Vec<f64> = after_name.split(' ').skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+        Ok(ticks.iter().sum::<f64>() / 100.0)
+    }
+
+    /// Resident memory, MB.
+    pub(super) fn resident_mb(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kb / 1024.0)
+    }
+
+    /// Stops the node in an orderly way and gives back its folder.
+    pub(super) fn stop(mut self) -> anyhow::Result<WorkDir> {
+        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
+        if !status.success() || !self.child.wait()?.success() {
+            bail!("the node did not stop in an orderly way");
+        }
+        self.dir.take().context("the folder was given away")
+    }
+}
+
+impl Drop for BenchNode {
+    fn drop(&mut self) {
+        // Already gone if it was stopped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

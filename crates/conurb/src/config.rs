@@ -1,0 +1,270 @@
+//! The configuration: defaults, file, environment, flags, in this order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use federation::Member;
+use policy::CityName;
+use serde::{Deserialize, Serialize};
+
+/// File in the node's folder that is read if no other is named.
+pub(crate) const FILE: &str = "conurb.toml";
+
+/// Everything that can be set. Names carry units.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    pub(crate) city: String,
+    pub(crate) data: PathBuf,
+    pub(crate) http: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) sql: SocketAddr,
+    pub(crate) dev: bool,
+    pub(crate) default_context: String,
+    pub(crate) checkpoint_minutes: u64,
+    pub(crate) peer_probe_seconds: u64,
+    pub(crate) profiles: String,
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) peers: Vec<PeerEntry>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object per line.
+    Json,
+}
+
+/// Another city's node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PeerEntry {
+    pub(crate) city: String,
+    pub(crate) url: String,
+    pub(crate) key: String,
+}
+
+/// What each key means: printed by `conurb config`, and the list of keys that exist.
+const KEYS: &[(&str, &str)] = &[
+    ("city", "Name of the city: lower-case letters, digits and `-`. It is this node's name in the cluster."),
+    ("data", "Folder of the node's data, key pair and tokens. Made if it is missing."),
+    ("http", "Address of HTTP: NGSI-LD, console, metrics, questions from other cities. Port 0 lets the system choose."),
+    ("mqtt", "Address of MQTT 3.1.1 and 5."),
+    ("sql", "Address of SQL over the PostgreSQL wire protocol."),
+    ("dev", "For trying and tests: no authentication, loopback addresses only, callbacks to private addresses allowed."),
+    ("default_context", "User @context of requests that name none; \"\" for the NGSI-LD core context alone."),
+    ("checkpoint_minutes", "How often changed documents and history are written out of the log, in minutes."),
+    ("peer_probe_seconds", "How often a city that has not been heard of is asked whether it is there, in seconds."),
+    ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
+    ("log", "What is logged: error, warn, info, debug, trace, or per module, such as `info,serve=debug`."),
+    ("log_format", "How log lines look on standard error: text or json."),
+    ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
+];
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            city: "city".to_owned(),
+            data: PathBuf::from("conurb-data"),
+            http: local(1026),
+            mqtt: local(1883),
+            sql: local(5433),
+            dev: false,
+            default_context: ngsi::context::DEFAULT_USER_CONTEXT_URL.to_owned(),
+            checkpoint_minutes: 5,
+            peer_probe_seconds: 10,
+            profiles: String::new(),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            peers: Vec::new(),
+        }
+    }
+}
+
+/// Settings on the command line and in the environment; they win over the file.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Flags {
+    /// Folder of the node's data [default: conurb-data]
+    #[arg(long, env = "CONURB_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Configuration file [default: conurb.toml in the data folder, if it is there]
+    #[arg(long, env = "CONURB_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Name of the city [default: city]
+    #[arg(long, env = "CONURB_CITY", value_name = "NAME")]
+    pub(crate) city: Option<String>,
+    /// Address of HTTP [default: 127.0.0.1:1026]
+    #[arg(long, env = "CONURB_HTTP", value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Address of MQTT [default: 127.0.0.1:1883]
+    #[arg(long, env = "CONURB_MQTT", value_name = "ADDR")]
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// Address of SQL [default: 127.0.0.1:5433]
+    #[arg(long, env = "CONURB_SQL", value_name = "ADDR")]
+    pub(crate) sql: Option<SocketAddr>,
+    /// For trying and tests: no authentication, loopback only, callbacks to private addresses allowed
+    #[arg(long, env = "CONURB_DEV")]
+    pub(crate) dev: bool,
+    /// What is logged, such as `info` or `info,serve=debug` [default: info]
+    #[arg(long, env = "CONURB_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, env = "CONURB_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+impl Flags {
+    /// The configuration in force.
+    pub(crate) fn load(&self) -> anyhow::Result<Config> {
+        let dir = self.data.clone().unwrap_or_else(|| Config::default().data);
+        let (path, must_exist) = match &self.config {
+            Some(path) => (path.clone(), true),
+            None => (dir.join(FILE), false),
+        };
+        let mut config = match std::fs::read_to_string(&path) {
+            Ok(text) => parse(&text).with_context(|| format!("configuration file `{}`", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => Config::default(),
+            Err(e) => return Err(e).with_context(|| format!("cannot read configuration file `{}`", path.display())),
+        };
+        let Self { data, city, http, mqtt, sql, dev, log, log_format, .. } = self.clone();
+        set(&mut config.data, data);
+        set(&mut config.city, city);
+        set(&mut config.http, http);
+        set(&mut config.mqtt, mqtt);
+        set(&mut config.sql, sql);
+        set(&mut config.log, log);
+        set(&mut config.log_format, log_format);
+        config.dev |= dev;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// Reads a file; an unknown key is an error that names the nearest known one.
+fn parse(text: &str) -> anyhow::Result<Config> {
+    let table: toml::Table = text.parse()?;
+    for key in table.keys() {
+        if !KEYS.iter().any(|(k, _)| k == key) {
+            let nearest = KEYS.iter().map(|(k, _)| (strsim::damerau_levenshtein(k, key), *k)).min().expect("there are keys");
+            bail!("unknown key `{key}` (did you mean `{}`?)", nearest.1);
+        }
+    }
+    Ok(table.try_into()?)
+}
+
+impl Config {
+    fn check(&self) -> anyhow::Result<()> {
+        self.city_name()?;
+        self.members()?;
+        if self.checkpoint_minutes == 0 || self.peer_probe_seconds == 0 {
+            bail!("checkpoint_minutes and peer_probe_seconds must be at least 1");
+        }
+        for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql)] {
+            if self.dev && !address.ip().is_loopback() {
+                bail!(
+                    "{key} = \"{address}\": in development mode nobody is asked who they are, so only loopback addresses such as 127.0.0.1 are possible"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn city_name(&self) -> anyhow::Result<CityName> {
+        self.city.parse().with_context(|| "key `city`".to_owned())
+    }
+
+    pub(crate) fn members(&self) -> anyhow::Result<Vec<Member>> {
+        let member = |p: &PeerEntry| -> anyhow::Result<Member> { Ok(Member::new(p.city.parse()?, &p.url, p.key.parse()?)?) };
+        self.peers.iter().map(|p| member(p).with_context(|| format!("[[peers]] `{}`", p.city))).collect()
+    }
+
+    pub(crate) fn checkpoint_every(&self) -> Duration {
+        Duration::from_secs(self.checkpoint_minutes * 60)
+    }
+
+    /// The commented file with these values.
+    pub(crate) fn to_commented_toml(&self) -> anyhow::Result<String> {
+        let table = toml::Table::try_from(self)?;
+        let mut text =
+            String::from("# The configuration in force: defaults, then the file, then the environment (CONURB_*), then flags.\n");
+        for (key, doc) in KEYS {
+            text.push_str(&format!("\n# {doc}\n"));
+            match table.get(*key) {
+                Some(toml::Value::Array(list)) if list.is_empty() => text.push_str(&format!("# {key} = []\n")),
+                Some(toml::Value::Array(list)) => {
+                    for item in list.iter().filter_map(toml::Value::as_table) {
+                        text.push_str(&format!("[[{key}]]\n{item}"));
+                    }
+                }
+                Some(value) => text.push_str(&format!("{key} = {value}\n")),
+                None => {}
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// `conurb config`.
+pub(crate) fn print(flags: &Flags) -> anyhow::Result<()> {
+    crate::say(flags.load()?.to_commented_toml()?.trim_end());
+    Ok(())
+}
+
+/// Starts the log on standard error.
+pub(crate) fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).with_context(|| format!("key `log`: `{}`", config.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))
+}
+
+/// A file for a node of the demo.
+pub(crate) fn write(config: &Config, path: &Path) -> anyhow::Result<()> {
+    std::fs::write(path, config.to_commented_toml()?).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_reads_back_and_every_key_is_explained() {
+        let peer = PeerEntry { city: "suzhou".into(), url: "http://127.0.0.1:1036".into(), key: "ed25519:x".into() };
+        for config in [Config::default(), Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], ..Config::default() }] {
+            let text = config.to_commented_toml().expect("it prints");
+            let back = parse(&text).expect("it reads back");
+            assert_eq!(format!("{back:?}"), format!("{config:?}"));
+            let table = toml::Table::try_from(&config).expect("it is a table");
+            assert_eq!(table.len(), KEYS.len(), "a key without explanation");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let error = parse("checkpoint_minute = 5").expect_err("it is unknown").to_string();
+        assert!(error.contains("did you mean `checkpoint_minutes`?"), "{error}");
+    }
+
+    #[test]
+    fn development_mode_stays_on_loopback() {
+        let config = Config { dev: true, http: "0.0.0.0:1026".parse().expect("an address"), ..Config::default() };
+        assert!(config.check().expect_err("it is refused").to_string().contains("loopback"));
+    }
+}

@@ -1,0 +1,177 @@
+//! `conurb serve`: wires a node to its listeners.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::serve::auth::{ADMIN_TOKEN_FILE, Authenticator, DEVICE_TOKEN_FILE};
+use ::serve::mqtt_listener::{self, Hub, MqttContext, RefusedMessages};
+use ::serve::outbound::Outbound;
+use ::serve::peer::HttpTransport;
+use ::serve::{Addresses, App, Contexts, notify};
+use anyhow::Context;
+use mqtt::profile::{Profile, ProfileSpec, Profiles};
+use node::{Node, NodeOptions};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::{Config, Flags, start_log};
+
+/// How long requests under way may take when the node stops.
+const GOODBYE_WAIT: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
+    let config = flags.load()?;
+    start_log(&config)?;
+    crate::runtime()?.block_on(serve(config))
+}
+
+async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen for {what} on {address} (port 0 lets the system choose)"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // Ports first: an address in use is told before the data are read.
+    let (http, http_address) = bind("HTTP", config.http).await?;
+    let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
+    #[cfg(feature = "sql")]
+    let (sql, sql_address) = bind("SQL", config.sql).await.map(|(l, a)| (l, Some(a)))?;
+    #[cfg(not(feature = "sql"))]
+    let sql_address = None;
+
+    let node = Arc::new(open_node(&config)?);
+    let auth = Arc::new(if config.dev {
+        Authenticator::Dev
+    } else {
+        Authenticator::from_dir(&config.data).context("cannot read or make the access tokens")?
+    });
+    announce(&config);
+    let outbound = Outbound::new(config.dev)?;
+    let user_context = Some(config.default_context.as_str()).filter(|u| !u.is_empty());
+    let contexts = Arc::new(ngsi::ContextStore::new(user_context, None).context("key `default_context`")?);
+    let profiles = Arc::new(load_profiles(&config, &contexts)?);
+    let refused = Arc::new(RefusedMessages::default());
+    let (stop_sender, stop) = watch::channel(false);
+    let app = Arc::new(App {
+        node: Arc::clone(&node),
+        auth: Arc::clone(&auth),
+        outbound: outbound.clone(),
+        contexts: Contexts::new(Arc::clone(&contexts), outbound),
+        transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
+        refused: Arc::clone(&refused),
+        addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address },
+        stop: stop.clone(),
+    });
+    let mqtt_context =
+        Arc::new(MqttContext { node: Arc::clone(&node), auth: Arc::clone(&auth), profiles, hub: Arc::new(Hub::default()), refused });
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(notify::deliver(Arc::clone(&app), stop.clone()));
+    tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
+    tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
+    #[cfg(feature = "sql")]
+    tasks.spawn(crate::sql::serve(sql, Arc::clone(&node), auth, contexts, stop.clone()));
+    {
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        tasks.spawn(async move {
+            if let Err(e) = ::serve::serve_http(http, app, stop).await {
+                tracing::error!(error = %e, "HTTP ended");
+            }
+        });
+    }
+    crate::say(&ready_line(&config, &app.addresses));
+
+    crate::stop_signal().await;
+    tracing::info!("shutting down");
+    // Receivers live as long as the tasks.
+    let _ = stop_sender.send(true);
+    let ended = tokio::time::timeout(GOODBYE_WAIT, async { while tasks.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!("some requests did not end in time and are cut off");
+        tasks.abort_all();
+    }
+    tokio::task::spawn_blocking(move || node.close()).await?.context("the last checkpoint failed; the log has everything")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_node(config: &Config) -> anyhow::Result<Node> {
+    std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make folder `{}`", config.data.display()))?;
+    let options = NodeOptions {
+        dir: config.data.clone(),
+        city: config.city_name()?,
+        key: crate::identity::load_or_make(&config.data)?,
+        peers: config.members()?,
+        clock: Arc::new(host::SystemClock),
+        checkpoint_every: config.checkpoint_every(),
+    };
+    Node::open(options).with_context(|| format!("cannot open the node in `{}`", config.data.display()))
+}
+
+fn announce(config: &Config) {
+    if config.dev {
+        tracing::warn!(
+            "DEVELOPMENT MODE: nobody is asked who they are; everybody on this machine may read and change everything; never use this with real data"
+        );
+    } else {
+        let shown = |file: &str| config.data.join(file).display().to_string();
+        tracing::info!(admin = shown(ADMIN_TOKEN_FILE), device = shown(DEVICE_TOKEN_FILE), "access tokens are in these files");
+    }
+    tracing::info!(city = config.city, data = %config.data.display(), version = env!("CARGO_PKG_VERSION"), "starting");
+}
+
+/// The one line on standard output, once everything listens.
+fn ready_line(config: &Config, addresses: &Addresses) -> String {
+    let mut line = json!({
+        "ready": true,
+        "city": config.city,
+        "http": addresses.http.to_string(),
+        "mqtt": addresses.mqtt.to_string(),
+        "pid": std::process::id(),
+    });
+    if let Some(sql) = addresses.sql {
+        line["sql"] = json!(sql.to_string());
+    }
+    line.to_string()
+}
+
+/// Keeps the picture of who is up fresh when nobody asks.
+async fn probe_peers(app: Arc<App>, every: Duration, mut stop: watch::Receiver<bool>) {
+    loop {
+        app.node.probe_peers(app.transport.as_ref(), every).await;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
+}
+
+/// The built-in profiles, and those of the operator's folder; one with the id of a built-in one replaces it.
+fn load_profiles(config: &Config, contexts: &ngsi::ContextStore) -> anyhow::Result<Profiles> {
+    let context = contexts.default_context();
+    let expand = |name: &str| context.expand(name).map_err(|e| e.to_string());
+    let mut specs = mqtt::profile::built_in_specs().context("built-in device profiles")?;
+    if !config.profiles.is_empty() {
+        for path in json_files(Path::new(&config.profiles))? {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read device profile `{}`", path.display()))?;
+            let spec = ProfileSpec::parse(&text).with_context(|| format!("device profile `{}`", path.display()))?;
+            specs.retain(|s| s.id != spec.id);
+            specs.push(spec);
+        }
+    }
+    let compiled = specs.iter().map(|s| Profile::compile(s, &expand)).collect::<Result<Vec<_>, _>>().context("device profiles")?;
+    Profiles::new(compiled).context("device profiles")
+}
+
+fn json_files(dir: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("key `profiles`: cannot read folder `{}`", dir.display()))?;
+    let mut files: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|x| x == "json")).collect();
+    files.sort();
+    Ok(files)
+}

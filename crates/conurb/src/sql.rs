@@ -1,0 +1,76 @@
+//! SQL over the node: what a session may see is what its principal may see.
+
+use std::sync::Arc;
+
+use ::serve::auth::Authenticator;
+use entity::{Entity, Iri};
+use node::{History, Node};
+use policy::Principal;
+use query::{Auth, Limits, LoginError, Settings, Source, SourceFactory};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Serves sessions until `stop` turns true.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    node: Arc<Node>,
+    auth: Arc<Authenticator>,
+    contexts: Arc<ngsi::ContextStore>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let factory = Arc::new(Factory { node, contexts });
+    let check = Arc::clone(&auth);
+    let auth = if auth.is_dev() {
+        Auth::Trust
+    } else {
+        Auth::Password(Arc::new(move |_: &str, password: &str| match check.sql(Some(password)) {
+            Some(principal) => Ok(principal.to_string()),
+            None => Err(LoginError::Refused),
+        }))
+    };
+    let settings = Settings { auth, limits: Limits::default(), tls: None };
+    let stopped = async move {
+        // An error means that the sender is gone: the same as stop.
+        let _ = stop.wait_for(|s| *s).await;
+    };
+    if let Err(e) = query::serve(listener, factory, settings, stopped).await {
+        tracing::error!(error = %e, "SQL ended");
+    }
+}
+
+struct Factory {
+    node: Arc<Node>,
+    contexts: Arc<ngsi::ContextStore>,
+}
+
+impl SourceFactory for Factory {
+    fn source(&self, principal: &str) -> Arc<dyn Source> {
+        let who = Principal::Operator { name: principal.to_owned() };
+        Arc::new(NodeSource { node: Arc::clone(&self.node), contexts: Arc::clone(&self.contexts), who })
+    }
+}
+
+/// The node as one session sees it. What policy denies is not there.
+struct NodeSource {
+    node: Arc<Node>,
+    contexts: Arc<ngsi::ContextStore>,
+    who: Principal,
+}
+
+impl Source for NodeSource {
+    fn types(&self) -> Vec<Iri> {
+        self.node.types(&self.who).map(|types| types.into_iter().map(|(t, _)| t).collect()).unwrap_or_default()
+    }
+
+    fn entities(&self, entity_type: &Iri) -> Vec<Arc<Entity>> {
+        self.node.of_type(&self.who, entity_type).unwrap_or_default()
+    }
+
+    fn history(&self) -> &dyn History {
+        self.node.history(&self.who).expect("only operators open SQL sessions, and they may see all")
+    }
+
+    fn short_name(&self, name: &Iri) -> String {
+        self.contexts.default_context().short_name(name)
+    }
+}

@@ -1,0 +1,140 @@
+//! Entities over time (ETSI GS CIM 009 V1.9.1, clauses 4.5.6 to 4.5.9).
+
+use entity::{Attribute, AttributeValue, Instant, Iri};
+use indexmap::IndexMap;
+
+use super::attribute::Style;
+use super::writer::Writer;
+use crate::context::Context;
+use crate::query::TimeProperty;
+use crate::view::{Member, Representation, View};
+
+/// One entity over time, as the history gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct TemporalEntity<'a> {
+    /// Its id.
+    pub id: &'a Iri,
+    /// Its types.
+    pub types: &'a [Iri],
+    /// The instances of each attribute in the order in which they are to be shown.
+    pub attributes: &'a IndexMap<Iri, Vec<Attribute>>,
+}
+
+/// One entity over time: every attribute an array of instances, or with [`View::temporal_values`] an array of values and times.
+///
+/// `time` is the time that was asked about; the instances show it whatever the view says. `with_context` puts the context into the
+/// document (`application/ld+json`).
+#[must_use]
+pub fn evolution(e: TemporalEntity<'_>, time: TimeProperty, view: &View, context: &Context, with_context: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4096);
+    write(&mut Writer::new(&mut out), e, time, view, context, with_context);
+    out
+}
+
+/// Several entities over time, as an array.
+#[must_use]
+pub fn evolutions<'e>(
+    list: impl IntoIterator<Item = TemporalEntity<'e>>,
+    time: TimeProperty,
+    view: &View,
+    context: &Context,
+    with_context: bool,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4096);
+    let mut w = Writer::new(&mut out);
+    w.open(b'[');
+    for e in list {
+        write(&mut w, e, time, view, context, with_context);
+    }
+    w.close(b']');
+    out
+}
+
+fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &View, context: &Context, with_context: bool) {
+    // The temporal form is a normalized one (clause 4.5.6).
+    let normalized = View { representation: Representation::Normalized, ..view.clone() };
+    let shown_time = (time != TimeProperty::ObservedAt).then(|| time.name());
+    let style = Style { context, view: &normalized, shown_time };
+    w.open(b'{');
+    if view.shows(&Member::Id) {
+        w.member("id", e.id.as_str());
+    }
+    if view.shows(&Member::Type) {
+        w.key("type");
+        w.one_or_many(e.types, |t| context.compact(t));
+    }
+    for (name, instances) in e.attributes {
+        let shown: Vec<&Attribute> = instances.iter().filter(|a| view.shows_instance(a)).collect();
+        if shown.is_empty() || !view.shows_attribute(name) {
+            continue;
+        }
+        w.key(&context.compact(name));
+        if view.temporal_values {
+            series(w, &shown, time, style);
+        } else {
+            w.open(b'[');
+            for a in shown {
+                style.instance(w, a, None);
+            }
+            w.close(b']');
+        }
+    }
+    if with_context {
+        w.key("@context");
+        w.value(&context.json());
+    }
+    w.close(b'}');
+}
+
+/// One object per kind and `datasetId`, each with its array of `[value, time]` (clause 4.5.9).
+fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, style: Style<'_>) {
+    let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&Attribute>> = IndexMap::new();
+    for &a in instances {
+        groups.entry((a.value.kind(), a.dataset_id.as_ref())).or_default().push(a);
+    }
+    let several = groups.len() > 1;
+    if several {
+        w.open(b'[');
+    }
+    for ((kind, dataset_id), list) in groups {
+        w.open(b'{');
+        w.member("type", kind);
+        if let Some(d) = dataset_id {
+            w.member("datasetId", d.as_str());
+        }
+        w.key(plural_member(&list[0].value));
+        w.open(b'[');
+        for a in list {
+            w.open(b'[');
+            style.raw_value(w, &a.value);
+            w.instant(time_of(a, time));
+            w.close(b']');
+        }
+        w.close(b']');
+        w.close(b'}');
+    }
+    if several {
+        w.close(b']');
+    }
+}
+
+/// The time that was asked about; an instance without `observedAt` (a question about all time finds these too) has its recorded one.
+fn time_of(a: &Attribute, time: TimeProperty) -> Instant {
+    match time {
+        TimeProperty::ObservedAt => a.observed_at.unwrap_or(a.modified_at),
+        TimeProperty::CreatedAt => a.created_at,
+        TimeProperty::ModifiedAt => a.modified_at,
+    }
+}
+
+const fn plural_member(value: &AttributeValue) -> &'static str {
+    match value {
+        AttributeValue::Property(_) | AttributeValue::Geo(_) => "values",
+        AttributeValue::Relationship(_) => "objects",
+        AttributeValue::Language(_) => "languageMaps",
+        AttributeValue::Vocab(_) => "vocabs",
+        AttributeValue::Json(_) => "jsons",
+        AttributeValue::List(_) => "valueLists",
+        AttributeValue::ListRelationship(_) => "objectLists",
+    }
+}

@@ -1,0 +1,113 @@
+//! Which parameters each resource takes.
+
+/// What kind of request the parameters belong to: decides which are known (ETSI GS CIM 009 V1.9.1, clauses 6.4 to 6.28).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `GET /entities`.
+    QueryEntities,
+    /// `POST /entityOperations/query`: the rest is in the body.
+    QueryByBody,
+    /// `GET /entities/{id}`.
+    RetrieveEntity,
+    /// `GET /temporal/entities`.
+    QueryTemporal,
+    /// `POST /temporal/entityOperations/query`: the rest is in the body.
+    QueryTemporalByBody,
+    /// `GET /temporal/entities/{id}`.
+    RetrieveTemporal,
+    /// Creating, replacing or deleting one entity.
+    WriteEntity,
+    /// `POST /entities/{id}/attrs` and `POST /entityOperations/update`: `options=noOverwrite`.
+    AppendAttributes,
+    /// `POST /entityOperations/upsert`: `options=replace` or `update`.
+    Upsert,
+    /// `DELETE …/attrs/{name}`.
+    DeleteAttribute,
+    /// `GET /subscriptions` and other lists.
+    List,
+    /// `GET /types`, `/attributes` and below.
+    Discovery,
+    /// Anything without parameters of its own.
+    Plain,
+}
+
+/// How answers look.
+const SHOWN: &[&str] = &["attrs", "pick", "omit", "format", "options", "lang", "datasetId", "local"];
+/// Which entities.
+const SELECTED: &[&str] =
+    &["id", "type", "idPattern", "q", "scopeQ", "georel", "geometry", "coordinates", "geoproperty", "expandValues", "jsonKeys"];
+const PAGED: &[&str] = &["limit", "offset", "count"];
+const TIMED: &[&str] = &["timerel", "timeAt", "endTimeAt", "timeproperty", "lastN"];
+
+/// Parameters of the standard that this node does not serve yet; named so that nobody thinks they took effect.
+pub(super) const UNSUPPORTED: &[&str] = &[
+    "join",
+    "joinLevel",
+    "containedBy",
+    "csf",
+    "entityMap",
+    "entityMapLifetime",
+    "splitEntities",
+    "orderBy",
+    "collation",
+    "orderFrom",
+    "orderGeometry",
+    "aggrMethods",
+    "aggrPeriodDuration",
+];
+
+impl Endpoint {
+    /// The parameters it takes.
+    #[must_use]
+    pub fn parameters(self) -> Vec<&'static str> {
+        let groups: &[&[&'static str]] = match self {
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty"]],
+            Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
+            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty"]],
+            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
+            Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
+            Self::RetrieveTemporal => &[SHOWN, TIMED],
+            Self::WriteEntity => &[&["type", "local"]],
+            Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
+            Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
+            Self::List => &[PAGED, &["options"]],
+            Self::Discovery => &[&["details", "local"]],
+            Self::Plain => &[],
+        };
+        groups.concat()
+    }
+
+    /// The keywords that `options` takes.
+    pub(super) const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::QueryEntities | Self::QueryByBody | Self::RetrieveEntity => {
+                &["sysAttrs", "normalized", "concise", "simplified", "keyValues"]
+            }
+            Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => &["sysAttrs", "temporalValues", "aggregatedValues"],
+            Self::AppendAttributes => &["noOverwrite"],
+            Self::Upsert => &["replace", "update"],
+            Self::List => &["sysAttrs"],
+            Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Plain => &[],
+        }
+    }
+
+    /// The keywords that `format` takes.
+    pub(super) const fn formats(self) -> &'static [&'static str] {
+        match self {
+            Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => {
+                &["normalized", "temporalValues", "aggregatedValues"]
+            }
+            _ => &["normalized", "concise", "simplified", "keyValues"],
+        }
+    }
+
+    /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
+    pub(super) const fn selects(self) -> bool {
+        matches!(self, Self::QueryEntities | Self::QueryTemporal)
+    }
+
+    /// Does it need a temporal query (clause 5.7.4)?
+    pub(super) const fn needs_time(self) -> bool {
+        matches!(self, Self::QueryTemporal)
+    }
+}

@@ -1,0 +1,163 @@
+//! What is written is read back the same.
+
+use std::sync::LazyLock;
+
+use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instant, Iri, Qualifiers};
+use ngsi::encode::{self, Document};
+use ngsi::{ContextStore, Representation, View, decode};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+static CONTEXTS: LazyLock<ContextStore> = LazyLock::new(|| ContextStore::new(Some(ngsi::context::DEFAULT_USER_CONTEXT_URL), None).unwrap());
+
+fn iri() -> impl Strategy<Value = Iri> {
+    prop_oneof![
+        "[a-z]{1,6}".prop_map(|s| format!("urn:x:{s}")),
+        "[a-zA-Z_]{1,6}".prop_map(|s| format!("https://uri.etsi.org/ngsi-ld/default-context/{s}")),
+        "[a-zA-Z.]{1,6}".prop_map(|s| format!("https://conurb.org/ns#{s}")),
+        Just("https://uri.fiware.org/ns/data-models#AirQualityObserved".to_owned()),
+        Just(entity::LOCATION.to_owned()),
+    ]
+    .prop_map(|s| Iri::known(&s))
+}
+
+fn instant() -> impl Strategy<Value = Instant> {
+    (0..4_000_000_000_000_000_i64).prop_map(Instant::from_micros)
+}
+
+/// JSON without null, and with the words that could be mistaken for the members of an attribute.
+fn plain_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        Just("type"),
+        Just("value"),
+        Just("object"),
+        Just("coordinates"),
+        Just("@type"),
+        Just("@value"),
+        Just("datasetId"),
+        Just("vocab"),
+        Just("json"),
+        Just("a"),
+    ];
+    let word =
+        prop_oneof![Just("Property"), Just("Point"), Just("Relationship"), Just("x"), Just("urn:x:y"), Just("a \"quoted\" \u{1} 文")];
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e12..1e12_f64).prop_map(Value::from),
+        word.prop_map(Value::from),
+        "\\PC{0,5}".prop_map(Value::from),
+        Just(json!({"type": "Point", "coordinates": [1.0, 2.0]})),
+    ];
+    leaf.prop_recursive(3, 12, 4, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            vec((key.clone(), inner), 0..4).prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+        ]
+    })
+}
+
+fn attribute_value() -> impl Strategy<Value = AttributeValue> {
+    let text = prop_oneof!["\\PC{0,5}".prop_map(Value::from), vec("[a-z]{0,3}", 0..3).prop_map(Value::from)];
+    prop_oneof![
+        4 => plain_json().prop_map(AttributeValue::Property),
+        1 => (-180.0..180.0_f64, -90.0..90.0_f64).prop_map(|(lon, lat)| AttributeValue::Geo(Geometry::point(lon, lat))),
+        1 => vec(iri(), 1..3).prop_map(AttributeValue::Relationship),
+        1 => vec(("(en|zh-Hans|@none)", text), 1..3).prop_map(|m| AttributeValue::Language(m.into_iter().map(|(k, v)| (k.into(), v)).collect())),
+        1 => vec(iri(), 1..3).prop_map(AttributeValue::Vocab),
+        1 => plain_json().prop_map(AttributeValue::Json),
+        1 => vec(plain_json(), 0..3).prop_map(AttributeValue::List),
+        1 => vec(iri(), 0..3).prop_map(AttributeValue::ListRelationship),
+    ]
+}
+
+fn leaf_attribute() -> impl Strategy<Value = Attribute> {
+    (attribute_value(), any::<bool>(), prop::option::of(instant()), vec(iri(), 0..2), prop::option::of(iri()), prop::option::of(instant()))
+        .prop_map(|(value, has_unit, observed_at, object_types, value_type, expires_at)| {
+            let relationship = matches!(value, AttributeValue::Relationship(_) | AttributeValue::ListRelationship(_));
+            let unit = has_unit && !relationship && !matches!(value, AttributeValue::Language(_));
+            let mut qualifiers = Qualifiers { object_types, value_type, expires_at };
+            if relationship {
+                qualifiers.value_type = None;
+            } else {
+                qualifiers.object_types.clear();
+            }
+            let qualifiers = (qualifiers != Qualifiers::default()).then(|| Box::new(qualifiers));
+            Attribute { observed_at, unit_code: unit.then(|| "GQ".into()), qualifiers, ..Attribute::new(value) }
+        })
+}
+
+fn attributes(inner: impl Strategy<Value = Attribute>) -> impl Strategy<Value = Attributes> {
+    let instances = (inner, prop::option::of(Just("urn:d:2"))).prop_map(|(a, second)| match second {
+        None => vec![a],
+        Some(id) => vec![a.clone(), Attribute { dataset_id: Some(Iri::known(id)), ..a }],
+    });
+    vec((iri(), instances), 0..4).prop_map(|list| list.into_iter().collect())
+}
+
+fn entity_strategy() -> impl Strategy<Value = Entity> {
+    let with_subs = (leaf_attribute(), attributes(leaf_attribute())).prop_map(|(a, sub_attributes)| Attribute { sub_attributes, ..a });
+    (iri(), vec(iri(), 1..3), vec("/[a-z]{1,3}", 0..3), prop::option::of(instant()), attributes(with_subs)).prop_map(
+        |(id, mut types, mut scopes, expires_at, attributes)| {
+            types.dedup();
+            scopes.sort();
+            scopes.dedup();
+            let mut e = Entity::new(id, types.remove(0));
+            e.types.extend(types);
+            e.scopes = scopes.iter().map(|s| s.parse().unwrap()).collect();
+            e.expires_at = expires_at;
+            e.attributes = attributes;
+            e
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn normalized_and_concise_lose_nothing(e in entity_strategy()) {
+        for context in [CONTEXTS.default_context(), CONTEXTS.core_context()] {
+            for representation in [Representation::Normalized, Representation::Concise] {
+                // Expiry is shown with the system attributes only; the recorded times are the node's and come back as zero.
+                let view = View { sys_attrs: true, ..View::of(representation) };
+                let bytes = encode::entity(&e, &view, context, Document::LdJson);
+                let value: Value = serde_json::from_slice(&bytes).unwrap();
+                let back = decode::entity(value, context);
+                prop_assert_eq!(back.as_ref(), Ok(&e), "{}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn concise_without_system_attributes_loses_only_expiry(mut e in entity_strategy()) {
+        strip_expiry(&mut e.attributes);
+        e.expires_at = None;
+        let context = CONTEXTS.default_context();
+        let bytes = encode::entity(&e, &View::of(Representation::Concise), context, Document::Json);
+        let back = decode::entity(serde_json::from_slice(&bytes).unwrap(), context);
+        prop_assert_eq!(back.as_ref(), Ok(&e), "{}", String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn every_form_of_every_entity_is_json(e in entity_strategy()) {
+        let context = CONTEXTS.default_context();
+        for document in [Document::Json, Document::LdJson, Document::GeoJson] {
+            for representation in [Representation::Normalized, Representation::Concise, Representation::Simplified] {
+                let view = View { lang: Some(ngsi::LanguageRanges::parse("zh,en;q=0.5").unwrap()), ..View::of(representation) };
+                serde_json::from_slice::<Value>(&encode::entity(&e, &view, context, document)).unwrap();
+            }
+        }
+    }
+}
+
+fn strip_expiry(attributes: &mut Attributes) {
+    for a in attributes.values_mut().flatten() {
+        if let Some(q) = &mut a.qualifiers {
+            q.expires_at = None;
+        }
+        if a.qualifiers.as_deref() == Some(&Qualifiers::default()) {
+            a.qualifiers = None;
+        }
+        strip_expiry(&mut a.sub_attributes);
+    }
+}

@@ -1,0 +1,177 @@
+//! A node: opened on a folder, closed at the end.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use entity::{Entity, Instant};
+use federation::signature::NonceCache;
+use federation::{CityKey, Member, Peers};
+use host::Clock;
+use policy::{Agreement, CityName, PolicySet};
+use store::state::Space;
+use store::{Committed, Options, Store};
+use tokio::sync::broadcast;
+
+use crate::metrics::Metrics;
+use crate::operations::load_subscriptions;
+use crate::reactions::{self, Subscriptions};
+
+/// Batches that a live feed may fall behind before it is told that it has lost some.
+const LIVE_BATCHES: usize = 1_024;
+
+/// How a node is opened.
+pub struct NodeOptions {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The city it belongs to.
+    pub city: CityName,
+    /// The city's key pair.
+    pub key: CityKey,
+    /// The other cities.
+    pub peers: Vec<Member>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// How often a checkpoint is made when something has changed.
+    pub checkpoint_every: Duration,
+}
+
+/// Why a node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenNodeError {
+    /// The store refuses.
+    #[error("cannot open the data")]
+    Store(#[from] store::OpenError),
+    /// The list of members is wrong.
+    #[error("the list of peers cannot be used")]
+    Peers(#[from] federation::MemberError),
+    /// A thread cannot be started.
+    #[error("cannot start the reactions")]
+    Thread(#[source] std::io::Error),
+    /// A stored subscription does not read back.
+    #[error("stored subscription `{id}` is damaged")]
+    Subscription {
+        /// Its id.
+        id: String,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// One city's node.
+pub struct Node {
+    pub(crate) city: CityName,
+    pub(crate) key: CityKey,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: Arc<RwLock<PolicySet>>,
+    pub(crate) peers: RwLock<Peers>,
+    pub(crate) nonces: std::sync::Mutex<NonceCache>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) live: broadcast::Sender<Arc<Vec<Committed>>>,
+    metrics: Arc<Metrics>,
+    started_at: Instant,
+}
+
+impl Node {
+    /// Opens the node: last checkpoint, then the log; agreements are compiled, subscriptions are active.
+    pub fn open(options: NodeOptions) -> Result<Self, OpenNodeError> {
+        let metrics = Arc::new(Metrics::default());
+        let started_at = Instant::from_micros(options.clock.now_micros());
+        let peers = Peers::new(&options.city, options.peers, started_at)?;
+        let policy = Arc::new(RwLock::new(PolicySet::compile(options.city.clone(), [])));
+        let subscriptions = Arc::new(Subscriptions::new(Arc::clone(&options.clock), Arc::clone(&metrics)));
+        let to_reactions = reactions::start(Arc::clone(&subscriptions)).map_err(OpenNodeError::Thread)?;
+        let (live, _) = broadcast::channel(LIVE_BATCHES);
+        let observer = {
+            let live = live.clone();
+            Box::new(move |changes: &[Committed]| {
+                let changes = Arc::new(changes.to_vec());
+                // No live feed is open if this fails.
+                let _ = live.send(Arc::clone(&changes));
+                // The reactions live as long as the process.
+                let _ = to_reactions.send(changes);
+            })
+        };
+        let store = Arc::new(Store::open(Options {
+            dir: options.dir,
+            clock: Arc::clone(&options.clock),
+            observers: vec![observer],
+            checkpoint_every: options.checkpoint_every,
+        })?);
+        let node = Self {
+            started_at,
+            peers: RwLock::new(peers),
+            nonces: std::sync::Mutex::new(NonceCache::new()),
+            city: options.city,
+            key: options.key,
+            store,
+            clock: options.clock,
+            policy,
+            subscriptions,
+            live,
+            metrics,
+        };
+        node.compile_policy();
+        load_subscriptions(&node)?;
+        Ok(node)
+    }
+
+    /// The city.
+    #[must_use]
+    pub const fn city(&self) -> &CityName {
+        &self.city
+    }
+
+    /// The city's key pair.
+    #[must_use]
+    pub const fn key(&self) -> &CityKey {
+        &self.key
+    }
+
+    /// Counters and gauges.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Numbers about the store.
+    #[must_use]
+    pub fn stats(&self) -> store::Stats {
+        self.store.stats()
+    }
+
+    /// When this node was opened.
+    #[must_use]
+    pub const fn started_at(&self) -> Instant {
+        self.started_at
+    }
+
+    /// Now, by the node's clock.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        Instant::from_micros(self.clock.now_micros())
+    }
+
+    /// The agreements that this city takes part in, as provider or consumer, with those that are faulty left out.
+    #[must_use]
+    pub fn agreements(&self) -> Vec<Agreement> {
+        self.agreement_entities().iter().filter_map(|e| Agreement::from_entity(e).ok()).collect()
+    }
+
+    fn agreement_entities(&self) -> Vec<Arc<Entity>> {
+        self.store.table(Space::City).of_type(&entity::Iri::known(policy::term::AGREEMENT))
+    }
+
+    /// Compiles the agreements that are entities now. Runs after each change of one, before its writer is answered.
+    pub(crate) fn compile_policy(&self) {
+        let agreements = self.agreements();
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = PolicySet::compile(self.city.clone(), agreements);
+    }
+
+    /// Makes a last checkpoint and ends.
+    pub fn close(&self) -> Result<(), store::CheckpointError> {
+        self.store.close()
+    }
+}

@@ -1,0 +1,298 @@
+//! The operations on this city's own data.
+
+use std::sync::Arc;
+
+use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector};
+use host::Stopwatch;
+use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request};
+use store::history::{Evolution, History, TemporalQuery};
+use store::state::{Page, PageRequest, Space};
+use store::{Committed, Submission};
+use tokio::sync::{broadcast, oneshot};
+
+use crate::error::NodeError;
+use crate::metrics::Sort;
+use crate::node::{Node, OpenNodeError};
+use crate::subscription::{DeliveryStatus, Notification, Subscription};
+
+/// The most entities in one answer; pages beyond that are asked for by offset.
+pub const QUERY_LIMIT_MAX: usize = 1_000;
+
+/// Commands in one request.
+const COMMANDS_MAX: usize = 10_000;
+
+/// Subscriptions of a node.
+const SUBSCRIPTIONS_MAX: usize = 10_000;
+
+/// A question about the present.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Query {
+    /// The condition.
+    pub filter: Filter,
+    /// Entities to skip, in the order of ids.
+    pub offset: usize,
+    /// Entities to return, at most [`QUERY_LIMIT_MAX`].
+    pub limit: usize,
+    /// Count all matches.
+    pub count: bool,
+}
+
+const SUBSCRIPTION_TYPE: &str = "https://uri.etsi.org/ngsi-ld/Subscription";
+const DOCUMENT: &str = "https://conurb.org/ns#document";
+
+impl Node {
+    /// What `who` may see for `purpose`.
+    pub fn permit(&self, who: &Principal, action: Action, purpose: Option<Purpose>) -> Result<Permit, NodeError> {
+        let request = Request { principal: who.clone(), action, purpose, now: self.now() };
+        match self.policy.read().unwrap_or_else(std::sync::PoisonError::into_inner).decide(&request) {
+            Decision::Permit(permit) => Ok(permit),
+            Decision::Deny(denial) => {
+                tracing::info!(principal = %who, ?action, code = denial.code(), "denied");
+                Err(NodeError::Denied { reason: denial.to_string() })
+            }
+        }
+    }
+
+    /// Changes entities. The commands are durable together when this returns; each has its own outcome.
+    ///
+    /// Errors: the policy's, a limit, an agreement that would not be valid, or that nothing could be made durable.
+    pub async fn write(&self, who: &Principal, commands: Vec<Command>) -> Result<Vec<Result<Outcome, CommandError>>, NodeError> {
+        self.permit(who, Action::Write, None)?;
+        if commands.len() > COMMANDS_MAX {
+            return Err(NodeError::Limit {
+                what: format!("{} changes in one request are more than the limit of {COMMANDS_MAX}", commands.len()),
+            });
+        }
+        let concerns_agreements = self.check_agreements(&commands)?;
+        let outcomes = self.submit(Space::City, commands)?.await?;
+        if concerns_agreements {
+            self.compile_policy();
+        }
+        Ok(outcomes)
+    }
+
+    /// Takes in what a device reports. It is in line for the log when this returns, in the order of the calls, and durable when the
+    /// future is.
+    pub fn observe(
+        &self,
+        who: &Principal,
+        observation: Entity,
+    ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
+        self.permit(who, Action::Write, None)?;
+        if Agreement::is_one(&observation) {
+            return Err(NodeError::Denied { reason: "an agreement is not something that a device observes".to_owned() });
+        }
+        self.submit(Space::City, vec![Command::Observe(observation)])
+    }
+
+    /// Puts commands in line for the log at once; the future says what came of them.
+    fn submit(
+        &self,
+        space: Space,
+        commands: Vec<Command>,
+    ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
+        let stopwatch = Stopwatch::start();
+        let metrics = Arc::clone(self.metrics());
+        let (sender, receiver) = oneshot::channel();
+        let submitted = self.store.submit(Submission { space, commands }, move |answer| {
+            // The asker may have gone; the change is made all the same.
+            let _ = sender.send(answer);
+        });
+        if let Err(e) = submitted {
+            let sort = if matches!(e, store::SubmitError::Busy { .. }) { "busy" } else { "closed" };
+            metrics.writes_refused.get_or_create(&Sort::of(sort)).inc();
+            return Err(NodeError::Submit(e));
+        }
+        Ok(async move {
+            let answer = receiver.await.unwrap_or(Err(store::SubmitError::Closed));
+            metrics.commit_seconds.observe(stopwatch.elapsed().as_secs_f64());
+            answer.map_err(|e| {
+                metrics.writes_refused.get_or_create(&Sort::of("log")).inc();
+                NodeError::Submit(e)
+            })
+        })
+    }
+
+    /// An agreement must be valid as a whole before it becomes policy: true if the commands touch any.
+    fn check_agreements(&self, commands: &[Command]) -> Result<bool, NodeError> {
+        let mut any = false;
+        for command in commands {
+            let current = self.store.table(Space::City).get(command.id().as_str());
+            let resulting = match command {
+                Command::Create(e) | Command::UpsertReplace(e) | Command::Replace(e) => Some(e.clone()),
+                _ if current.as_ref().is_some_and(|e| Agreement::is_one(e)) => after(command, current.as_deref()),
+                Command::UpsertUpdate(e) | Command::Append { fragment: e, .. } | Command::Observe(e) if Agreement::is_one(e) => {
+                    after(command, current.as_deref())
+                }
+                _ => None,
+            };
+            any |= current.as_ref().is_some_and(|e| Agreement::is_one(e));
+            if let Some(e) = resulting.filter(Agreement::is_one) {
+                any = true;
+                let agreement = Agreement::from_entity(&e).map_err(|e| NodeError::Invalid { what: e.to_string() })?;
+                if agreement.provider != self.city && agreement.consumer != self.city {
+                    let what = format!(
+                        "agreement `{}` is between `{}` and `{}`; this node is `{}`'s",
+                        agreement.id, agreement.provider, agreement.consumer, self.city
+                    );
+                    return Err(NodeError::Invalid { what });
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// One entity.
+    pub fn entity(&self, who: &Principal, id: &Iri) -> Result<Arc<Entity>, NodeError> {
+        let permit = self.permit(who, Action::Read, None)?;
+        let missing = || NodeError::NoEntity { id: id.clone() };
+        let found = self.store.table(Space::City).get(id.as_str()).ok_or_else(missing)?;
+        see(&permit, found, self.now()).ok_or_else(missing)
+    }
+
+    /// Entities that satisfy a condition.
+    pub fn query(&self, who: &Principal, query: &Query) -> Result<Page, NodeError> {
+        if query.limit > QUERY_LIMIT_MAX {
+            return Err(NodeError::Limit {
+                what: format!("limit {} is more than the {QUERY_LIMIT_MAX} entities that one page may have", query.limit),
+            });
+        }
+        match self.permit(who, Action::Read, None)? {
+            Permit::Everything => {
+                let filter = query.filter.clone();
+                Ok(self.store.table(Space::City).page(&PageRequest {
+                    filter: &filter,
+                    offset: query.offset,
+                    limit: query.limit,
+                    count: query.count,
+                }))
+            }
+            // A peer asks through the exchange, where the question says its purpose.
+            Permit::Granted(_) => {
+                Err(NodeError::Denied { reason: "another city's questions come through the exchange between nodes".to_owned() })
+            }
+        }
+    }
+
+    /// The types that have entities, with how many.
+    pub fn types(&self, who: &Principal) -> Result<Vec<(Iri, usize)>, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        Ok(self.store.table(Space::City).types())
+    }
+
+    /// All entities of a type: for tables.
+    pub fn of_type(&self, who: &Principal, entity_type: &Iri) -> Result<Vec<Arc<Entity>>, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        Ok(self.store.table(Space::City).of_type(entity_type))
+    }
+
+    /// An entity's past.
+    pub fn evolution(&self, who: &Principal, query: &TemporalQuery) -> Result<Evolution, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        let missing = || NodeError::NoEntity { id: query.entity.clone() };
+        self.store.history().evolution(query)?.ok_or_else(missing)
+    }
+
+    /// The whole history, for the city's own analysts.
+    pub fn history(&self, who: &Principal) -> Result<&dyn History, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        Ok(self.store.history())
+    }
+
+    /// The changes from now on. A receiver that falls behind is told how many batches it has lost.
+    pub fn live(&self, who: &Principal) -> Result<broadcast::Receiver<Arc<Vec<Committed>>>, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        Ok(self.live.subscribe())
+    }
+
+    /// Where notifications are handed out from now on.
+    pub fn deliver_notifications_to(&self, sender: tokio::sync::mpsc::Sender<Notification>) {
+        self.subscriptions.deliver_to(sender);
+    }
+
+    /// Makes or (if `replace`) changes a subscription; durable when this returns.
+    pub async fn put_subscription(&self, who: &Principal, subscription: Subscription, replace: bool) -> Result<(), NodeError> {
+        self.permit(who, Action::Write, None)?;
+        match self.subscriptions.get(&subscription.id) {
+            Some(_) if !replace => return Err(NodeError::SubscriptionExists { id: subscription.id }),
+            None if replace => return Err(NodeError::NoSubscription { id: subscription.id }),
+            None if self.subscriptions.all().len() >= SUBSCRIPTIONS_MAX => {
+                return Err(NodeError::Limit { what: format!("there are {SUBSCRIPTIONS_MAX} subscriptions, which is the limit") });
+            }
+            _ => {}
+        }
+        let id: Iri = subscription.id.parse().map_err(|e: entity::IriError| NodeError::Invalid { what: e.to_string() })?;
+        let document = serde_json::to_value(&subscription).expect("a subscription is JSON");
+        let stored =
+            Entity::new(id, Iri::known(SUBSCRIPTION_TYPE)).with(Iri::known(DOCUMENT), Attribute::new(AttributeValue::Json(document)));
+        self.submit(Space::Node, vec![Command::UpsertReplace(stored)])?.await?;
+        self.subscriptions.put(subscription);
+        Ok(())
+    }
+
+    /// Ends a subscription.
+    pub async fn delete_subscription(&self, who: &Principal, id: &str) -> Result<(), NodeError> {
+        self.permit(who, Action::Write, None)?;
+        let missing = || NodeError::NoSubscription { id: id.to_owned() };
+        self.subscriptions.get(id).ok_or_else(missing)?;
+        let iri = id.parse().map_err(|_| missing())?;
+        self.submit(Space::Node, vec![Command::Delete(iri)])?.await?;
+        self.subscriptions.remove(id);
+        Ok(())
+    }
+
+    /// A subscription and how its delivery is going.
+    pub fn subscription(&self, who: &Principal, id: &str) -> Result<(Arc<Subscription>, DeliveryStatus), NodeError> {
+        self.permit(who, Action::Read, None)?;
+        let found = self.subscriptions.get(id).ok_or_else(|| NodeError::NoSubscription { id: id.to_owned() })?;
+        Ok((found, self.subscriptions.status(id)))
+    }
+
+    /// All subscriptions, ordered by id.
+    pub fn subscriptions(&self, who: &Principal) -> Result<Vec<(Arc<Subscription>, DeliveryStatus)>, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        Ok(self.subscriptions.all().into_iter().map(|s| (Arc::clone(&s), self.subscriptions.status(&s.id))).collect())
+    }
+
+    /// Notes how a delivery went.
+    pub fn note_delivery(&self, id: &str, note: impl FnOnce(&mut DeliveryStatus)) {
+        self.subscriptions.update_status(id, note);
+    }
+}
+
+/// The entity as a command would leave it; none if the command fails or removes it.
+fn after(command: &Command, current: Option<&Entity>) -> Option<Entity> {
+    let delta = entity::resolve(command.clone(), current).ok()?.delta?;
+    delta.apply(current.cloned(), Instant::default()).ok()?
+}
+
+fn see(permit: &Permit, entity: Arc<Entity>, now: Instant) -> Option<Arc<Entity>> {
+    if entity.expires_at.is_some_and(|e| e <= now) {
+        return None;
+    }
+    match permit {
+        Permit::Everything => Some(entity),
+        Permit::Granted(_) => permit.apply(&entity).map(|shared| Arc::new(shared.entity)),
+    }
+}
+
+/// A filter that also leaves out nothing: every entity of these types.
+#[must_use]
+pub(crate) fn of_types(selector: Option<TypeSelector>, filter: Filter) -> Filter {
+    match selector {
+        Some(s) => Filter::Type(s).and(filter),
+        None => filter,
+    }
+}
+
+/// Brings the stored subscriptions back to life.
+pub(crate) fn load_subscriptions(node: &Node) -> Result<(), OpenNodeError> {
+    for stored in node.store.table(Space::Node).of_type(&Iri::known(SUBSCRIPTION_TYPE)) {
+        if let Some(AttributeValue::Json(document)) = stored.attribute(DOCUMENT).map(|a| &a.value) {
+            let subscription = serde_json::from_value(document.clone())
+                .map_err(|source| OpenNodeError::Subscription { id: stored.id.to_string(), source })?;
+            node.subscriptions.put(subscription);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Who wants to be told of what (ETSI GS CIM 009 V1.9.1, clauses 5.2.12 and 5.8.6).
+
+use std::sync::Arc;
+
+use entity::{Entity, Filter, Instant, Iri};
+use serde::{Deserialize, Serialize};
+use store::Committed;
+
+/// What sort of change a subscription is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trigger {
+    /// An entity is new.
+    EntityCreated,
+    /// Something of an entity changed.
+    EntityUpdated,
+    /// An entity is gone.
+    EntityDeleted,
+    /// An attribute is new.
+    AttributeCreated,
+    /// An attribute has another value.
+    AttributeUpdated,
+    /// An attribute is gone.
+    AttributeDeleted,
+}
+
+/// A subscription, as the node needs it. How notifications are rendered and delivered is the edge's business and kept in `document`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its identity.
+    pub id: String,
+    /// Which entities, after the change.
+    pub filter: Filter,
+    /// Which attributes; none for any.
+    pub watched: Option<Vec<Iri>>,
+    /// Which sorts of change.
+    pub triggers: Vec<Trigger>,
+    /// At least so long between two notifications, µs; what happens meanwhile is left out.
+    pub throttling_us: Option<i64>,
+    /// No notifications after this instant.
+    pub expires_at: Option<Instant>,
+    /// Paused if not.
+    pub active: bool,
+    /// The edge's own description: endpoint, format, projection.
+    pub document: serde_json::Value,
+}
+
+/// How delivery is going.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct DeliveryStatus {
+    /// Attempts.
+    pub times_sent: u64,
+    /// Attempts that failed.
+    pub times_failed: u64,
+    /// Notifications given up because the queue was full or every attempt failed.
+    pub dropped: u64,
+    /// The last attempt.
+    pub last_notification: Option<Instant>,
+    /// The last success.
+    pub last_success: Option<Instant>,
+    /// The last failure.
+    pub last_failure: Option<Instant>,
+    /// What the last failure said.
+    pub last_error: Option<String>,
+}
+
+/// Something to tell a subscriber.
+#[derive(Clone, Debug)]
+pub struct Notification {
+    /// Whom.
+    pub subscription: Arc<Subscription>,
+    /// Entities that changed and match, each in its state after the change and before it.
+    pub entities: Vec<(Arc<Entity>, Option<Arc<Entity>>)>,
+    /// Entities that are gone, with when.
+    pub deleted: Vec<(Arc<Entity>, Instant)>,
+}
+
+impl Subscription {
+    /// Does this change concern the subscriber? Rewriting the same value is no change.
+    #[must_use]
+    pub fn concerns(&self, change: &Committed) -> bool {
+        let Some(state) = change.after.as_ref().or(change.before.as_ref()) else { return false };
+        self.triggers.iter().any(|t| self.is_triggered(*t, change)) && self.filter.matches(state)
+    }
+
+    fn is_triggered(&self, trigger: Trigger, change: &Committed) -> bool {
+        match trigger {
+            Trigger::EntityCreated => change.before.is_none() && change.after.is_some(),
+            Trigger::EntityDeleted => change.after.is_none(),
+            Trigger::EntityUpdated => [Trigger::AttributeCreated, Trigger::AttributeUpdated, Trigger::AttributeDeleted]
+                .iter()
+                .any(|t| self.is_triggered(*t, change)),
+            Trigger::AttributeCreated => self.touched(change).any(|(before, after)| before.is_none() && after.is_some()),
+            Trigger::AttributeUpdated => self.touched(change).any(|(before, after)| match (before, after) {
+                (Some(b), Some(a)) => b.len() != a.len() || b.iter().zip(a).any(|(x, y)| !x.says_the_same_as(y)),
+                _ => false,
+            }),
+            // Of an entity that is gone only those who asked for that are told (clause 5.8.6).
+            Trigger::AttributeDeleted => {
+                change.after.is_some() && self.touched(change).any(|(before, after)| before.is_some() && after.is_none())
+            }
+        }
+    }
+
+    /// The watched attributes that the change names, before and after.
+    fn touched<'a>(
+        &'a self,
+        change: &'a Committed,
+    ) -> impl Iterator<Item = (Option<&'a Vec<entity::Attribute>>, Option<&'a Vec<entity::Attribute>>)> {
+        let delta = &change.delta;
+        let before = change.before.as_ref();
+        let cleared = before.filter(|_| delta.clear).into_iter().flat_map(|b| b.attributes.keys());
+        let named = delta.put.iter().map(|(n, _)| n).chain(delta.remove.iter().map(|(n, _)| n)).chain(cleared);
+        named
+            .filter(|n| self.watched.as_ref().is_none_or(|w| w.contains(n)))
+            .map(move |n| (before.and_then(|e| e.attributes.get(n)), change.after.as_ref().and_then(|e| e.attributes.get(n))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use entity::{Attribute, Command, Delta, resolve};
+    use store::state::Space;
+
+    fn iri(s: &str) -> Iri {
+        Iri::known(&format!("https://example.org/{s}"))
+    }
+
+    fn station(pm25: f64) -> Entity {
+        Entity::new(Iri::known("urn:x:1"), iri("Station"))
+            .with(iri("pm25"), Attribute::property(pm25))
+            .with(iri("no2"), Attribute::property(1))
+    }
+
+    fn change(command: Command, before: Option<Entity>) -> Committed {
+        let resolved = resolve(command, before.as_ref()).unwrap();
+        let delta: Delta = resolved.delta.unwrap();
+        let at = Instant::from_secs(1);
+        let after = delta.apply(before.clone(), at).unwrap().map(Arc::new);
+        Committed { position: 1, space: Space::City, recorded_at: at, before: before.map(Arc::new), after, delta: Arc::new(delta) }
+    }
+
+    fn subscription(watched: Option<&str>, triggers: &[Trigger]) -> Subscription {
+        Subscription {
+            id: "urn:s:1".into(),
+            filter: Filter::Type(entity::TypeSelector::Is(iri("Station"))),
+            watched: watched.map(|w| vec![iri(w)]),
+            triggers: triggers.to_vec(),
+            throttling_us: None,
+            expires_at: None,
+            active: true,
+            document: serde_json::Value::Null,
+        }
+    }
+
+    const DEFAULT: [Trigger; 2] = [Trigger::AttributeCreated, Trigger::AttributeUpdated];
+
+    #[test]
+    fn triggers_follow_clause_5_8_6() {
+        let update = |v| Command::Append {
+            fragment: Entity { attributes: station(v).attributes.into_iter().take(1).collect(), ..station(v) },
+            overwrite: true,
+        };
+        let delete = Command::Delete(Iri::known("urn:x:1"));
+        let remove = Command::DeleteAttribute { id: Iri::known("urn:x:1"), name: iri("pm25"), dataset_id: None, all: false };
+        check(subscription(None, &DEFAULT), Command::Create(station(1.0)), None, true);
+        check(subscription(Some("pm25"), &DEFAULT), update(2.0), Some(station(1.0)), true);
+        check(subscription(Some("pm25"), &DEFAULT), update(1.0), Some(station(1.0)), false);
+        check(subscription(Some("no2"), &DEFAULT), update(2.0), Some(station(1.0)), false);
+        check(subscription(None, &DEFAULT), delete.clone(), Some(station(1.0)), false);
+        check(subscription(None, &[Trigger::EntityDeleted]), delete, Some(station(1.0)), true);
+        check(subscription(Some("pm25"), &[Trigger::AttributeDeleted]), remove.clone(), Some(station(1.0)), true);
+        check(subscription(None, &[Trigger::EntityUpdated]), remove, Some(station(1.0)), true);
+        check(subscription(None, &[Trigger::EntityCreated]), update(2.0), Some(station(1.0)), false);
+        check(subscription(Some("no2"), &[Trigger::AttributeUpdated]), Command::Replace(station(2.0)), Some(station(1.0)), false);
+
+        #[track_caller]
+        fn check(s: Subscription, command: Command, before: Option<Entity>, want: bool) {
+            assert_eq!(s.concerns(&change(command.clone(), before)), want, "{:?} on {command:?}", s.triggers);
+        }
+    }
+}

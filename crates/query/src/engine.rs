@@ -1,0 +1,210 @@
+//! SQL over one source, in process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{LogicalPlan, Volatility, create_udf};
+use datafusion::object_store::ObjectStore;
+use datafusion::physical_plan::ColumnarValue;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement as EngineStatement;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
+use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use url::Url;
+
+use crate::Source;
+use crate::catalog::Tables;
+use crate::error::QueryError;
+use crate::guard::{Served, check_statement, check_text};
+use crate::history::HistoryAsOf;
+
+/// Name of the catalog: what `psql -d` names.
+pub(crate) const CATALOG: &str = "conurb";
+const SCHEMA: &str = "public";
+
+/// What one statement, one session and all sessions together may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// How long the engine may work on one statement; time the client takes to fetch rows does not count. A client may ask for less.
+    pub statement_time: Duration,
+    /// Memory for sorts, joins, aggregates and history in flight, all sessions together, in bytes.
+    pub memory_bytes: usize,
+    /// Sessions at a time.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    /// 30 s, 256 MiB, 64 sessions.
+    fn default() -> Self {
+        Self { statement_time: Duration::from_secs(30), memory_bytes: 256 << 20, connections: 64 }
+    }
+}
+
+/// What all sessions of a server share: the memory they may use.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    runtime: Arc<RuntimeEnv>,
+    statement_time: Duration,
+}
+
+impl Shared {
+    pub(crate) fn new(limits: &Limits) -> Result<Self, QueryError> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limits.memory_bytes));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(pool)
+            // No temporary files: what does not fit is refused instead of filling the node's disk.
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .with_object_store_registry(Arc::new(NoObjectStores))
+            .build_arc()?;
+        Ok(Self { runtime, statement_time: limits.statement_time })
+    }
+}
+
+/// The engine's own registry opens local files and addresses on demand; this one opens nothing.
+#[derive(Debug)]
+struct NoObjectStores;
+
+impl ObjectStoreRegistry for NoObjectStores {
+    fn register_store(&self, _url: &Url, _store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &Url) -> datafusion::error::Result<Arc<dyn ObjectStore>> {
+        Err(DataFusionError::Plan(format!("`{}` is outside of this database: files and addresses cannot be read by SQL", url.scheme())))
+    }
+}
+
+/// Answers SQL over one [`Source`].
+///
+/// ```no_run
+/// # async fn example(source: std::sync::Arc<dyn query::Source>) -> Result<(), query::QueryError> {
+/// let engine = query::Engine::new(source, &query::Limits::default())?;
+/// let batches = engine.sql(r#"select count(*) from "AirQualityObserved" where pm25 > 40"#).await?;
+/// # Ok(()) }
+/// ```
+pub struct Engine {
+    context: Arc<SessionContext>,
+    parser: PostgresCompatibilityParser,
+    statement_time: Duration,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("statement_time", &self.statement_time).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine of its own, with its own memory. `limits.connections` is the server's affair and not looked at.
+    ///
+    /// Errors: [`QueryError::Engine`] if the SQL engine cannot be set up.
+    pub fn new(source: Arc<dyn Source>, limits: &Limits) -> Result<Self, QueryError> {
+        Self::sharing(source, "conurb", &Shared::new(limits)?)
+    }
+
+    /// An engine for a principal that shares memory with others.
+    pub(crate) fn sharing(source: Arc<dyn Source>, principal: &str, shared: &Shared) -> Result<Self, QueryError> {
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
+        let options = config.options_mut();
+        options.execution.time_zone = Some("+00:00".to_owned());
+        options.sql_parser.map_string_types_to_utf8view = false;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(shared.runtime.clone())
+            .with_default_features()
+            // The features above bring readers and writers of files, which no statement may reach.
+            .with_table_factories(std::collections::HashMap::new())
+            .with_file_formats(Vec::new())
+            .build();
+        let context = SessionContext::new_with_state(state);
+        let tables = Arc::new(Tables { source });
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        catalog.register_schema(SCHEMA, tables.clone())?;
+        context.register_catalog(CATALOG, catalog);
+        setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
+        context.register_udtf("history_as_of", Arc::new(HistoryAsOf { tables }));
+        name_principal(&context, principal);
+        Ok(Self { context: Arc::new(context), parser: PostgresCompatibilityParser::new(), statement_time: shared.statement_time })
+    }
+
+    /// Answers one statement that reads.
+    ///
+    /// Errors: [`QueryError`]; a statement that writes is [`QueryError::ReadOnly`].
+    /// Cost: holds the whole answer in memory.
+    pub async fn sql(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
+        let statement = self.parse_one(text)?;
+        if check_statement(&statement)? == Served::Session {
+            return Err(QueryError::ReadOnly { statement: statement.to_string() });
+        }
+        let answer = async { Ok(self.frame(statement).await?.collect().await?) };
+        let in_time = tokio::time::timeout(self.statement_time, answer).await;
+        in_time.map_err(|_| QueryError::Timeout { limit: self.statement_time })?
+    }
+
+    /// The statements of a text, each let in by [`check_statement`] afterwards.
+    pub(crate) fn parse(&self, text: &str) -> Result<Vec<Statement>, QueryError> {
+        check_text(text)?;
+        self.parser.parse(text).map_err(|e| QueryError::Syntax { reason: e.to_string() })
+    }
+
+    /// The only statement of a text.
+    pub(crate) fn parse_one(&self, text: &str) -> Result<Statement, QueryError> {
+        let mut statements = self.parse(text)?;
+        match statements.len() {
+            1 => Ok(statements.remove(0)),
+            n => Err(QueryError::Syntax { reason: format!("expected one statement, found {n}") }),
+        }
+    }
+
+    /// The answer to a statement that was let in, not yet executed.
+    pub(crate) async fn frame(&self, statement: Statement) -> Result<DataFrame, QueryError> {
+        let plan = self.context.state().statement_to_plan(EngineStatement::Statement(Box::new(statement))).await?;
+        check_plan(&plan)?;
+        Ok(self.context.execute_logical_plan(plan).await?)
+    }
+
+    pub(crate) fn context(&self) -> &Arc<SessionContext> {
+        &self.context
+    }
+
+    pub(crate) fn statement_time(&self) -> Duration {
+        self.statement_time
+    }
+}
+
+/// The second gate: whatever way a statement took, its plan only reads.
+pub(crate) fn check_plan(plan: &LogicalPlan) -> Result<(), QueryError> {
+    let only_reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    only_reading.verify_plan(plan).map_err(|_| QueryError::ReadOnly { statement: first_line(&plan.display().to_string()) })
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(80).collect()
+}
+
+/// `current_user` and its relatives answer the principal.
+fn name_principal(context: &SessionContext, principal: &str) {
+    use arrow::datatypes::DataType::{Int32, Utf8};
+    let answer = |name: &'static str, arguments: Vec<arrow::datatypes::DataType>, text: String| {
+        let value = ColumnarValue::Scalar(datafusion::common::ScalarValue::Utf8(Some(text)));
+        create_udf(name, arguments, Utf8, Volatility::Stable, Arc::new(move |_: &[ColumnarValue]| Ok(value.clone())))
+    };
+    context.register_udf(answer("session_user", vec![], principal.to_owned()));
+    context.register_udf(answer("current_user", vec![], principal.to_owned()));
+    // The owner of every table is the node.
+    context.register_udf(answer("pg_get_userbyid", vec![Int32], CATALOG.to_owned()));
+}

@@ -1,0 +1,93 @@
+//! The life of one connection.
+//!
+//! Our own loop over the protocol crate's steps, because its loop goes on after a fatal error, as if the client had logged in,
+//! lets a panic end a connection without a word, and cannot be asked to stop.
+
+use std::any::Any;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion_postgres::pgwire::api::cancel::DefaultCancelHandler;
+use datafusion_postgres::pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
+use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use datafusion_postgres::pgwire::tokio::server::{negotiate_tls, process_error, process_message};
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::Server;
+use super::session::{Session, error_info, fatal};
+
+/// How long a client may take to log in.
+const LOGIN_TIME: Duration = Duration::from_secs(30);
+
+/// Answers a client until it goes, fails to log in, or the server stops.
+pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: bool, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+    let login_deadline = tokio::time::sleep(LOGIN_TIME);
+    tokio::pin!(login_deadline);
+    let negotiated = tokio::select! {
+        () = &mut login_deadline => return Ok(()),
+        negotiated = negotiate_tls(stream, server.tls.clone()) => negotiated?,
+    };
+    // None: TLS was asked for without asking whether there is any.
+    let Some(mut socket) = negotiated else { return Ok(()) };
+    let cancel = Arc::new(DefaultCancelHandler::new(server.manager.clone()));
+    let session = Arc::new(Session::new(server, admitted));
+
+    loop {
+        let logging_in = matches!(socket.state(), PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress);
+        let message = tokio::select! {
+            () = &mut login_deadline, if logging_in => break,
+            () = stop_asked(&mut stopped) => {
+                let farewell = fatal("57P01", "terminating connection: the server is shutting down");
+                socket.send(PgWireBackendMessage::ErrorResponse(farewell.into())).await?;
+                break;
+            }
+            message = socket.next() => message,
+        };
+        let message = match message {
+            None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => break,
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                let mut info = error_info(error);
+                info.severity = "FATAL".to_owned();
+                return socket.send(PgWireBackendMessage::ErrorResponse(info.into())).await;
+            }
+        };
+        let extended = message.is_extended_query();
+        let cancelling = matches!(message, PgWireFrontendMessage::CancelRequest(_));
+        let step =
+            process_message(message, &mut socket, session.clone(), session.clone(), session.clone(), Arc::new(NoopHandler), cancel.clone());
+        let mut info = match AssertUnwindSafe(step).catch_unwind().await {
+            Ok(Ok(())) if cancelling => break,
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error_info(error),
+            Err(panic) => panicked(&*panic),
+        };
+        if logging_in {
+            // Nothing that goes wrong before the login may leave a usable connection.
+            info.severity = "FATAL".to_owned();
+        }
+        let ended = info.is_fatal();
+        process_error(&mut socket, PgWireError::UserError(Box::new(info)), extended).await?;
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Completes when the server is to stop, or is gone.
+async fn stop_asked(stopped: &mut watch::Receiver<bool>) {
+    // The guard inside the answer must not live across the next await.
+    let _ = stopped.wait_for(|stop| *stop).await.is_ok();
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> ErrorInfo {
+    let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(what = what.unwrap_or("unknown"), "a panic while answering an SQL statement");
+    fatal("XX000", "internal error; the connection is closed, the server goes on")
+}

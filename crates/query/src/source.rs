@@ -1,0 +1,29 @@
+//! What a node lends to a session.
+
+use std::sync::Arc;
+
+use entity::{Entity, Iri};
+use store::history::History;
+
+/// The entities and the history that one session may see.
+///
+/// Every method is asked anew for each statement, so that types, entities and permissions may change at any time.
+pub trait Source: Send + Sync {
+    /// The types of which there is at least one entity.
+    fn types(&self) -> Vec<Iri>;
+
+    /// The entities that have this type. Cost: one pointer per entity.
+    fn entities(&self, entity_type: &Iri) -> Vec<Arc<Entity>>;
+
+    /// The history.
+    fn history(&self) -> &dyn History;
+
+    /// The name of a type or attribute for people, such as `pm25`; not necessarily unique.
+    fn short_name(&self, name: &Iri) -> String;
+}
+
+/// Makes the source of each session.
+pub trait SourceFactory: Send + Sync {
+    /// The source for a session of this principal, whose identity has been checked.
+    fn source(&self, principal: &str) -> Arc<dyn Source>;
+}

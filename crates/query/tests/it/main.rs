@@ -1,0 +1,8 @@
+//! SQL as a client sees it: over an in-memory source, in process and over the wire.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod city;
+mod engine;
+mod psql;
+mod slt;
+mod wire;

@@ -1,0 +1,194 @@
+//! `psql` as people use it, against a real server on a free port.
+
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use query::{Auth, Limits, LoginError, Settings, serve};
+use tokio::sync::oneshot;
+
+use crate::city::{Cities, City, city};
+
+pub(crate) struct Running {
+    pub(crate) port: u16,
+    pub(crate) city: Arc<City>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    pub(crate) async fn start(auth: Auth, limits: Limits) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let city = city();
+        let (stop, stopped) = oneshot::channel();
+        let settings = Settings { auth, limits, tls: None };
+        let ended = tokio::spawn(serve(listener, Arc::new(Cities(city.clone())), settings, async {
+            let _ = stopped.await;
+        }));
+        Self { port, city, stop: Some(stop), ended }
+    }
+
+    /// Asks the server to stop and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), self.ended).await.expect("the server stops").unwrap().unwrap();
+    }
+
+    async fn psql(&self, arguments: &[&str]) -> Output {
+        self.psql_as("conurb", "", arguments).await
+    }
+
+    async fn psql_as(&self, user: &str, password: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-w", "-h", "127.0.0.1", "-d", "conurb", "-U", user, "-p", &self.port.to_string()]);
+        command.args(arguments).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10");
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    #[track_caller]
+    fn text(output: &Output) -> String {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout.clone()).unwrap()
+    }
+}
+
+fn psql_missing() -> bool {
+    let missing = Command::new("psql").arg("--version").output().is_err();
+    if missing {
+        eprintln!("skipped: psql is not on this machine");
+    }
+    missing
+}
+
+/// `analyst` with password `s3cret` is the principal `conurb`; the user `offline` cannot be checked.
+pub(crate) fn passwords() -> Auth {
+    Auth::Password(Arc::new(|user: &str, password: &str| match (user, password) {
+        ("analyst", "s3cret") => Ok("conurb".to_owned()),
+        ("guest", "guest") => Ok("nobody".to_owned()),
+        ("offline", _) => Err(LoginError::Unavailable { reason: "the directory does not answer".to_owned() }),
+        _ => Err(LoginError::Refused),
+    }))
+}
+
+#[tokio::test]
+async fn psql_asks_and_is_answered() {
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    let ask = async |sql: &str| Running::text(&server.psql(&["-At", "-c", sql]).await);
+    assert_eq!(ask(r#"select count(*) from "AirQualityObserved" where pm25 > 40"#).await, "2\n");
+    assert_eq!(
+        ask(r#"select observed_at, pm25, calibrated from "AirQualityObserved" order by pm25 limit 2"#).await,
+        "2014-01-02 01:00:00.000000+00:00|38|\n2014-01-01 23:00:00.000000+00:00|41|t\n"
+    );
+    assert_eq!(ask("select 1; select 2").await, "1\n2\n");
+    assert_eq!(ask("set extra_float_digits = 3; begin; show server_version; commit; discard all").await.lines().next(), Some("SET"));
+    assert_eq!(
+        ask("begin; declare c cursor for select value from generate_series(1, 5); fetch 2 from c; fetch 2 from c; close c; commit")
+            .await
+            .lines()
+            .filter(|l| l.parse::<u8>().is_ok())
+            .collect::<String>(),
+        "1234"
+    );
+    // Several statements may fail half-way; the session stays usable.
+    let output = server.psql(&["-At", "-c", "select 1/0", "-c", "select 7"]).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Divide by zero"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "7\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn psql_describes_tables() {
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    for command in ["\\d", "\\dt"] {
+        let listing = Running::text(&server.psql(&["-c", command]).await);
+        for table in ["AirQualityObserved", "AirQualityObserved_history", "Gone_history", "Road"] {
+            assert!(listing.contains(&format!("| {table} ")), "{command}:\n{listing}");
+        }
+        assert!(listing.contains("(4 rows)"), "{command}:\n{listing}");
+    }
+    let table = Running::text(&server.psql(&["-c", r#"\d "AirQualityObserved""#]).await);
+    for (column, kind) in [("id", "text"), ("observed_at", "timestamp"), ("pm25", "double precision"), ("calibrated", "boolean")] {
+        let line =
+            table.lines().find(|l| l.trim_start().starts_with(&format!("{column} "))).unwrap_or_else(|| panic!("{column}:\n{table}"));
+        assert!(line.contains(kind), "{line}");
+    }
+    let databases = Running::text(&server.psql(&["-At", "-c", "select datname from pg_database where datname = current_database()"]).await);
+    assert_eq!(databases, "conurb\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn psql_can_change_nothing_and_reach_nothing() {
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&secret, "a,b\n1,2\n").unwrap();
+    let path = secret.path().display();
+    let out = tempfile::tempdir().unwrap();
+    let refused = [
+        (format!("create external table t stored as csv location '{path}'"), "ERROR"),
+        (format!("create external table t (a text) location '{path}'"), "read-only"),
+        (format!("select * from '{path}'"), "not found"),
+        (format!("copy (select 1) to '{}/x.csv'", out.path().display()), "read-only"),
+        (format!("copy \"Road\" from '{path}'"), "read-only"),
+        ("drop table \"Road\"".to_owned(), "read-only"),
+        ("delete from \"Road\"".to_owned(), "read-only"),
+        ("create table t (a int)".to_owned(), "read-only"),
+        ("declare c cursor for select 1 into t".to_owned(), "read-only"),
+        ("set datafusion.catalog.location = '/'".to_owned(), "cannot be set"),
+        ("set datafusion.runtime.memory_limit = '100G'".to_owned(), "cannot be set"),
+        ("set client_encoding = 'GBK'".to_owned(), "expected UTF8"),
+        ("select count(*) from AirQualityObserved".to_owned(), "did you mean \"AirQualityObserved\"?"),
+    ];
+    for (sql, want) in refused {
+        let output = server.psql(&["-c", &sql]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(want), "{sql}: {stderr}");
+    }
+    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_decides_who_sees_what() {
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(passwords(), Limits::default()).await;
+    let ask = ["-At", "-c", r#"select count(*) from "Road""#];
+    assert_eq!(Running::text(&server.psql_as("analyst", "s3cret", &ask).await), "2\n");
+    for (user, password, want) in [
+        ("analyst", "wrong", "password authentication failed for user \"analyst\""),
+        ("stranger", "s3cret", "password authentication failed for user \"stranger\""),
+        ("analyst", "", "no password supplied"),
+        ("offline", "x", "the directory does not answer"),
+        ("guest", "guest", "table 'conurb.public.Road' not found"),
+    ] {
+        let output = server.psql_as(user, password, &ask).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(want), "{user}: {stderr}");
+    }
+    let user = ["-At", "-c", "select current_user"];
+    assert_eq!(Running::text(&server.psql_as("guest", "guest", &user).await), "nobody\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn another_database_does_not_exist() {
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    let output = server.psql(&["-d", "postgres", "-c", "select 1"]).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("database \"postgres\" does not exist (expected \"conurb\")"));
+    server.stop().await;
+}

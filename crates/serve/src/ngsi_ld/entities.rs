@@ -1,0 +1,122 @@
+//! `/entities` (clauses 6.4 to 6.7).
+
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use entity::{Command, Outcome};
+use ngsi::query::{Endpoint, QueryParams, query_body};
+use ngsi::{decode, encode};
+use node::{Page, Query};
+
+use super::{Call, created, id_of, in_path};
+use crate::problem::Problem;
+
+pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem> {
+    call.params(Endpoint::WriteEntity)?;
+    let (value, context) = call.body(&body).await?.into_one()?;
+    let entity = decode::entity(value, &context)?;
+    let id = entity.id.clone();
+    one(call.app.node.write(&call.who, vec![Command::Create(entity)]).await?)?;
+    Ok(created(&format!("/ngsi-ld/v1/entities/{}", in_path(id.as_str()))))
+}
+
+pub(crate) async fn query(call: Call) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::QueryEntities)?;
+    answer_query(&call, &params)
+}
+
+/// `POST /entityOperations/query`.
+pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Response, Problem> {
+    let (value, context) = call.body(&body).await?.into_one()?;
+    let params = query_body(value, &call.pairs, &context, Endpoint::QueryByBody)?;
+    call.context = context;
+    answer_query(&call, &params)
+}
+
+fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+    let document = call.document(true)?;
+    let query = Query { filter: params.filter.clone(), offset: params.offset, limit: params.limit, count: params.count };
+    let page = call.app.node.query(&call.who, &query)?;
+    Ok(answer_page(call, params, &page, document))
+}
+
+pub(super) fn answer_page(call: &Call, params: &QueryParams, page: &Page, document: encode::Document) -> Response {
+    let body = encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document);
+    let mut response = call.answer(body, document);
+    if let Some(total) = page.total {
+        response.headers_mut().insert("ngsild-results-count", HeaderValue::from(total));
+    }
+    call.add_page_links(&mut response, params, page.more && params.limit > 0);
+    response
+}
+
+pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::RetrieveEntity)?;
+    let document = call.document(true)?;
+    let id = id_of(&id)?;
+    let entity = call.app.node.entity(&call.who, &id)?;
+    check_retrieved(&entity, &params)?;
+    Ok(call.answer(encode::entity(&entity, &params.view, &call.context, document), document))
+}
+
+/// The type selection must fit, and of `attrs` the entity must have one (clause 5.7.1).
+pub(super) fn check_retrieved(entity: &entity::Entity, params: &QueryParams) -> Result<(), Problem> {
+    let fits = params.types.as_ref().is_none_or(|t| t.matches(&entity.types));
+    let has_one = params.view.attrs.as_ref().is_none_or(|list| list.iter().any(|n| entity.attributes.contains_key(n)));
+    if fits && has_one {
+        return Ok(());
+    }
+    let what = if fits { "has none of the attributes asked for" } else { "is not of the type asked for" };
+    Err(Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("entity `{}` {what}", entity.id)))
+}
+
+pub(crate) async fn replace(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    call.params(Endpoint::WriteEntity)?;
+    let id = id_of(&id)?;
+    let (value, context) = call.body(&body).await?.into_one()?;
+    let mut entity = decode::fragment(value, &id, &context)?;
+    if entity.types.is_empty() {
+        // "Replace" without a type keeps the one that the entity has: an entity is never without.
+        entity.types.clone_from(&call.app.node.entity(&call.who, &id)?.types);
+    }
+    one(call.app.node.write(&call.who, vec![Command::Replace(entity)]).await?)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
+    call.params(Endpoint::WriteEntity)?;
+    one(call.app.node.write(&call.who, vec![Command::Delete(id_of(&id)?)]).await?)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(crate) async fn append(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::AppendAttributes)?;
+    let id = id_of(&id)?;
+    let (value, context) = call.body(&body).await?.into_one()?;
+    let fragment = decode::fragment(value, &id, &context)?;
+    let command = Command::Append { fragment, overwrite: !params.no_overwrite };
+    Ok(match one(call.app.node.write(&call.who, vec![command]).await?)? {
+        Outcome::Updated { updated, left } if !left.is_empty() => {
+            let body = encode::update_result(&updated, &left);
+            let mut response = (StatusCode::MULTI_STATUS, body).into_response();
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+            response
+        }
+        _ => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+pub(crate) async fn delete_attribute(call: Call, Path((id, name)): Path<(String, String)>) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::DeleteAttribute)?;
+    let id = id_of(&id)?;
+    let name = call.context.expand(&name)?;
+    let dataset_id = params.view.dataset_ids.and_then(|list| list.into_iter().next()).flatten();
+    one(call.app.node.write(&call.who, vec![Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }]).await?)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The outcome of a request with one command.
+fn one(outcomes: Vec<Result<Outcome, entity::CommandError>>) -> Result<Outcome, Problem> {
+    Ok(outcomes.into_iter().next().expect("one command has one outcome")?)
+}

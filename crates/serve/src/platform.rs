@@ -1,0 +1,109 @@
+//! Routes of the platform itself: health, metrics, what the console shows.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use policy::{Agreement, Selection};
+use serde_json::{Value, json};
+
+use crate::App;
+use crate::auth::Caller;
+use crate::problem::Problem;
+use crate::routes;
+
+/// `GET /healthz`: the process is alive.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: it takes reads and writes.
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let stats = app.node.stats();
+    if *app.stop.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
+    }
+    match stats.write_error {
+        None => "ready\n".into_response(),
+        Some(e) => (StatusCode::SERVICE_UNAVAILABLE, format!("the last write could not be made durable: {e}\n")).into_response(),
+    }
+}
+
+/// `GET /metrics`: OpenMetrics.
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let text = app.node.metrics().render(&app.node.stats());
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+/// `GET /openapi.json`.
+pub(crate) async fn openapi() -> Json<Value> {
+    Json(routes::openapi())
+}
+
+/// `GET /api/v1/info`.
+pub(crate) async fn info(State(app): State<Arc<App>>, Caller(_): Caller) -> Json<Value> {
+    let node = &app.node;
+    Json(json!({
+        "city": node.city(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "dev": app.auth.is_dev(),
+        "key": node.key().public().to_string(),
+        "startedAt": node.started_at().to_string(),
+        "now": node.now().to_string(),
+        "entities": node.stats().n_entities,
+        "addresses": app.addresses,
+    }))
+}
+
+/// `GET /api/v1/peers`.
+pub(crate) async fn peers(State(app): State<Arc<App>>, Caller(_): Caller) -> Result<Json<Value>, Problem> {
+    let context = app.contexts.of_url(None).await?;
+    let agreements = app.node.agreements();
+    let shown = |a: &Agreement| {
+        let short = |list: &[entity::Iri]| list.iter().map(|i| context.compact(i).into_owned()).collect::<Vec<_>>();
+        json!({
+            "id": a.id,
+            "from": a.provider,
+            "to": a.consumer,
+            "types": short(&a.types),
+            "attributes": match &a.attributes { Selection::All => vec!["*".to_owned()], Selection::Only(names) => short(names) },
+            "purpose": a.purpose,
+            "precisionDecimals": a.position_decimals,
+            "validFrom": a.valid_from.to_string(),
+            "validUntil": a.valid_until.to_string(),
+            "status": a.status,
+            "area": a.area.as_ref().map(|g| g.json()),
+            "text": {"en": a.describe(policy::Lang::En), "zh": a.describe(policy::Lang::Zh)},
+        })
+    };
+    let list: Vec<Value> = app
+        .node
+        .peers()
+        .into_iter()
+        .map(|p| {
+            let name = &p.member.name;
+            let with = |f: &dyn Fn(&Agreement) -> bool| agreements.iter().filter(|a| f(a)).map(shown).collect::<Vec<_>>();
+            json!({
+                "city": name,
+                "url": p.member.url,
+                "key": p.member.key.to_string(),
+                "status": p.state.status,
+                "since": p.state.since.to_string(),
+                "lastSeen": p.state.last_seen.map(|i| i.to_string()),
+                "latencyMs": p.state.latency_us.map(|us| us as f64 / 1000.0),
+                "error": p.state.last_error,
+                "offers": with(&|a| a.provider == *name),
+                "receives": with(&|a| a.consumer == *name),
+            })
+        })
+        .collect();
+    Ok(Json(Value::Array(list)))
+}
+
+/// `GET /api/v1/mqtt/refused`: messages that were not taken in, newest first.
+pub(crate) async fn refused(State(app): State<Arc<App>>, Caller(_): Caller) -> Json<Value> {
+    Json(json!(app.refused.list()))
+}

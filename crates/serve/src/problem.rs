@@ -1,0 +1,109 @@
+//! Errors on HTTP: kinds become status codes and NGSI-LD ProblemDetails here (ETSI GS CIM 009 V1.9.1, clauses 5.5.2, 5.5.3, 6.3.2).
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use node::{Kind, NodeError};
+use serde_json::json;
+
+use crate::chain;
+
+/// An error answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    /// Name after `https://uri.etsi.org/ngsi-ld/errors/`.
+    pub(crate) name: &'static str,
+    pub(crate) detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, name: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, name, detail: detail.into() }
+    }
+
+    pub(crate) fn invalid_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidRequest", detail)
+    }
+
+    pub(crate) fn bad_data(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequestData", detail)
+    }
+
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "AccessDenied", detail)
+    }
+
+    pub(crate) fn denied(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "AccessDenied", detail)
+    }
+
+    /// The document, also used for the single errors of a batch.
+    pub(crate) fn title(&self) -> &'static str {
+        title(self.name)
+    }
+
+    /// The document.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        json!({
+            "type": format!("https://uri.etsi.org/ngsi-ld/errors/{}", self.name),
+            "title": self.title(),
+            "detail": self.detail,
+            "status": self.status.as_u16(),
+        })
+    }
+}
+
+fn title(name: &str) -> &'static str {
+    match name {
+        "InvalidRequest" => "the request is not valid",
+        "BadRequestData" => "the request's data are not valid",
+        "AlreadyExists" => "it exists already",
+        "ResourceNotFound" => "it does not exist",
+        "OperationNotSupported" => "this operation is not supported",
+        "AccessDenied" => "access denied",
+        "NonexistentTenant" => "there is no such tenant",
+        "TooManyResults" => "the request is larger than a limit",
+        "LdContextNotAvailable" => "a JSON-LD context cannot be had",
+        "ServiceUnavailable" => "not possible at the moment",
+        _ => "internal error",
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.json())).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert("www-authenticate", axum::http::HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<NodeError> for Problem {
+    fn from(e: NodeError) -> Self {
+        let detail = chain(&e);
+        let (status, name) = match e.kind() {
+            Kind::Invalid => (StatusCode::BAD_REQUEST, "BadRequestData"),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "ResourceNotFound"),
+            Kind::Denied => (StatusCode::FORBIDDEN, "AccessDenied"),
+            Kind::Conflict => (StatusCode::CONFLICT, "AlreadyExists"),
+            Kind::Limit => (StatusCode::FORBIDDEN, "TooManyResults"),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            Kind::Bug => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        };
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = detail, "an operation failed");
+        }
+        Self::new(status, name, detail)
+    }
+}
+
+impl From<entity::CommandError> for Problem {
+    fn from(e: entity::CommandError) -> Self {
+        NodeError::from(e).into()
+    }
+}

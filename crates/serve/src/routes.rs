@@ -1,0 +1,209 @@
+//! The table of routes: the router and the OpenAPI description are both made from it, so neither can miss one.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use ngsi::query::Endpoint;
+use node::Sort;
+use serde_json::{Map, Value, json};
+
+use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
+use crate::problem::Problem;
+use crate::{App, console, live, peer, platform};
+
+/// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// A route.
+pub struct Route {
+    /// `GET`, `POST`, ...
+    pub method: Method,
+    /// As axum and OpenAPI write it.
+    pub path: &'static str,
+    /// What it does, for people.
+    pub summary: &'static str,
+    /// Its parameters in the URL's query.
+    pub parameters: Option<Endpoint>,
+    /// It asks for no access token.
+    pub public: bool,
+    handler: fn() -> MethodRouter<Arc<App>>,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $(($endpoint:ident))? $([$public:ident])? $handler:path, $summary:literal;)*) => {
+        /// All routes but the console's files.
+        pub const ROUTES: &[Route] = &[$(
+            Route {
+                method: Method::$method,
+                path: $path,
+                summary: $summary,
+                parameters: routes!(@endpoint $($endpoint)?),
+                public: routes!(@public $($public)?),
+                handler: || on(MethodFilter::$method, $handler),
+            }
+        ),*];
+    };
+    (@endpoint) => { None };
+    (@endpoint $e:ident) => { Some(Endpoint::$e) };
+    (@public) => { false };
+    (@public public) => { true };
+}
+
+routes! {
+    GET "/healthz" [public] platform::healthz, "Is the process alive?";
+    GET "/readyz" [public] platform::readyz, "Does the node take reads and writes?";
+    GET "/metrics" [public] platform::metrics, "Counters and gauges, OpenMetrics";
+    GET "/openapi.json" [public] platform::openapi, "This description";
+    GET "/api/v1/info" platform::info, "The node: city, version, key, addresses";
+    GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
+    GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
+    GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
+    GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
+    POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
+    GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
+    POST "/ngsi-ld/v1/entities" (WriteEntity) entities::create, "Create an entity (5.6.1)";
+    GET "/ngsi-ld/v1/entities/{id}" (RetrieveEntity) entities::retrieve, "Retrieve an entity (5.7.1)";
+    PUT "/ngsi-ld/v1/entities/{id}" (WriteEntity) entities::replace, "Replace an entity (5.6.18)";
+    DELETE "/ngsi-ld/v1/entities/{id}" (WriteEntity) entities::delete, "Delete an entity (5.6.6)";
+    POST "/ngsi-ld/v1/entities/{id}/attrs" (AppendAttributes) entities::append, "Append attributes (5.6.3)";
+    DELETE "/ngsi-ld/v1/entities/{id}/attrs/{name}" (DeleteAttribute) entities::delete_attribute, "Delete an attribute (5.6.5)";
+    POST "/ngsi-ld/v1/entityOperations/create" (WriteEntity) batch::create, "Create entities (5.6.7)";
+    POST "/ngsi-ld/v1/entityOperations/upsert" (Upsert) batch::upsert, "Create or replace or update entities (5.6.8)";
+    POST "/ngsi-ld/v1/entityOperations/update" (AppendAttributes) batch::update, "Update entities (5.6.9)";
+    POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
+    POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";
+    GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
+    GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
+    GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
+    POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
+    GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
+    DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
+    GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] ngsi_ld::context_document, "A context that an answer links to";
+    GET "/contexts/{*url}" [public] ngsi_ld::embedded_context, "An embedded JSON-LD context, for clients without internet";
+    GET "/cluster/ngsi-ld/v1/entities" (QueryEntities) cluster::query, "Query the entities of all cities";
+    GET "/cluster/ngsi-ld/v1/entities/{id}" (RetrieveEntity) cluster::retrieve, "Retrieve an entity of whichever city";
+    GET "/cluster/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) cluster::evolution, "Retrieve the past of an entity of whichever city";
+}
+
+/// The router over everything.
+pub fn router(app: Arc<App>) -> Router {
+    let mut paths: Vec<(&str, MethodRouter<Arc<App>>)> = Vec::new();
+    for route in ROUTES {
+        let handler = (route.handler)();
+        match paths.iter_mut().find(|(p, _)| *p == route.path) {
+            Some((_, methods)) => *methods = std::mem::take(methods).merge(handler),
+            None => paths.push((route.path, handler)),
+        }
+    }
+    let mut router = Router::new();
+    for (path, methods) in paths {
+        let methods = methods.fallback(wrong_method);
+        // Collections are written with and without a closing slash.
+        if path.starts_with("/ngsi-ld/") && !path.ends_with('}') {
+            router = router.route(&format!("{path}/"), methods.clone());
+        }
+        router = router.route(path, methods);
+    }
+    router
+        .fallback(console::page)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+async fn wrong_method(method: Method, request: Request) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "OperationNotSupported",
+        format!("`{method}` is not possible at `{}`", request.uri().path()),
+    )
+}
+
+/// Counts answers, and gives errors that come from the library (a body too large, say) the form that ours have.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let is_ours = response.headers().get("content-type").is_some_and(|t| t.as_bytes() == b"application/json");
+    if status == StatusCode::PAYLOAD_TOO_LARGE && !is_ours {
+        let detail = format!("the body is larger than the limit of {BODY_BYTES_MAX} bytes");
+        response = Problem::new(status, "TooManyResults", detail).into_response();
+    } else if status == StatusCode::BAD_REQUEST && !is_ours {
+        response = Problem::invalid_request("the request cannot be read: its path, parameters or body are not well formed").into_response();
+    }
+    app.node.metrics().http_responses.get_or_create(&Sort::of(format!("{}xx", status.as_u16() / 100))).inc();
+    response
+}
+
+/// The OpenAPI 3.1 description of every route.
+pub(crate) fn openapi() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let path = route.path.replace("{*", "{");
+        let in_path = path.split('{').skip(1).filter_map(|p| p.split('}').next());
+        let mut parameters: Vec<Value> =
+            in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect();
+        for name in route.parameters.map(Endpoint::parameters).unwrap_or_default() {
+            parameters.push(json!({"name": name, "in": "query", "schema": {"type": "string"}}));
+        }
+        let mut operation = json!({
+            "summary": route.summary,
+            "parameters": parameters,
+            "responses": {
+                "2XX": {"description": "done"},
+                "4XX": {"description": "the request is at fault", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}},
+            },
+            "security": if route.public { json!([]) } else { json!([{"token": []}]) },
+        });
+        if matches!(route.method, Method::POST | Method::PUT) {
+            operation["requestBody"] = json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}});
+        }
+        let item = paths.entry(path).or_insert_with(|| json!({}));
+        item[route.method.as_str().to_ascii_lowercase()] = operation;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "conurb", "version": env!("CARGO_PKG_VERSION"), "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"ProblemDetails": {
+                "type": "object",
+                "required": ["type", "title", "detail"],
+                "properties": {
+                    "type": {"type": "string", "format": "uri"}, "title": {"type": "string"}, "detail": {"type": "string"}, "status": {"type": "integer"},
+                },
+            }},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openapi_has_every_route_with_its_path_parameters() {
+        let description = openapi();
+        for route in ROUTES {
+            let operation = &description["paths"][route.path.replace("{*", "{")][route.method.as_str().to_ascii_lowercase()];
+            assert_eq!(operation["summary"], route.summary, "{} {}", route.method, route.path);
+            let n_in_path = operation["parameters"].as_array().unwrap().iter().filter(|p| p["in"] == "path").count();
+            assert_eq!(n_in_path, route.path.matches('{').count(), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn only_these_routes_ask_for_no_token() {
+        let public: Vec<_> = ROUTES.iter().filter(|r| r.public).map(|r| r.path).collect();
+        assert_eq!(
+            public,
+            ["/healthz", "/readyz", "/metrics", "/openapi.json", "/peer/v1/ask", "/ngsi-ld/v1/jsonldContexts/{id}", "/contexts/{*url}"]
+        );
+    }
+}

@@ -1,0 +1,613 @@
+//! What every engine must do, run over all of them: the model, and columns with everything recent, everything sealed, and mixtures.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use entity::{Attribute, AttributeValue, Geometry, Instant, Iri};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::columnar::ColumnarHistory;
+use super::memory::MemoryHistory;
+use super::{
+    AttributeColumn, ColumnKind, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery, TimeProperty,
+    What,
+};
+
+type Make<'a> = &'a dyn Fn() -> Box<dyn History>;
+
+/// Runs a claim over every engine.
+fn on_every_engine(claim: &dyn Fn(Make<'_>)) {
+    claim(&|| Box::<MemoryHistory>::default());
+    for seal in [Seal::Never, Seal::Every(1), Seal::Every(2), Seal::Every(3), Seal::AndReopen] {
+        claim(&|| Box::new(Driven::new(seal)));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Seal {
+    Never,
+    /// After so many appends.
+    Every(usize),
+    /// After every append, and the folder is opened again.
+    AndReopen,
+}
+
+/// Columns that are sealed on the way.
+struct Driven {
+    dir: tempfile::TempDir,
+    history: Mutex<ColumnarHistory>,
+    seal: Seal,
+    n_appends: AtomicUsize,
+}
+
+impl Driven {
+    fn new(seal: Seal) -> Self {
+        // In memory where the machine offers it: hundreds of cases need no disk that syncs 300 times a second.
+        let in_memory = std::path::Path::new("/dev/shm");
+        let dir = if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap();
+        let history = Mutex::new(ColumnarHistory::open(dir.path(), Vec::new()).unwrap());
+        Self { dir, history, seal, n_appends: AtomicUsize::new(0) }
+    }
+}
+
+impl History for Driven {
+    fn append(&self, facts: Vec<Fact>) {
+        let mut history = self.history.lock().unwrap();
+        history.append(facts);
+        let n = self.n_appends.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.seal {
+            Seal::Never => {}
+            Seal::Every(k) if !n.is_multiple_of(k) => {}
+            Seal::Every(_) => {
+                history.seal().unwrap();
+                history.committed();
+                assert_eq!(history.n_recent(), 0);
+            }
+            Seal::AndReopen => {
+                let segments = history.seal().unwrap();
+                *history = ColumnarHistory::open(self.dir.path(), segments).unwrap();
+                assert!(history.verify().is_empty());
+            }
+        }
+    }
+
+    fn n_recent(&self) -> usize {
+        self.history.lock().unwrap().n_recent()
+    }
+
+    fn seal(&self) -> Result<Vec<Segment>, HistoryError> {
+        self.history.lock().unwrap().seal()
+    }
+
+    fn evolution(&self, query: &TemporalQuery) -> Result<Option<Evolution>, HistoryError> {
+        self.history.lock().unwrap().evolution(query)
+    }
+
+    fn tables(&self) -> Vec<HistoryTable> {
+        self.history.lock().unwrap().tables()
+    }
+
+    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
+        self.history.lock().unwrap().scan(scan)
+    }
+}
+
+fn at(s: i64) -> Instant {
+    Instant::from_secs(s)
+}
+
+fn name(short: &str) -> Iri {
+    Iri::known(&format!("https://example.org/{short}"))
+}
+
+fn station(short: &str) -> Iri {
+    Iri::known(&format!("urn:ngsi-ld:Station:{short}"))
+}
+
+fn fact(entity: &str, recorded_s: i64, what: What) -> Fact {
+    Fact { entity_type: name("Station"), entity: station(entity), recorded_at: at(recorded_s), what }
+}
+
+/// A value of `attribute`, observed and recorded at these seconds.
+fn value(entity: &str, attribute: &str, observed_s: impl Into<Option<i64>>, recorded_s: i64, v: impl Into<serde_json::Value>) -> Fact {
+    let recorded_at = at(recorded_s);
+    let instance =
+        Attribute { observed_at: observed_s.into().map(at), created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) };
+    fact(entity, recorded_s, What::Value { name: name(attribute), instance })
+}
+
+fn with(mut fact: Fact, change: impl FnOnce(&mut Attribute)) -> Fact {
+    if let What::Value { instance, .. } = &mut fact.what {
+        change(instance);
+    }
+    fact
+}
+
+fn all_of(entity: &str) -> TemporalQuery {
+    TemporalQuery {
+        entity: station(entity),
+        attributes: None,
+        interval: None,
+        time_property: TimeProperty::ObservedAt,
+        last_n: None,
+        as_of: None,
+        instances_max: 1_000,
+    }
+}
+
+fn table_of(attributes: &[&str]) -> HistoryScan {
+    HistoryScan {
+        entity_type: name("Station"),
+        attributes: attributes.iter().map(|a| name(a)).collect(),
+        entities: None,
+        observed: None,
+        as_of: None,
+    }
+}
+
+/// Attribute, observed second or none, recorded second, plain value.
+type Seen = (String, Option<i64>, i64, serde_json::Value);
+
+fn seen(evolution: Option<Evolution>) -> Vec<Seen> {
+    let evolution = evolution.expect("the entity has a past");
+    let all = evolution.attributes.iter().flat_map(|(n, instances)| instances.iter().map(move |i| (n, i)));
+    let secs = |at: Instant| at.micros() / 1_000_000;
+    all.map(|(n, i)| (n.local_name().to_owned(), i.observed_at.map(secs), secs(i.modified_at), super::value::plain_of(&i.value))).collect()
+}
+
+#[track_caller]
+fn check(history: &dyn History, query: &TemporalQuery, want: &[(&str, Option<i64>, i64, serde_json::Value)]) {
+    let want: Vec<Seen> = want.iter().map(|(n, o, r, v)| ((*n).to_owned(), *o, *r, v.clone())).collect();
+    assert_eq!(seen(history.evolution(query).unwrap()), want);
+}
+
+/// Rows of a scan as text: entity, dataset, observed and recorded second, then the attributes.
+fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let cells = batch.columns().iter().map(|c| cell_text(c, row));
+            lines.push(cells.collect::<Vec<_>>().join(" "));
+        }
+    }
+    lines
+}
+
+fn cell_text(column: &dyn Array, row: usize) -> String {
+    if column.is_null(row) {
+        return "-".to_owned();
+    }
+    if let Some(a) = column.as_string_opt::<i32>() {
+        return a.value(row).rsplit(':').next().unwrap_or_default().to_owned();
+    }
+    if let Some(a) = column.as_primitive_opt::<Float64Type>() {
+        return a.value(row).to_string();
+    }
+    if let Some(a) = column.as_primitive_opt::<TimestampMicrosecondType>() {
+        return (a.value(row) / 1_000_000).to_string();
+    }
+    column.as_boolean().value(row).to_string()
+}
+
+#[test]
+fn what_is_recorded_is_read_back_whole() {
+    on_every_engine(&|make| {
+        let history = make();
+        let sub = Attribute { created_at: at(3), modified_at: at(3), ..Attribute::property(0.9) };
+        let full = with(value("a", "pm25", 2, 3, 42), |i| {
+            i.unit_code = Some("GQ".into());
+            i.created_at = at(1);
+            i.dataset_id = Some(Iri::known("urn:dataset:1"));
+            i.sub_attributes.insert(name("confidence"), vec![sub]);
+            i.qualifiers = Some(Box::default());
+        });
+        let place = with(value("a", "location", None, 3, "x"), |i| i.value = AttributeValue::Geo(Geometry::point(116.4, 39.9)));
+        history.append(vec![full.clone(), place.clone()]);
+        let evolution = history.evolution(&all_of("a")).unwrap().unwrap();
+        let (What::Value { instance: full, .. }, What::Value { instance: place, .. }) = (full.what, place.what) else { unreachable!() };
+        assert_eq!(evolution.attributes[&name("pm25")], [full]);
+        assert_eq!(evolution.attributes[&name("location")], [place]);
+        assert_eq!((evolution.id, evolution.entity_type, evolution.cut_at), (station("a"), name("Station"), None));
+    });
+}
+
+#[test]
+fn instances_come_in_the_order_in_which_they_were_observed() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![value("a", "no2", 20, 20, 2.5), value("a", "pm25", 20, 20, 2)]);
+        history.append(vec![value("a", "pm25", 30, 30, 3)]);
+        history.append(vec![value("a", "pm25", 10, 31, 1), value("b", "pm25", 10, 31, 9)]);
+        let want = [
+            ("no2", Some(20), 20, json!(2.5)),
+            ("pm25", Some(10), 31, json!(1)),
+            ("pm25", Some(20), 20, json!(2)),
+            ("pm25", Some(30), 30, json!(3)),
+        ];
+        check(&*history, &all_of("a"), &want);
+        let only = TemporalQuery { attributes: Some(vec![name("no2"), name("absent")]), ..all_of("a") };
+        check(&*history, &only, &want[..1]);
+        // Half-open.
+        let interval = TemporalQuery { interval: Some(at(10)..at(30)), ..all_of("a") };
+        check(&*history, &interval, &want[..3]);
+        let last = TemporalQuery { last_n: Some(2), ..all_of("a") };
+        check(&*history, &last, &[want[0].clone(), want[3].clone(), want[2].clone()]);
+    });
+}
+
+#[test]
+fn a_correction_counts_unless_the_past_is_asked_as_it_was_known() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![value("a", "pm25", 10, 10, 1)]);
+        history.append(vec![value("a", "pm25", 10, 20, 2)]);
+        history.append(vec![value("a", "pm25", 10, 15, 3)]);
+        check(&*history, &all_of("a"), &[("pm25", Some(10), 20, json!(2))]);
+        for (as_of, recorded, v) in [(19, 15, 3), (15, 15, 3), (14, 10, 1), (10, 10, 1)] {
+            check(&*history, &TemporalQuery { as_of: Some(at(as_of)), ..all_of("a") }, &[("pm25", Some(10), recorded, json!(v))]);
+        }
+        let before = TemporalQuery { as_of: Some(at(9)), ..all_of("a") };
+        assert_eq!(history.evolution(&before).unwrap(), None);
+        assert_eq!(rows(&history.scan(&table_of(&["pm25"])).unwrap()), ["a - 10 20 2"]);
+        let then = HistoryScan { as_of: Some(at(15)), ..table_of(&["pm25"]) };
+        assert_eq!(rows(&history.scan(&then).unwrap()), ["a - 10 15 3"]);
+    });
+}
+
+#[test]
+fn a_fact_that_is_replayed_counts_once() {
+    on_every_engine(&|make| {
+        let history = make();
+        for _ in 0..3 {
+            history.append(vec![value("a", "pm25", 10, 10, 1), value("a", "name", None, 10, "A"), fact("a", 11, What::EntityDeleted)]);
+        }
+        check(&*history, &all_of("a"), &[("name", None, 10, json!("A")), ("pm25", Some(10), 10, json!(1))]);
+        assert_eq!(rows(&history.scan(&table_of(&["pm25", "name"])).unwrap()), ["a - - 10 - A", "a - 10 10 1 -"]);
+    });
+}
+
+#[test]
+fn values_without_observed_time_are_kept_by_recorded_time() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![value("a", "name", None, 10, "old")]);
+        history.append(vec![value("a", "name", None, 20, "new"), value("a", "pm25", 5, 20, 1)]);
+        let both = [("name", None, 10, json!("old")), ("name", None, 20, json!("new"))];
+        check(&*history, &TemporalQuery { attributes: Some(vec![name("name")]), ..all_of("a") }, &both);
+        let observed = TemporalQuery { interval: Some(Instant::MIN..Instant::MAX), ..all_of("a") };
+        check(&*history, &observed, &[("pm25", Some(5), 20, json!(1))]);
+        for time_property in [TimeProperty::ModifiedAt, TimeProperty::CreatedAt] {
+            let recorded = TemporalQuery { interval: Some(at(20)..at(21)), time_property, ..all_of("a") };
+            check(&*history, &recorded, &[("name", None, 20, json!("new")), ("pm25", Some(5), 20, json!(1))]);
+        }
+        assert_eq!(rows(&history.scan(&table_of(&["name", "pm25"])).unwrap()), ["a - - 10 old -", "a - - 20 new -", "a - 5 20 - 1"]);
+    });
+}
+
+#[test]
+fn created_at_is_the_time_of_the_instance() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![with(value("a", "pm25", 9, 10, 1), |i| i.created_at = at(3)), value("a", "pm25", 10, 11, 2)]);
+        let query = TemporalQuery { interval: Some(at(0)..at(10)), time_property: TimeProperty::CreatedAt, ..all_of("a") };
+        check(&*history, &query, &[("pm25", Some(9), 10, json!(1))]);
+    });
+}
+
+#[test]
+fn a_correction_outside_the_interval_hides_what_it_corrects() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![value("a", "pm25", 1, 10, 1), value("a", "pm25", 2, 10, 1)]);
+        history.append(vec![value("a", "pm25", 1, 20, 2)]);
+        let query = TemporalQuery { interval: Some(at(5)..at(15)), time_property: TimeProperty::ModifiedAt, ..all_of("a") };
+        check(&*history, &query, &[("pm25", Some(2), 10, json!(1))]);
+    });
+}
+
+#[test]
+fn deletions_end_nothing_in_the_past() {
+    on_every_engine(&|make| {
+        let history = make();
+        let dataset_id = Some(Iri::known("urn:dataset:1"));
+        history.append(vec![value("a", "pm25", 10, 10, 1)]);
+        history.append(vec![fact("a", 11, What::AttributeDeleted { name: name("pm25"), dataset_id: None })]);
+        history.append(vec![fact("a", 12, What::AttributeDeleted { name: name("pm25"), dataset_id }), fact("a", 12, What::EntityDeleted)]);
+        check(&*history, &all_of("a"), &[("pm25", Some(10), 10, json!(1))]);
+        assert_eq!(rows(&history.scan(&table_of(&[])).unwrap()), ["a - 10 10"]);
+        // An entity of which nothing but its end is known has a past too, an empty one.
+        history.append(vec![fact("b", 12, What::EntityDeleted)]);
+        check(&*history, &all_of("b"), &[]);
+    });
+}
+
+#[test]
+fn an_entity_outside_the_interval_is_empty_an_unknown_one_is_none() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![value("a", "pm25", 10, 10, 1), value("c", "pm25", 10, 10, 1)]);
+        for time_property in [TimeProperty::ObservedAt, TimeProperty::ModifiedAt, TimeProperty::CreatedAt] {
+            let outside = TemporalQuery { interval: Some(at(50)..at(60)), time_property, ..all_of("a") };
+            check(&*history, &outside, &[]);
+            let unknown = TemporalQuery { entity: station("b"), ..outside };
+            assert_eq!(history.evolution(&unknown).unwrap(), None);
+        }
+        assert_eq!(history.evolution(&all_of("b")).unwrap(), None);
+    });
+}
+
+#[test]
+fn the_type_is_the_one_recorded_last_even_outside_the_interval() {
+    on_every_engine(&|make| {
+        let history = make();
+        history.append(vec![value("a", "pm25", 10, 10, 1)]);
+        history.append(vec![Fact { entity_type: name("Mast"), ..value("a", "pm25", 20, 20, 2) }]);
+        history.append(vec![Fact { entity_type: name("Zone"), ..value("b", "pm25", 20, 20, 2) }]);
+        let query = TemporalQuery { interval: Some(at(0)..at(15)), ..all_of("a") };
+        let evolution = history.evolution(&query).unwrap().unwrap();
+        assert_eq!(evolution.entity_type, name("Mast"));
+        check(&*history, &query, &[("pm25", Some(10), 10, json!(1))]);
+        let then = TemporalQuery { as_of: Some(at(15)), ..all_of("a") };
+        assert_eq!(history.evolution(&then).unwrap().unwrap().entity_type, name("Station"));
+    });
+}
+
+#[test]
+fn a_long_answer_is_cut_at_one_instant_for_all_attributes() {
+    on_every_engine(&|make| {
+        let history = make();
+        for s in 1..=4 {
+            history.append(vec![value("a", "pm25", s, s, s), value("a", "no2", s, s, s)]);
+        }
+        let observed = |instances_max, last_n| {
+            let query = TemporalQuery { instances_max, last_n, ..all_of("a") };
+            let evolution = history.evolution(&query).unwrap().unwrap();
+            let cut_s = evolution.cut_at.map(|c| c.micros() / 1_000_000);
+            let mut times: Vec<i64> =
+                evolution.attributes.values().flatten().map(|i| i.observed_at.unwrap().micros() / 1_000_000).collect();
+            times.sort_unstable();
+            (times, cut_s)
+        };
+        assert_eq!(observed(8, None), (vec![1, 1, 2, 2, 3, 3, 4, 4], None));
+        assert_eq!(observed(7, None), (vec![1, 1, 2, 2, 3, 3], Some(3)));
+        assert_eq!(observed(4, None), (vec![1, 1, 2, 2], Some(2)));
+        assert_eq!(observed(3, None), (vec![1, 1], Some(1)));
+        // Never empty: the first instant is returned whole.
+        assert_eq!(observed(1, None), (vec![1, 1], Some(1)));
+        assert_eq!(observed(0, None), (vec![1, 1], Some(1)));
+        assert_eq!(observed(5, Some(3)), (vec![3, 3, 4, 4], Some(3)));
+        assert_eq!(observed(6, Some(3)), (vec![2, 2, 3, 3, 4, 4], None));
+        assert_eq!(observed(1, Some(1)), (vec![4, 4], None));
+    });
+}
+
+#[test]
+fn columns_have_the_narrowest_kind_that_fits_all_values() {
+    on_every_engine(&|make| {
+        let history = make();
+        let kind = |attribute: &str, v: AttributeValue| with(value("a", attribute, 1, 1, 0), |i| i.value = v);
+        let urn = || Iri::known("urn:ngsi-ld:Road:1");
+        let unit = |f: Fact, unit: &str| with(f, |i| i.unit_code = Some(unit.into()));
+        history.append(vec![
+            unit(value("a", "number", 1, 1, 1), "GQ"),
+            unit(value("a", "units", 1, 1, 1), "GQ"),
+            value("a", "bool", 1, 1, true),
+            value("a", "text", 1, 1, "t"),
+            value("a", "mixed", 1, 1, 1.5),
+            kind("road", AttributeValue::Relationship(vec![urn()])),
+            kind("roads", AttributeValue::Relationship(vec![urn(), urn()])),
+            kind("place", AttributeValue::Geo(Geometry::point(1.0, 2.0))),
+            kind("term", AttributeValue::Vocab(vec![urn()])),
+        ]);
+        history.append(vec![
+            unit(value("b", "number", 2, 2, u64::MAX), "GQ"),
+            unit(value("b", "units", 2, 2, 2), "CEL"),
+            value("b", "mixed", 2, 2, "n/a"),
+            value("b", "mixed", 3, 2, 7),
+            value("b", "mixed", 4, 2, 7.0),
+            with(value("b", "mixed", 5, 2, 7.0), |i| i.value = AttributeValue::Relationship(vec![urn()])),
+        ]);
+        let column = |n: &str, kind, unit: Option<&str>| AttributeColumn { name: name(n), kind, unit_code: unit.map(str::to_owned) };
+        let want = [
+            column("bool", ColumnKind::Bool, None),
+            column("mixed", ColumnKind::Json, None),
+            column("number", ColumnKind::Number, Some("GQ")),
+            column("place", ColumnKind::Json, None),
+            column("road", ColumnKind::Text, None),
+            column("roads", ColumnKind::Json, None),
+            column("term", ColumnKind::Text, None),
+            column("text", ColumnKind::Text, None),
+            column("units", ColumnKind::Number, None),
+        ];
+        assert_eq!(history.tables(), [HistoryTable { entity_type: name("Station"), columns: want.to_vec() }]);
+        let batches = history.scan(&table_of(&["number", "mixed", "road", "roads", "place", "bool", "absent", "number"])).unwrap();
+        assert_eq!(batches.len(), 1);
+        let texts = |i: usize| batches[0].column(i).as_string::<i32>().iter().map(|t| t.unwrap_or("-").to_owned()).collect::<Vec<_>>();
+        assert_eq!(rows(&[batches[0].project(&[4, 11]).unwrap()])[..2], ["1 1", "18446744073709552000 18446744073709552000"]);
+        assert_eq!(texts(5), ["1.5", r#""n/a""#, "7", "7.0", r#""urn:ngsi-ld:Road:1""#]);
+        assert_eq!(texts(6)[0], "urn:ngsi-ld:Road:1");
+        assert_eq!(texts(7)[0], r#"["urn:ngsi-ld:Road:1","urn:ngsi-ld:Road:1"]"#);
+        assert_eq!(texts(8)[0], r#"{"type":"Point","coordinates":[1.0,2.0]}"#);
+        assert!(batches[0].column(9).as_boolean().value(0));
+        assert_eq!(texts(10), ["-"; 5]);
+    });
+}
+
+#[test]
+fn a_scan_has_a_row_per_entity_dataset_and_observed_time_whatever_is_asked() {
+    on_every_engine(&|make| {
+        let history = make();
+        let second = |f: Fact| with(f, |i| i.dataset_id = Some(Iri::known("urn:dataset:2")));
+        history.append(vec![value("b", "pm25", 10, 10, 1), value("a", "pm25", 20, 20, 2)]);
+        history.append(vec![value("a", "no2", 20, 25, 3), second(value("a", "pm25", 20, 20, 4)), value("a", "pm25", 10, 26, 5)]);
+        let scan = |attributes: &[&str]| rows(&history.scan(&table_of(attributes)).unwrap());
+        assert_eq!(scan(&["pm25", "no2"]), ["a - 10 26 5 -", "a - 20 25 2 3", "a 2 20 20 4 -", "b - 10 10 1 -"]);
+        assert_eq!(scan(&["no2"]), ["a - 10 26 -", "a - 20 25 3", "a 2 20 20 -", "b - 10 10 -"]);
+        assert_eq!(scan(&[]), ["a - 10 26", "a - 20 25", "a 2 20 20", "b - 10 10"]);
+        let only = HistoryScan { entities: Some(vec![station("b"), station("z")]), ..table_of(&["pm25"]) };
+        assert_eq!(rows(&history.scan(&only).unwrap()), ["b - 10 10 1"]);
+        let early = HistoryScan { observed: Some(at(10)..at(20)), ..table_of(&["pm25"]) };
+        assert_eq!(rows(&history.scan(&early).unwrap()), ["a - 10 26 5", "b - 10 10 1"]);
+        assert!(history.scan(&HistoryScan { entity_type: name("Other"), ..table_of(&[]) }).unwrap().is_empty());
+        assert!(history.scan(&HistoryScan { observed: Some(at(0)..at(1)), ..table_of(&[]) }).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn an_attribute_may_be_named_like_a_part_of_another() {
+    on_every_engine(&|make| {
+        let history = make();
+        let names = ["x", "x#text", "x#meta", "x/text"];
+        history.append(names.iter().enumerate().map(|(i, n)| value("a", n, 1, 1, i)).collect());
+        history.append(names.iter().enumerate().map(|(i, n)| value("a", n, 2, 1, format!("t{i}"))).collect());
+        let evolution = history.evolution(&all_of("a")).unwrap().unwrap();
+        for (i, n) in names.iter().enumerate() {
+            let values: Vec<_> = evolution.attributes[&name(n)].iter().map(|a| super::value::plain_of(&a.value)).collect();
+            assert_eq!(values, [json!(i), json!(format!("t{i}"))], "{n}");
+        }
+    });
+}
+
+fn any_value() -> impl Strategy<Value = AttributeValue> {
+    let road = |i: u8| Iri::known(&format!("urn:ngsi-ld:Road:{i}"));
+    let json = prop_oneof![
+        6 => (-5i32..20).prop_map(|i| json!(f64::from(i) / 4.0)),
+        6 => (0i64..20).prop_map(|i| json!(i)),
+        1 => any::<i64>().prop_map(|i| json!(i)),
+        1 => any::<u64>().prop_map(|i| json!(i)),
+        1 => any::<f64>().prop_filter("JSON has no infinity", |f| f.is_finite()).prop_map(|f| json!(f)),
+        1 => any::<bool>().prop_map(|b| json!(b)),
+        2 => "\\PC{0,4}".prop_map(|s| json!(s)),
+        1 => prop::collection::vec(0u8..3, 0..3).prop_map(|v| json!({"list": v, "null": null})),
+    ];
+    let iris = prop::collection::vec((0u8..3).prop_map(road), 0..3);
+    prop_oneof![
+        12 => json.clone().prop_map(AttributeValue::Property),
+        1 => json.clone().prop_map(AttributeValue::Json),
+        1 => (-180.0..180.0, -90.0..90.0).prop_map(|(lon, lat)| AttributeValue::Geo(Geometry::point(lon, lat))),
+        1 => iris.clone().prop_map(AttributeValue::Relationship),
+        1 => iris.clone().prop_map(AttributeValue::Vocab),
+        1 => iris.prop_map(AttributeValue::ListRelationship),
+        1 => prop::collection::vec(json.clone(), 0..3).prop_map(AttributeValue::List),
+        1 => json.prop_map(|v| AttributeValue::Language([("zh".into(), v)].into_iter().collect())),
+    ]
+}
+
+prop_compose! {
+    fn any_instance()(
+        value in any_value(),
+        dataset in prop::option::weighted(0.2, 0u8..2),
+        observed_s in prop::option::weighted(0.85, 0i64..5),
+        unit in prop::option::weighted(0.3, prop::sample::select(vec!["GQ", "CEL"])),
+        created_s in prop::option::weighted(0.3, 0i64..5),
+        sub in prop::option::weighted(0.15, any_value()),
+        qualified in prop::bool::weighted(0.1),
+    ) -> (Attribute, Option<i64>) {
+        let mut a = Attribute::new(value);
+        a.dataset_id = dataset.map(|d| Iri::known(&format!("urn:dataset:{d}")));
+        a.observed_at = observed_s.map(at);
+        a.unit_code = unit.map(Into::into);
+        a.qualifiers = qualified.then(|| Box::new(entity::Qualifiers { value_type: Some(name("t")), ..entity::Qualifiers::default() }));
+        if let Some(sub) = sub {
+            a.sub_attributes.insert(name("sub"), vec![Attribute::new(sub)]);
+        }
+        (a, created_s)
+    }
+}
+
+prop_compose! {
+    fn any_fact()(
+        entity in prop::sample::select(vec!["a", "b", "c"]),
+        other_type in prop::bool::weighted(0.1),
+        recorded_s in 0i64..6,
+        attribute in prop::sample::select(vec!["x", "x#text", "y"]),
+        (instance, created_s) in any_instance(),
+        end in prop::option::weighted(0.1, any::<bool>()),
+    ) -> Fact {
+        let dataset_id = instance.dataset_id.clone();
+        let mut f = fact(entity, recorded_s, match end {
+            None => What::Value { name: name(attribute), instance },
+            Some(true) => What::EntityDeleted,
+            Some(false) => What::AttributeDeleted { name: name(attribute), dataset_id },
+        });
+        if other_type {
+            f.entity_type = name("Mast");
+        }
+        let recorded_at = f.recorded_at;
+        with(f, |i| {
+            i.created_at = created_s.map_or(recorded_at, at);
+            i.modified_at = recorded_at;
+            for sub in i.sub_attributes.values_mut().flatten() {
+                (sub.created_at, sub.modified_at) = (recorded_at, recorded_at);
+            }
+        })
+    }
+}
+
+fn any_interval() -> impl Strategy<Value = Option<std::ops::Range<Instant>>> {
+    prop::option::of((0i64..6, 0i64..6).prop_map(|(a, b)| at(a)..at(b)))
+}
+
+fn some_names() -> impl Strategy<Value = Vec<Iri>> {
+    prop::collection::vec(prop::sample::select(vec![name("x"), name("y"), name("x#text"), name("z")]), 0..4)
+}
+
+prop_compose! {
+    fn any_query()(
+        entity in prop::sample::select(vec!["a", "b", "c", "d"]),
+        attributes in prop::option::weighted(0.3, some_names()),
+        interval in any_interval(),
+        time_property in prop::sample::select(vec![TimeProperty::ObservedAt, TimeProperty::ModifiedAt, TimeProperty::CreatedAt]),
+        last_n in prop::option::weighted(0.4, 0usize..4),
+        as_of in prop::option::weighted(0.3, (0i64..6).prop_map(at)),
+        instances_max in prop_oneof![0usize..8, Just(1_000)],
+    ) -> TemporalQuery {
+        TemporalQuery { entity: station(entity), attributes, interval, time_property, last_n, as_of, instances_max }
+    }
+}
+
+prop_compose! {
+    fn any_scan()(
+        entity_type in prop::sample::select(vec!["Station", "Station", "Mast", "Zone"]),
+        attributes in some_names(),
+        entities in prop::option::weighted(0.3, prop::collection::vec(prop::sample::select(vec![station("a"), station("c"), station("d")]), 0..3)),
+        observed in any_interval(),
+        as_of in prop::option::weighted(0.3, (0i64..6).prop_map(at)),
+    ) -> HistoryScan {
+        HistoryScan { entity_type: name(entity_type), attributes, entities, observed, as_of }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn columns_answer_like_the_model(
+        // More appends than segments are kept apart: some are merged.
+        appends in prop::collection::vec(prop::collection::vec(any_fact(), 1..8), 1..20),
+        queries in prop::collection::vec(any_query(), 8),
+        scans in prop::collection::vec(any_scan(), 5),
+    ) {
+        let model = MemoryHistory::default();
+        for facts in &appends {
+            model.append(facts.clone());
+        }
+        for seal in [Seal::Never, Seal::Every(1), Seal::Every(2), Seal::AndReopen] {
+            let columns = Driven::new(seal);
+            for facts in &appends {
+                columns.append(facts.clone());
+            }
+            prop_assert_eq!(columns.tables(), model.tables(), "{:?}", seal);
+            for query in &queries {
+                prop_assert_eq!(columns.evolution(query).unwrap(), model.evolution(query).unwrap(), "{:?} {:?}", seal, query);
+            }
+            for scan in &scans {
+                prop_assert_eq!(columns.scan(scan).unwrap(), model.scan(scan).unwrap(), "{:?} {:?}", seal, scan);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What was true when.
+//!
+//! Each value carries two times: when it was observed (valid time) and when the node learned it (recorded time).
+//! A correction is a second row with the same entity, attribute, `datasetId` and observed time and a later recorded time;
+//! readers see the latest one, unless they ask for the city as it was known at an earlier recorded time.
+//!
+//! * [`columnar::ColumnarHistory`]: recent facts in memory, sealed ones in Parquet files. What a node uses.
+//! * [`memory::MemoryHistory`]: a plain list, the model that every engine is held against.
+//!
+//! **When a value is a correction.** Two values of one attribute instance (entity, attribute, `datasetId`) with the same observed time
+//! speak about the same moment: the one recorded last counts. Values without observed time are never corrections of each other: each is
+//! what the node learned at its recorded time, and stays. Two values that agree in the recorded time too are one fact (a replay after a
+//! crash, or twice the same attribute in one batch): the one appended last stays.
+//!
+//! **Deletions** are kept as facts with their recorded time; they end nothing in the past, and readers do not return them (yet).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use entity::{Attribute, Instant, Iri};
+use indexmap::IndexMap;
+
+pub mod columnar;
+pub mod memory;
+
+mod value;
+
+#[cfg(test)]
+mod contract;
+
+/// Rows of a [`RecordBatch`] that [`History::scan`] returns, at most.
+pub const SCAN_BATCH_ROWS_MAX: usize = 8_192;
+
+/// One fact to keep: an attribute instance that was recorded, or the end of something.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Fact {
+    /// The entity's first type: decides the table.
+    pub entity_type: Iri,
+    /// The entity.
+    pub entity: Iri,
+    /// When the node learned it.
+    pub recorded_at: Instant,
+    /// What it learned.
+    pub what: What,
+}
+
+/// What was learned.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every fact is a value")]
+pub enum What {
+    /// An attribute instance had this value (its `created_at` and `modified_at` are set).
+    Value {
+        /// The attribute.
+        name: Iri,
+        /// The instance.
+        instance: Attribute,
+    },
+    /// An attribute instance was removed.
+    AttributeDeleted {
+        /// The attribute.
+        name: Iri,
+        /// Which instance.
+        dataset_id: Option<Iri>,
+    },
+    /// The entity was removed.
+    EntityDeleted,
+}
+
+/// Which time a query speaks of (ETSI GS CIM 009 V1.9.1, clause 4.11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TimeProperty {
+    /// Valid time; values without it never match an interval (without an interval they are returned, placed at their recorded time).
+    #[default]
+    ObservedAt,
+    /// When the instance was recorded.
+    ModifiedAt,
+    /// When the instance was first recorded (its `created_at`).
+    CreatedAt,
+}
+
+/// A question about one entity's past.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TemporalQuery {
+    /// The entity.
+    pub entity: Iri,
+    /// Which attributes; none for all.
+    pub attributes: Option<Vec<Iri>>,
+    /// The interval `[start, end)` of the time property; none for all time.
+    pub interval: Option<Range<Instant>>,
+    /// Which time the interval speaks of.
+    pub time_property: TimeProperty,
+    /// Only the newest so many instances of each attribute (all its `datasetId`s together), newest first.
+    pub last_n: Option<usize>,
+    /// As it was known at this recorded time; none for now.
+    pub as_of: Option<Instant>,
+    /// At most so many instances in all; a longer answer is cut at one instant for all attributes and says so. All instances of an
+    /// instant are returned or none, and the first instant always is, so an answer is longer than this if its first instant alone is.
+    pub instances_max: usize,
+}
+
+/// One entity's past.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Evolution {
+    /// The entity.
+    pub id: Iri,
+    /// Its type: the one of the fact recorded last.
+    pub entity_type: Iri,
+    /// Instances by attribute (in the order of the names), in ascending time (with `last_n`: descending), equal times by recorded
+    /// time, observed time and `datasetId`. The time is the time property asked for, or the recorded time of instances without it. Attributes without an instance
+    /// are absent.
+    pub attributes: IndexMap<Iri, Vec<Attribute>>,
+    /// Set when the answer was cut: the time of the last instance returned (newest, or oldest with `last_n`).
+    pub cut_at: Option<Instant>,
+}
+
+/// A column of a history table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AttributeColumn {
+    /// The attribute.
+    pub name: Iri,
+    /// Its type in the table.
+    pub kind: ColumnKind,
+    /// Unit code seen with it, if it was always the same one.
+    pub unit_code: Option<String>,
+}
+
+/// Type of a column.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnKind {
+    /// Every value is a number: `Float64` (the nearest one of integers beyond 2^53).
+    Number,
+    /// Every value is a truth value: `Boolean`.
+    Bool,
+    /// Every value is a string, the single target of a Relationship or the single term of a VocabProperty: `Utf8`.
+    Text,
+    /// Anything else, or a mixture: JSON in `Utf8` (of a GeoProperty its GeoJSON, of a LanguageProperty its texts by tag).
+    Json,
+}
+
+impl ColumnKind {
+    /// The Arrow type of such a column.
+    #[must_use]
+    pub const fn data_type(self) -> DataType {
+        match self {
+            Self::Number => DataType::Float64,
+            Self::Bool => DataType::Boolean,
+            Self::Text | Self::Json => DataType::Utf8,
+        }
+    }
+}
+
+/// A history table as queries see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HistoryTable {
+    /// The entity type.
+    pub entity_type: Iri,
+    /// Its attributes, by name.
+    pub columns: Vec<AttributeColumn>,
+}
+
+impl HistoryTable {
+    /// The schema of a [`History::scan`] for these attributes, in this order; one that the table does not have is an empty `Utf8` column.
+    ///
+    /// A column's kind widens when a value of another kind arrives, so the schema of the batches is the one that counts.
+    #[must_use]
+    pub fn scan_schema(&self, attributes: &[Iri]) -> SchemaRef {
+        let instant = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let mut fields = vec![
+            Field::new("entity_id", DataType::Utf8, false),
+            Field::new("dataset_id", DataType::Utf8, true),
+            Field::new("observed_at", instant(), true),
+            Field::new("recorded_at", instant(), false),
+        ];
+        for name in attributes {
+            let kind = self.columns.iter().find(|c| c.name == *name).map_or(ColumnKind::Text, |c| c.kind);
+            fields.push(Field::new(name.as_str(), kind.data_type(), true));
+        }
+        Arc::new(Schema::new(fields))
+    }
+}
+
+/// What to read of a history table. The answer has the columns `entity_id` (Utf8), `dataset_id` (Utf8, null for the default instance),
+/// `observed_at`, `recorded_at` (Timestamp µs UTC; `observed_at` null where the source gave none), then the attributes asked for,
+/// typed as their [`ColumnKind`]. One row per entity, `datasetId`, and observed time with the latest value known of each attribute; `recorded_at` is the latest.
+/// Values without observed time are no corrections of each other: there is one row per recorded time of them. Which rows there are does not depend on the
+/// attributes asked for (SQL counts rows without naming a column). Sorted by entity, observed time (none first, by recorded time) and `datasetId`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HistoryScan {
+    /// The entity type.
+    pub entity_type: Iri,
+    /// Attributes to return, in this order.
+    pub attributes: Vec<Iri>,
+    /// Only these entities; none for all.
+    pub entities: Option<Vec<Iri>>,
+    /// Only this interval `[start, end)` of observed time; rows without observed time are then left out.
+    pub observed: Option<Range<Instant>>,
+    /// As it was known at this recorded time; none for now.
+    pub as_of: Option<Instant>,
+}
+
+/// An immutable file of the history, as the manifest keeps it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Segment {
+    /// File name inside the history's folder.
+    pub file: String,
+    /// The entity type whose rows it holds.
+    pub entity_type: Iri,
+    /// Rows in it.
+    pub n_rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Earliest and latest observed time in it, if any.
+    pub observed: Option<(Instant, Instant)>,
+    /// Earliest and latest recorded time in it.
+    pub recorded: (Instant, Instant),
+    /// CRC-32C of the file.
+    pub crc32c: u32,
+}
+
+/// Why the history cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} history file `{path}`")]
+    Io {
+        /// `read`, `write`, ...
+        action: &'static str,
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what the manifest says, or holds what it must not.
+    #[error("history file `{path}` is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file was written by a newer version of this program.
+    #[error(
+        "history file `{path}` has format version {found}, newer than {supported}, the newest that this program reads; update the program"
+    )]
+    TooNew {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version known here.
+        supported: u32,
+    },
+    /// The columnar library refused.
+    #[error("history of `{entity_type}`: {reason}")]
+    Columnar {
+        /// Which table.
+        entity_type: Iri,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// The history of a node. Recent facts are in memory (the log makes them durable) until [`History::seal`] writes them to immutable segments.
+pub trait History: Send + Sync {
+    /// Takes facts in; they are visible to readers at once.
+    fn append(&self, facts: Vec<Fact>);
+
+    /// How many facts are in memory only.
+    fn n_recent(&self) -> usize;
+
+    /// Writes the facts in memory to new segments and syncs them. Readers see every fact exactly once throughout. Returns the complete
+    /// list of segments, for the manifest; the log may be trimmed only after that is durable.
+    fn seal(&self) -> Result<Vec<Segment>, HistoryError>;
+
+    /// Says that the list which [`History::seal`] returned last is durable. Only now what earlier lists named and this one does not is deleted
+    /// (small segments become one in time). Without this call it stays until the history is opened again.
+    fn committed(&self) {}
+
+    /// One entity's past; none if it has none of it (not even outside the interval).
+    fn evolution(&self, query: &TemporalQuery) -> Result<Option<Evolution>, HistoryError>;
+
+    /// The tables, by entity type: one per type of which there is any fact.
+    fn tables(&self) -> Vec<HistoryTable>;
+
+    /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time.
+    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError>;
+}

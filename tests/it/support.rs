@@ -1,0 +1,233 @@
+//! A node, and the clients of the tests.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary under test, built by `make test` before.
+pub(crate) fn program() -> PathBuf {
+    let mut dir = std::env::current_exe().unwrap();
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
+    }
+    let program = dir.join("conurb");
+    assert!(program.exists(), "build the program first: cargo build --profile quick -p conurb (looked for {})", program.display());
+    program
+}
+
+/// The root of the project.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// The recorded data beside the project; none (said aloud) where they are not.
+pub(crate) fn recorded_air() -> Option<PathBuf> {
+    let shared = std::env::var_os("CONURB_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let air = shared.join("data/air");
+    if air.join("beijing12").is_dir() {
+        return Some(air);
+    }
+    skip(&format!("there are no recorded data at {}", air.display()));
+    None
+}
+
+/// Is this program on the machine? If not, says aloud that a test is skipped.
+pub(crate) fn has(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
+    if !found {
+        skip(&format!("`{program}` is not installed (scripts/setup.sh --for test installs it)"));
+    }
+    found
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+pub(crate) fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) child: Child,
+    pub(crate) http: String,
+    pub(crate) mqtt: String,
+    pub(crate) sql: String,
+    pub(crate) dir: PathBuf,
+    _own: Option<TempDir>,
+}
+
+impl Node {
+    /// A node in development mode on an empty folder of its own.
+    pub(crate) fn start() -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let mut node = Self::start_in(own.path(), &["--dev"]);
+        node._own = Some(own);
+        node
+    }
+
+    /// A node on this folder, with more arguments.
+    pub(crate) fn start_in(dir: &Path, arguments: &[&str]) -> Self {
+        let any = "127.0.0.1:0";
+        let mut given = vec!["--http", any, "--mqtt", any, "--sql", any, "--log", "warn"];
+        given.extend(arguments);
+        // Later flags of the same name win; clap refuses repetition, so a default that is given is left out.
+        let mut command = Command::new(program());
+        command.arg("serve").arg("--data").arg(dir).args(without_repetition(&given));
+        Self::from_command(command, dir)
+    }
+
+    /// A node that was prepared in another way.
+    pub(crate) fn from_command(mut command: Command, dir: &Path) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("the node said `{line}`: {e}"));
+        assert_eq!(ready["ready"], true);
+        let text = |key: &str| ready[key].as_str().unwrap().to_owned();
+        Self { child, http: text("http"), mqtt: text("mqtt"), sql: text("sql"), dir: dir.to_owned(), _own: None }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As an operator would; it must end by itself and in order.
+    pub(crate) fn terminate(&mut self) {
+        let sent = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert!(self.child.wait().unwrap().success(), "the node ends with success");
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        request("GET", &self.url(path), &[], None)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
+        request("POST", &self.url(path), &[("content-type", "application/json")], Some(&body.to_string()))
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+        request(method, &self.url(path), headers, body)
+    }
+
+    pub(crate) fn mqtt_port(&self) -> &str {
+        self.mqtt.rsplit(':').next().unwrap()
+    }
+
+    /// `mosquitto_pub` with these arguments.
+    pub(crate) fn publish(&self, arguments: &[&str]) -> Output {
+        Command::new("mosquitto_pub").args(["-h", "127.0.0.1", "-p", self.mqtt_port()]).args(arguments).output().unwrap()
+    }
+
+    /// Plain `psql`, one statement, rows as text with `|`.
+    pub(crate) fn psql(&self, statement: &str) -> Result<String, String> {
+        let port = self.sql.rsplit(':').next().unwrap();
+        let output = Command::new("psql")
+            .args(["-U", "conurb", "-d", "conurb", "-h", "127.0.0.1", "-p", port, "-X", "-A", "-t", "-c", statement])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+}
+
+/// Of flags with a value that come twice, the last.
+fn without_repetition<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut i = 0;
+    while i < arguments.len() {
+        let has_value = arguments.get(i + 1).is_some_and(|a| !a.starts_with("--"));
+        let n = if has_value { 2 } else { 1 };
+        if !arguments[i + n..].contains(&arguments[i]) {
+            kept.extend(&arguments[i..i + n]);
+        }
+        i += n;
+    }
+    kept
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Already gone if the test ended it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An HTTP answer.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("status {}, `{}`: {e}", self.status, self.body))
+    }
+
+    /// All values of a header.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        self
+    }
+}
+
+/// One HTTP request.
+pub(crate) fn request(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+    // Whoever installs it first wins; it is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body.to_owned());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let headers = response.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned())).collect();
+        Answer { status, headers, body: response.text().await.unwrap() }
+    })
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "still not so after 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The public key of the city whose node keeps its data in `dir`.
+pub(crate) fn key_of(dir: &Path) -> String {
+    let output = Command::new(program()).args(["key", "--data"]).arg(dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Writes a file.
+pub(crate) fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
