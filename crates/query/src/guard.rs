@@ -196,7 +196,6 @@ mod tests {
             "select 1",
             "with a as (select 1) select * from a",
             "values (1), (2)",
-            "table a",
             "explain select 1",
             "explain analyze select 1",
             "select 1 union all select 2",

@@ -1,8 +1,12 @@
 //! The console: the built UI, embedded in the binary.
 
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Uri};
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
 
@@ -19,10 +23,10 @@ const POLICY: &str = "default-src 'self'; script-src 'self' blob:; worker-src 's
 const NOT_BUILT: &str = "<!doctype html><title>conurb</title><p>This program was built without its console. Run <code>make ui</code>, then build again. The interfaces work all the same: see <a href=\"/openapi.json\">/openapi.json</a>.";
 
 /// A file of the UI; the page itself for every path that is no file, so that the page's own addresses can be opened.
-pub(crate) async fn page(uri: Uri) -> Response {
+pub(crate) async fn page(uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
     if let Some(file) = Ui::get(path) {
-        return answer(path, file.data.into_owned());
+        return answer(path, file.data.into_owned(), &headers);
     }
     let is_file = path.rsplit('/').next().is_some_and(|last| last.contains('.'));
     if is_file || path.starts_with("api/") || path.starts_with("ngsi-ld/") || path.starts_with("cluster/") || path.starts_with("peer/") {
@@ -30,15 +34,42 @@ pub(crate) async fn page(uri: Uri) -> Response {
             .into_response();
     }
     match Ui::get("index.html") {
-        Some(file) => answer("index.html", file.data.into_owned()),
-        None => answer("index.html", NOT_BUILT.into()),
+        Some(file) => answer("index.html", file.data.into_owned(), &headers),
+        None => answer("index.html", NOT_BUILT.into(), &headers),
     }
 }
 
-fn answer(path: &str, data: Vec<u8>) -> Response {
+/// Files that were asked for, compressed once.
+static COMPRESSED: Mutex<Option<HashMap<String, Bytes>>> = Mutex::new(None);
+
+/// Smaller files gain nothing.
+const COMPRESS_BYTES_MIN: usize = 1_024;
+
+fn compressed(path: &str, data: &[u8]) -> Option<Bytes> {
+    let mut files = COMPRESSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let files = files.get_or_insert_with(HashMap::new);
+    if let Some(known) = files.get(path) {
+        return Some(known.clone());
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(data).ok()?;
+    let bytes = Bytes::from(encoder.finish().ok()?);
+    files.insert(path.to_owned(), bytes.clone());
+    Some(bytes)
+}
+
+fn answer(path: &str, data: Vec<u8>, asked: &HeaderMap) -> Response {
     let mime = mime_guess::from_path(path).first_or_octet_stream();
-    let mut response = Response::new(Body::from(data));
+    let wanted = asked.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
+    let is_text = mime.type_() == "text" || mime.subtype() == "javascript" || mime.subtype() == "json" || mime.suffix().is_some();
+    let small = if wanted && is_text && data.len() >= COMPRESS_BYTES_MIN { compressed(path, &data) } else { None };
+    let is_compressed = small.is_some();
+    let mut response = Response::new(small.map_or_else(|| Body::from(data), Body::from));
     let headers = response.headers_mut();
+    if is_compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     if let Ok(value) = HeaderValue::from_str(mime.as_ref()) {
         headers.insert(CONTENT_TYPE, value);
     }

@@ -51,9 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
     println!("{} stations, {n_hours} hours, {n_values} values, {} segments", stations.len(), segments.len());
-    println!("size      {bytes} bytes, {:.2} bytes per value (times, ids and units included)", bytes as f64 / n_values as f64);
-    println!("append    {:.0} values/s", n_values as f64 / appending.as_secs_f64());
-    println!("seal      {:.0} values/s", n_values as f64 / sealing.as_secs_f64());
+    println!("size       {bytes} bytes, {:.2} bytes per value (times, ids and units included)", bytes as f64 / n_values as f64);
+    println!("append     {:.0} values/s", n_values as f64 / appending.as_secs_f64());
+    println!("seal       {:.0} values/s", n_values as f64 / sealing.as_secs_f64());
     ask(&history, n_hours)
 }
 
@@ -68,11 +68,11 @@ fn ask(history: &ColumnarHistory, n_hours: usize) -> Result<(), Box<dyn Error>> 
         as_of: None,
         instances_max: 10_000,
     };
-    timed("week      ", || Ok(history.evolution(&week)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
+    timed("week       ", || Ok(history.evolution(&week)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
     let all = TemporalQuery { attributes: None, interval: None, instances_max: usize::MAX, ..week.clone() };
-    timed("all of one", || Ok(history.evolution(&all)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
+    timed("all of one ", || Ok(history.evolution(&all)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
     let latest = TemporalQuery { interval: None, last_n: Some(1), ..week };
-    timed("latest    ", || Ok(history.evolution(&latest)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
+    timed("latest     ", || Ok(history.evolution(&latest)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
     let scan = HistoryScan {
         entity_type: entity_type(),
         attributes: POLLUTANTS.map(attribute).to_vec(),
@@ -80,7 +80,7 @@ fn ask(history: &ColumnarHistory, n_hours: usize) -> Result<(), Box<dyn Error>> 
         observed: None,
         as_of: None,
     };
-    timed("scan      ", || Ok(history.scan(&scan)?.iter().map(arrow::record_batch::RecordBatch::num_rows).sum()))
+    timed("scan       ", || Ok(history.scan(&scan)?.iter().map(arrow::record_batch::RecordBatch::num_rows).sum()))
 }
 
 /// Prints the median of five runs.

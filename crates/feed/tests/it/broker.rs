@@ -106,6 +106,16 @@ impl Broker {
         self.seen.lock().unwrap()
     }
 
+    /// Waits for the DISCONNECT that ends a clean play; all that was sent before it has arrived then.
+    pub(crate) async fn goodbye(&self) {
+        let said = async {
+            while self.seen().n_goodbyes == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), said).await.expect("the player says goodbye");
+    }
+
     /// For [`feed::player::play_over`].
     pub(crate) fn connector(&self) -> impl FnMut() -> std::future::Ready<io::Result<DuplexStream>> + use<> {
         let broker = self.clone();

@@ -303,7 +303,7 @@ impl Budget {
         let rows = Rows {
             rows: data_rows,
             left: self.limit,
-            handle: client.session_extensions().get::<Arc<ConnectionHandle>>().map(|h| Arc::clone(&h)),
+            handle: client.session_extensions().get::<Arc<ConnectionHandle>>().map(|h| Arc::clone(&*h)),
             cancelled: None,
         };
         let bounded = futures::stream::unfold(Some(rows), move |rows| async move {

@@ -4,6 +4,9 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use query::{Auth, Limits, LoginError, Settings, serve};
 use tokio::sync::oneshot;
 
@@ -18,11 +21,14 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(auth: Auth, limits: Limits) -> Self {
+        Self::start_with(Settings { auth, limits, tls: None }).await
+    }
+
+    async fn start_with(settings: Settings) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let city = city();
         let (stop, stopped) = oneshot::channel();
-        let settings = Settings { auth, limits, tls: None };
         let ended = tokio::spawn(serve(listener, Arc::new(Cities(city.clone())), settings, async {
             let _ = stopped.await;
         }));
@@ -41,8 +47,8 @@ impl Running {
 
     async fn psql_as(&self, user: &str, password: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("psql");
-        command.args(["-X", "-w", "-h", "127.0.0.1", "-d", "conurb", "-U", user, "-p", &self.port.to_string()]);
-        command.args(arguments).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10");
+        command.args(["-X", "-w", "-h", "127.0.0.1", "-U", user, "-p", &self.port.to_string()]);
+        command.args(arguments).env("PGPASSWORD", password).env("PGDATABASE", "conurb").env("PGCONNECT_TIMEOUT", "10");
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
@@ -179,6 +185,32 @@ async fn a_password_decides_who_sees_what() {
     }
     let user = ["-At", "-c", "select current_user"];
     assert_eq!(Running::text(&server.psql_as("guest", "guest", &user).await), "nobody\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn passwords_travel_inside_tls() {
+    if psql_missing() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("certificate.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost"]);
+    match openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output() {
+        Ok(made) => assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr)),
+        Err(_) => return eprintln!("skipped: openssl is not on this machine"),
+    }
+    let chain = CertificateDer::pem_file_iter(&certificate).unwrap().map(|c| c.unwrap()).collect();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).unwrap())
+        .unwrap();
+    let server = Running::start_with(Settings { auth: passwords(), limits: Limits::default(), tls: Some(Arc::new(tls)) }).await;
+    let ask = ["-At", "-c", "select current_user", "sslmode=require dbname=conurb"];
+    assert_eq!(Running::text(&server.psql_as("analyst", "s3cret", &ask).await), "conurb\n");
     server.stop().await;
 }
 

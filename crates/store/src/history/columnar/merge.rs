@@ -1,8 +1,9 @@
 //! Small files of one table become one: a node that seals each hour would otherwise have thousands of them after a year.
 //!
-//! Files are in the order in which they were written, the newest last. Once enough small ones have gathered at the end, they are read,
-//! written as one and replaced. As a merged file is no longer small, each fact is rewritten a few times at most, and a table has about as many
-//! files as it has [`FINAL_ROWS`] of rows. A merge is bounded in memory too: it takes at most [`RUN_MAX`] files, none of which is final.
+//! Files are in the order in which they were written, the newest last. Once [`RUN_MIN`] of one class of size have gathered at the end, these
+//! and the smaller ones behind them are read, written as one and replaced, which then belongs to the next class. So each fact is rewritten a
+//! few times at most, and a table has a file per [`FINAL_ROWS`] of rows and some twenty more. The memory of a merge is bounded: it takes at most
+//! [`RUN_MAX`] files, none of which is final.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,19 +18,23 @@ use super::recent::{ENTITY_DELETED, Recent};
 use super::segment::{AttributeColumns, Attributes, Keys, Metas, OpenSegment, Wanted};
 use super::write::{self, FileColumn};
 
-/// So many small files are merged.
+/// So many files of a class are merged.
 pub(super) const RUN_MIN: usize = 8;
 /// So many files are merged at once, at most.
-const RUN_MAX: usize = 16;
+const RUN_MAX: usize = 24;
 /// Files of so many rows stay as they are.
 const FINAL_ROWS: u64 = 16_384;
-/// What counts as small is tried from the smallest on, so that a file is merged with its like.
-const SMALL_ROWS: [u64; 3] = [256, 2_048, FINAL_ROWS];
+/// The classes of size, from the smallest on: rows from, and below.
+const CLASSES: [(u64, u64); 3] = [(0, 256), (256, 2_048), (2_048, FINAL_ROWS)];
 
 /// How many of the last files of a table, given by their rows, should become one; none if all is well.
 pub(super) fn n_to_merge(rows: &[u64]) -> Option<usize> {
-    let n_below = |limit: &u64| rows.iter().rev().take_while(|n| *n < limit).count();
-    SMALL_ROWS.iter().map(n_below).find(|n| *n >= RUN_MIN).map(|n| n.min(RUN_MAX))
+    let run = |(from, below): &(u64, u64)| {
+        let run = rows.iter().rev().take_while(|n| *n < below);
+        let n_of_class = run.clone().filter(|n| *n >= from).count();
+        (n_of_class >= RUN_MIN).then(|| run.count().min(RUN_MAX))
+    };
+    CLASSES.iter().find_map(run)
 }
 
 /// Writes the rows of `segments`, which are of one table and in their order, to one new file.
@@ -92,9 +97,10 @@ mod tests {
         check(&[10; 8], Some(8));
         check(&[100_000, 10, 10, 10, 10, 10, 10, 10, 10], Some(8));
         check(&[10, 100_000, 10, 10, 10, 10, 10, 10, 10], None);
-        check(&[300, 300, 300, 300, 300, 300, 300, 10], Some(8));
+        check(&[300, 300, 300, 300, 300, 300, 300, 10], None);
+        check(&[300, 300, 300, 300, 300, 300, 300, 300, 10], Some(9));
         check(&[300, 10, 10, 10, 10, 10, 10, 10, 10], Some(8));
-        check(&[10; 100], Some(16));
+        check(&[10; 100], Some(RUN_MAX));
         check(&[FINAL_ROWS; 100], None);
 
         #[track_caller]
@@ -106,15 +112,16 @@ mod tests {
     #[test]
     fn a_year_of_hourly_seals_leaves_few_files_and_rewrites_little() {
         let (mut files, mut n_rewritten): (Vec<u64>, u64) = (Vec::new(), 0);
-        for _ in 0..8_760 {
-            files.push(12);
+        for hour in 0..8_760 {
+            // 12 stations, of which one reports every second hour only.
+            files.push(11 + hour % 2);
             while let Some(n) = n_to_merge(&files) {
                 let merged = files.split_off(files.len() - n).iter().sum();
                 n_rewritten += merged;
                 files.push(merged);
             }
         }
-        assert!(files.len() <= 25, "{files:?}");
+        assert!(files.len() <= 30, "{files:?}");
         assert!(n_rewritten <= 5 * 8_760 * 12, "{n_rewritten}");
     }
 }
