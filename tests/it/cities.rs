@@ -85,6 +85,13 @@ fn ask(node: &Node, query: &str) -> (Vec<Value>, Value) {
     (answer["entities"].as_array().unwrap().clone(), answer["sources"].clone())
 }
 
+/// Waits until a node has heard of both others.
+fn all_up(node: &Node) {
+    crate::support::eventually("all peers are up", || {
+        node.get("/api/v1/peers").expect(200).json().as_array().unwrap().iter().all(|p| p["status"] == "up")
+    });
+}
+
 #[track_caller]
 fn source<'a>(sources: &'a Value, city: &str) -> &'a Value {
     sources.as_array().unwrap().iter().find(|s| s["city"] == city).unwrap()
@@ -102,9 +109,11 @@ fn one_city_shares_a_part_with_another_and_nothing_with_the_third() {
     );
     upsert(&b, &json!([station("own", 121.47, 30)]));
 
+    // B may have looked for the others before they were up; it looks again soon.
+    all_up(&b);
     let (entities, sources) = ask(&b, "type=AirQualityObserved");
     assert_eq!(entities.len(), 1, "without an agreement there is only the own part");
-    assert_eq!(source(&sources, "beijing")["status"], "denied");
+    assert_eq!(source(&sources, "beijing")["status"], "denied", "{sources}");
 
     upsert(&a, &json!([cluster.agreement("active")]));
     upsert(&b, &json!([cluster.agreement("active")]));
@@ -139,6 +148,7 @@ fn one_city_shares_a_part_with_another_and_nothing_with_the_third() {
     assert!(past.get("no2").is_none());
     b.get("/cluster/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:AirQualityObserved:outside").expect(404);
 
+    all_up(&c);
     let (entities, sources) = ask(&c, "type=AirQualityObserved");
     assert_eq!(entities, Vec::<Value>::new());
     let denied = source(&sources, "beijing");
@@ -177,20 +187,19 @@ fn a_peer_with_a_wrong_key_is_refused_on_both_sides() {
     let b = cluster.start(1);
     let (_, sources) = ask(&b, "type=AirQualityObserved");
     let refused = source(&sources, "beijing");
-    assert_eq!(refused["status"], "error", "{sources}");
-    assert!(refused["detail"].as_str().unwrap().contains("key"), "{refused}");
+    // Asked just now, or known from the probe a moment ago: the reason is the same.
+    assert!(matches!(refused["status"].as_str(), Some("error" | "unreachable")), "{sources}");
+    assert!(refused["detail"].as_str().unwrap().contains("has the key"), "{refused}");
     // And B, believing in a wrong key of A, does not take A's answers for A's.
     drop(b);
     let mut wrong = cluster.keys.clone();
     wrong[0].clone_from(&cluster.keys[2]);
     wrong[2].clone_from(&cluster.keys[0]);
-    let right_key = cluster.dir.path().join("kept");
-    std::fs::create_dir(&right_key).unwrap();
     cluster.write_config(1, &wrong);
     let b = cluster.start(1);
     let (entities, sources) = ask(&b, "type=AirQualityObserved");
     assert!(entities.is_empty(), "{sources}");
-    assert_eq!(source(&sources, "beijing")["status"], "error");
+    assert!(matches!(source(&sources, "beijing")["status"].as_str(), Some("error" | "unreachable")), "{sources}");
     // An unsigned question is not answered at all.
     let unsigned = a.post("/peer/v1/ask", &json!({"version": 1, "question": {}})).expect(401);
     assert!(unsigned.body.contains("not signed"), "{}", unsigned.body);

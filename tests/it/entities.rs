@@ -21,10 +21,10 @@ fn an_entity_is_created_changed_found_and_removed() {
     node.post("/ngsi-ld/v1/entities", &station(1, 35.0)).expect(409);
 
     let found = node.get(&location).expect(200).json();
-    assert_eq!(found["pm25"]["value"], 35);
+    assert_eq!(found["pm25"]["value"], 35.0);
     assert_eq!(found["pm25"]["unitCode"], "GQ");
     let simple = node.get(&format!("{location}?format=keyValues")).expect(200).json();
-    assert_eq!(simple["pm25"], 35);
+    assert_eq!(simple["pm25"], 35.0);
 
     node.post(&format!("{location}/attrs"), &json!({"no2": {"type": "Property", "value": 7}})).expect(204);
     let left = node.post(&format!("{location}/attrs?options=noOverwrite"), &json!({"no2": 9, "so2": 1})).expect(207).json();
@@ -121,5 +121,5 @@ fn what_was_answered_is_there_after_a_kill() {
     );
     node.terminate();
     let node = Node::start_in(dir.path(), &["--dev"]);
-    assert_eq!(node.get("/ngsi-ld/v1/entities/urn:ngsi-ld:AirQualityObserved:t:19").expect(200).json()["pm25"]["value"], 19);
+    assert_eq!(node.get("/ngsi-ld/v1/entities/urn:ngsi-ld:AirQualityObserved:t:19").expect(200).json()["pm25"]["value"], 19.0);
 }

@@ -49,7 +49,7 @@ fn utc(day: u32, hour: u32) -> String {
 
 fn replay(air: &Path, node: &Node, more: &[&str]) -> Command {
     let mut command = Command::new(program());
-    command.arg("replay").arg(air).args(["--city", "beijing", "--mqtt", &node.mqtt]).args(more);
+    command.arg("replay").arg(air).args(["--data-set", "beijing12", "--mqtt", &node.mqtt]).args(more);
     command
 }
 

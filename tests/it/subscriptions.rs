@@ -70,7 +70,7 @@ fn a_subscriber_is_told_of_what_it_asked_for_also_after_a_restart() {
     let (headers, body) = inbox.recv_timeout(WAIT).expect("a notification, at the second attempt");
     assert!(headers.to_ascii_lowercase().contains("x-test: yes") && headers.contains("json-ld#context"), "{headers}");
     assert_eq!(body["type"], "Notification");
-    assert_eq!(body["data"][0]["pm25"]["value"], 80);
+    assert_eq!(body["data"][0]["pm25"]["value"], 80.0);
     assert!(body["data"][0].get("no2").is_none(), "{body}");
     set(&node, 80.0);
     node.kill();
@@ -78,7 +78,7 @@ fn a_subscriber_is_told_of_what_it_asked_for_also_after_a_restart() {
     let node = Node::start_in(dir.path(), &["--dev"]);
     set(&node, 90.0);
     let (_, body) = inbox.recv_timeout(WAIT).expect("a notification after the restart");
-    assert_eq!(body["data"][0]["pm25"]["value"], 90, "the unchanged 80 was no news");
+    assert_eq!(body["data"][0]["pm25"]["value"], 90.0, "the unchanged 80 was no news");
     let shown = node.get(&location).expect(200).json();
     assert_eq!(shown["notification"]["timesSent"], 1, "{shown}");
     assert_eq!(shown["status"], "active");
@@ -95,7 +95,8 @@ fn what_cannot_work_is_refused_at_once() {
     let refused = |change: &dyn Fn(&mut Value), mentions: &str| {
         let mut s = subscription("http://127.0.0.1:9/x");
         change(&mut s);
-        let answer = node.post("/ngsi-ld/v1/subscriptions", &s).expect(400);
+        let answer = node.post("/ngsi-ld/v1/subscriptions", &s);
+        assert_eq!(answer.status, 400, "{mentions}");
         assert!(answer.body.contains(mentions), "{mentions} is not in {}", answer.body);
     };
     refused(&|s| s["notification"]["endpoint"]["uri"] = json!("ftp://x/y"), "uri");

@@ -213,7 +213,7 @@ async fn share(client: &reqwest::Client, cities: &[City]) -> anyhow::Result<()> 
     let air = ["name", "location", "pm25", "pm10", "no2", "o3", "source", "provenance"];
     agree(client, a, b, &["AirQualityObserved"], &air, Some(2)).await?;
     agree(client, b, a, &["AirQualityObserved", "WeatherObserved"], &["*"], None).await?;
-    agree(client, c, a, &["AirQualityObserved"], &air, Some(1)).await
+    agree(client, c, a, &["AirQualityObserved"], &air, Some(3)).await
 }
 
 /// Puts an agreement into force at both cities: the provider decides by it, the consumer knows what it may ask and for which purpose.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use feed::player::{Login, PlayOptions, Progress, Speed, Summary, play};
-use feed::recorded::{BadRows, Recorded, RecordedOptions};
+use feed::recorded::{BadRows, DataSet, Recorded, RecordedOptions};
 use feed::simulated::{Simulation, SimulationOptions};
 use feed::{Message, Timestamp};
 
@@ -43,6 +43,9 @@ pub(crate) struct Replay {
     /// Only these stations, separated by commas
     #[arg(long, value_delimiter = ',')]
     station: Vec<String>,
+    /// Only these data sets (beijing12, five_cities), separated by commas
+    #[arg(long, value_delimiter = ',', value_parser = parse_data_set)]
+    data_set: Vec<DataSet>,
     /// First instant, such as 2014-01-01T00:00:00Z
     #[arg(long)]
     from: Option<Timestamp>,
@@ -73,6 +76,11 @@ pub(crate) struct Simulate {
     end: Option<Timestamp>,
     #[command(flatten)]
     target: Target,
+}
+
+fn parse_data_set(text: &str) -> Result<DataSet, String> {
+    let known = DataSet::ALL.map(DataSet::folder);
+    DataSet::ALL.into_iter().find(|d| d.folder() == text).ok_or_else(|| format!("there is no data set `{text}` (expected {})", known.join(" or ")))
 }
 
 fn parse_speed(text: &str) -> Result<Speed, String> {
@@ -110,6 +118,7 @@ pub(crate) fn replay(options: &Replay) -> anyhow::Result<()> {
     let recorded = RecordedOptions {
         cities: options.city.clone(),
         stations: options.station.clone(),
+        data_sets: options.data_set.clone(),
         from: options.from,
         to: options.to,
         bad_rows: if options.skip_bad_rows { BadRows::Skip } else { BadRows::Stop },

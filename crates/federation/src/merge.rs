@@ -165,7 +165,13 @@ fn source(c: &Contribution) -> Source {
 fn provenance_of(versions: &[Version]) -> Attribute {
     let mut entries: Vec<Value> = Vec::new();
     for v in versions {
-        let entry = |agreement: Option<&Iri>| json!({"city": v.city.as_str(), "agreement": agreement.map(Iri::as_str), "receivedAt": v.received_at.to_string()});
+        let entry = |agreement: Option<&Iri>| {
+            let mut entry = json!({"city": v.city.as_str(), "agreement": agreement.map(Iri::as_str), "receivedAt": v.received_at.to_string()});
+            if is_simulated(&v.shared.entity) {
+                entry["simulated"] = true.into();
+            }
+            entry
+        };
         let agreements = &v.shared.agreements;
         let new = if agreements.is_empty() { vec![entry(None)] } else { agreements.iter().map(|a| entry(Some(a))).collect() };
         entries.extend(new);
@@ -173,6 +179,12 @@ fn provenance_of(versions: &[Version]) -> Attribute {
     entries.dedup();
     let json = if entries.len() == 1 { entries.remove(0) } else { Value::Array(entries) };
     Attribute::new(AttributeValue::Json(json))
+}
+
+/// The entity's own provenance says that a simulation made it: that is passed on, whoever says it.
+fn is_simulated(entity: &Entity) -> bool {
+    let own = entity.attribute(&format!("{CONURB_NS}{PROVENANCE}")).map(|a| &a.value);
+    matches!(own, Some(AttributeValue::Json(value)) if value.get("simulated") == Some(&Value::Bool(true)))
 }
 
 fn merge_versions(mut versions: Vec<Version>, now: Instant) -> Entity {

@@ -1,15 +1,20 @@
 //! Which tables there are: asked of the source for every statement, so that a type appears by itself.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::catalog::{CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::TableType;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use entity::Iri;
 use store::history::HistoryTable as Described;
+use tokio::time::Instant;
 
+use crate::engine::SCHEMA;
 use crate::error::QueryError;
 use crate::history::HistoryTable;
 use crate::latest::LatestTable;
@@ -32,6 +37,8 @@ impl std::fmt::Debug for Tables {
 /// A table by name.
 struct Listed {
     name: String,
+    /// The name of its type: its own, or that of the table it is the history of.
+    type_name: String,
     entity_type: Iri,
     /// Its history, or none for what is now.
     history: Option<Described>,
@@ -53,20 +60,23 @@ impl Tables {
         let mut listed = Vec::new();
         for ((entity_type, name), (_, history_name)) in named.iter().zip(histories) {
             if current.contains(entity_type) {
-                listed.push(Listed { name: name.clone(), entity_type: entity_type.clone(), history: None });
+                listed.push(Listed { name: name.clone(), type_name: name.clone(), entity_type: entity_type.clone(), history: None });
             }
             if let Ok(i) = described.binary_search_by(|d| d.entity_type.cmp(entity_type)) {
-                listed.push(Listed { name: history_name, entity_type: entity_type.clone(), history: Some(described[i].clone()) });
+                listed.push(Listed {
+                    name: history_name,
+                    type_name: name.clone(),
+                    entity_type: entity_type.clone(),
+                    history: Some(described[i].clone()),
+                });
             }
         }
         listed
     }
 
-    /// The history behind the name of a table, of either kind.
+    /// The history of a type by its name, or by that of its history table.
     pub(crate) fn history_of(&self, name: &str) -> Option<Described> {
-        let listed = self.list();
-        let entity_type = &listed.iter().find(|t| t.name == name)?.entity_type;
-        listed.iter().filter(|t| t.entity_type == *entity_type).find_map(|t| t.history.clone())
+        self.list().into_iter().filter(|t| t.type_name == name || t.name == name).find_map(|t| t.history)
     }
 }
 
@@ -102,5 +112,59 @@ impl SchemaProvider for Tables {
 
     fn table_exist(&self, name: &str) -> bool {
         self.list().iter().any(|t| t.name == name)
+    }
+}
+
+/// How long the columns shown by `pg_catalog` may be out of date. Describing a table takes a dozen statements that each ask for the columns
+/// of every table, and finding those out means looking at every entity.
+const COLUMNS_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// When the columns of each table were found out, and what they were.
+type Seen = HashMap<String, (Instant, Option<SchemaRef>)>;
+
+/// What `pg_catalog` shows: everything in the catalogs, columns a little out of date.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    list: Arc<dyn CatalogProviderList>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Directory {
+    pub(crate) fn new(list: Arc<dyn CatalogProviderList>) -> Self {
+        Self { list, seen: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl CatalogInfo for Directory {
+    async fn catalog_names(&self) -> Result<Vec<String>> {
+        CatalogInfo::catalog_names(&self.list).await
+    }
+
+    async fn schema_names(&self, catalog: &str) -> Result<Option<Vec<String>>> {
+        self.list.schema_names(catalog).await
+    }
+
+    async fn table_names(&self, catalog: &str, schema: &str) -> Result<Option<Vec<String>>> {
+        self.list.table_names(catalog, schema).await
+    }
+
+    async fn table_schema(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<SchemaRef>> {
+        if schema != SCHEMA {
+            return self.list.table_schema(catalog, schema, table).await;
+        }
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned();
+        if let Some((_, columns)) = seen.filter(|(at, _)| at.elapsed() < COLUMNS_AGE_MAX) {
+            return Ok(columns);
+        }
+        let columns = self.list.table_schema(catalog, schema, table).await?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, (at, _)| at.elapsed() < COLUMNS_AGE_MAX);
+        seen.insert(table.to_owned(), (Instant::now(), columns.clone()));
+        Ok(columns)
+    }
+
+    async fn table_type(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<TableType>> {
+        self.list.table_type(catalog, schema, table).await
     }
 }

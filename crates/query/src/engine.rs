@@ -1,17 +1,18 @@
 //! SQL over one source, in process.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, Volatility, create_udf};
 use datafusion::object_store::ObjectStore;
 use datafusion::physical_plan::ColumnarValue;
@@ -19,19 +20,21 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, setup_pg_catalog};
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use url::Url;
 
 use crate::Source;
-use crate::catalog::Tables;
+use crate::catalog::{Directory, Tables};
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement, check_text};
 use crate::history::HistoryAsOf;
+use crate::threads::Threads;
 
 /// Name of the catalog: what `psql -d` names.
 pub(crate) const CATALOG: &str = "conurb";
-const SCHEMA: &str = "public";
+/// Name of the schema with the tables.
+pub(crate) const SCHEMA: &str = "public";
 
 /// What one statement, one session and all sessions together may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,11 +54,14 @@ impl Default for Limits {
     }
 }
 
-/// What all sessions of a server share: the memory they may use.
-#[derive(Clone, Debug)]
+/// What all sessions of a server share: the memory they may use, and what is the same in each and takes time to make.
 pub(crate) struct Shared {
-    runtime: Arc<RuntimeEnv>,
+    /// A session without tables.
+    template: SessionState,
+    pg_catalog: Arc<PgCatalogStaticTables>,
+    parser: Arc<PostgresCompatibilityParser>,
     statement_time: Duration,
+    threads: Arc<Threads>,
 }
 
 impl Shared {
@@ -67,7 +73,36 @@ impl Shared {
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .with_object_store_registry(Arc::new(NoObjectStores))
             .build_arc()?;
-        Ok(Self { runtime, statement_time: limits.statement_time })
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
+        let options = config.options_mut();
+        options.execution.time_zone = Some("+00:00".to_owned());
+        options.sql_parser.map_string_types_to_utf8view = false;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            // The features above bring readers and writers of files, which no statement may reach.
+            .with_table_factories(HashMap::new())
+            .with_file_formats(Vec::new())
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()));
+        setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
+        Ok(Self {
+            template: context.state(),
+            pg_catalog: Arc::new(PgCatalogStaticTables::try_new()?),
+            parser: Arc::new(PostgresCompatibilityParser::new()),
+            statement_time: limits.statement_time,
+            threads: Arc::new(Threads::start().map_err(DataFusionError::IoError)?),
+        })
+    }
+
+    /// Where sessions run.
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.threads
     }
 }
 
@@ -93,10 +128,12 @@ impl ObjectStoreRegistry for NoObjectStores {
 /// let batches = engine.sql(r#"select count(*) from "AirQualityObserved" where pm25 > 40"#).await?;
 /// # Ok(()) }
 /// ```
+#[derive(Clone)]
 pub struct Engine {
     context: Arc<SessionContext>,
-    parser: PostgresCompatibilityParser,
+    parser: Arc<PostgresCompatibilityParser>,
     statement_time: Duration,
+    threads: Arc<Threads>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -115,37 +152,35 @@ impl Engine {
 
     /// An engine for a principal that shares memory with others.
     pub(crate) fn sharing(source: Arc<dyn Source>, principal: &str, shared: &Shared) -> Result<Self, QueryError> {
-        let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema(CATALOG, SCHEMA)
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true);
-        let options = config.options_mut();
-        options.execution.time_zone = Some("+00:00".to_owned());
-        options.sql_parser.map_string_types_to_utf8view = false;
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(shared.runtime.clone())
-            .with_default_features()
-            // The features above bring readers and writers of files, which no statement may reach.
-            .with_table_factories(std::collections::HashMap::new())
-            .with_file_formats(Vec::new())
-            .build();
+        let list: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
+        let state = SessionStateBuilder::new_from_existing(shared.template.clone()).with_catalog_list(list.clone()).build();
         let context = SessionContext::new_with_state(state);
         let tables = Arc::new(Tables { source });
         let catalog = Arc::new(MemoryCatalogProvider::new());
         catalog.register_schema(SCHEMA, tables.clone())?;
-        context.register_catalog(CATALOG, catalog);
-        setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
+        list.register_catalog(CATALOG.to_owned(), catalog.clone());
+        let pg_catalog = PgCatalogSchemaProvider::try_new(Directory::new(list), shared.pg_catalog.clone(), EmptyContextProvider)?;
+        catalog.register_schema("pg_catalog", Arc::new(pg_catalog))?;
         context.register_udtf("history_as_of", Arc::new(HistoryAsOf { tables }));
         name_principal(&context, principal);
-        Ok(Self { context: Arc::new(context), parser: PostgresCompatibilityParser::new(), statement_time: shared.statement_time })
+        Ok(Self {
+            context: Arc::new(context),
+            parser: shared.parser.clone(),
+            statement_time: shared.statement_time,
+            threads: shared.threads.clone(),
+        })
     }
 
-    /// Answers one statement that reads.
+    /// Answers one statement that reads, on threads of the engine's own.
     ///
     /// Errors: [`QueryError`]; a statement that writes is [`QueryError::ReadOnly`].
     /// Cost: holds the whole answer in memory.
     pub async fn sql(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
+        let (engine, text) = (self.clone(), text.to_owned());
+        self.threads.run(async move { engine.answer(&text).await }).await
+    }
+
+    async fn answer(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
         let statement = self.parse_one(text)?;
         if check_statement(&statement)? == Served::Session {
             return Err(QueryError::ReadOnly { statement: statement.to_string() });

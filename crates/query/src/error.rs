@@ -131,7 +131,7 @@ fn engine_sqlstate(error: &DataFusionError) -> &'static str {
             _ => "42701",
         },
         DataFusionError::Plan(reason) if reason.starts_with("table '") => "42P01",
-        DataFusionError::Plan(reason) if reason.starts_with("Invalid function") => "42883",
+        DataFusionError::Plan(reason) if ["Invalid function", "table function '"].iter().any(|p| reason.starts_with(p)) => "42883",
         DataFusionError::Plan(_) | DataFusionError::Configuration(_) => "42000",
         DataFusionError::NotImplemented(_) => "0A000",
         DataFusionError::ResourcesExhausted(_) => "53200",

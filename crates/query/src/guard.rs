@@ -13,7 +13,7 @@ use crate::error::QueryError;
 /// The longest statement, in bytes. Tools write long ones, but a megabyte is a mistake or an attack.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// The most operators and keywords in one message. Each may be one level of an expression tree, and trees are walked recursively: this times
-/// a few kilobytes has to fit the stack that [`crate::server`] gives its threads.
+/// a few kilobytes has to fit the stack that [`crate::threads`] gives its threads.
 const OPERATORS_MAX: usize = 2_000;
 /// The most tables in one statement. Joins are planned as a tree with a level per table, and ordering them takes time.
 const RELATIONS_MAX: usize = 64;

@@ -253,10 +253,15 @@ fn times(values: impl Iterator<Item = Option<Instant>>) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
-/// The instance a table without `dataset_id` shows: the default one, else the most recently observed, else the first.
+/// What a table without `dataset_id` shows of an attribute.
 fn shown<'e>(entity: &'e Entity, name: &str) -> Option<&'e Attribute> {
-    let instances = entity.attributes.get(name)?;
-    instances.iter().find(|a| a.dataset_id.is_none()).or_else(|| instances.iter().rev().max_by(|a, b| a.observed_at.cmp(&b.observed_at)))
+    shown_of(entity.attributes.get(name)?)
+}
+
+/// The default instance, else the most recently observed, else the first.
+fn shown_of(instances: &[Attribute]) -> Option<&Attribute> {
+    let default = instances.iter().find(|a| a.dataset_id.is_none());
+    default.or_else(|| instances.iter().rev().max_by(|a, b| a.observed_at.cmp(&b.observed_at)))
 }
 
 fn observed_at(entity: &Entity) -> Option<Instant> {
@@ -300,15 +305,18 @@ fn kind(value: &AttributeValue) -> ColumnKind {
 fn infer(entities: &[Arc<Entity>]) -> Vec<AttributeColumn> {
     let mut columns: Vec<AttributeColumn> = Vec::new();
     let mut by_name: HashMap<Iri, usize> = HashMap::new();
+    // The column last found at a position: entities of a type mostly have the same attributes in the same order, which spares the hashing.
+    let mut by_position: Vec<usize> = Vec::new();
     for entity in entities {
-        for (position, name) in entity.attributes.keys().enumerate() {
-            let Some(attribute) = shown(entity, name.as_str()) else { continue };
+        for (position, (name, instances)) in entity.attributes.iter().enumerate() {
+            let Some(attribute) = shown_of(instances) else { continue };
             let (kind, unit_code) = (kind(&attribute.value), attribute.unit_code.as_deref());
-            // Entities of a type mostly have the same attributes in the same order: look there first, it spares most of the hashing.
-            let known = match columns.get(position) {
-                Some(column) if column.name == *name => Some(position),
-                _ => by_name.get(name).copied(),
-            };
+            let expected = by_position.get(position).copied().filter(|&i| columns[i].name == *name);
+            let known = expected.or_else(|| by_name.get(name).copied());
+            if expected.is_none() {
+                by_position.resize(by_position.len().max(position + 1), 0);
+                by_position[position] = known.unwrap_or(columns.len());
+            }
             match known {
                 Some(i) => {
                     let column = &mut columns[i];

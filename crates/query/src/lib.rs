@@ -38,6 +38,7 @@ mod names;
 mod pushdown;
 mod server;
 mod source;
+mod threads;
 
 pub use engine::{Engine, Limits};
 pub use error::QueryError;

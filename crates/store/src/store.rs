@@ -66,6 +66,12 @@ pub enum OpenError {
         /// Where it must begin.
         wanted: u64,
     },
+    /// There is a history and nothing that it belongs to.
+    #[error("`{path}` holds a history, but log and documents are gone: restore them from a backup (or move the history away to start anew)")]
+    Lost {
+        /// The history's folder.
+        path: PathBuf,
+    },
     /// A thread cannot be started.
     #[error("cannot start the committer")]
     Thread(#[source] std::io::Error),
@@ -164,7 +170,15 @@ impl Store {
         let log = FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?;
         let documents = FjallDocuments::open(&options.dir.join("documents"))?;
         let (manifest, entities) = documents.load()?;
-        let history = ColumnarHistory::open(&options.dir.join("history"), manifest.segments.clone())?;
+        // Before anything is touched: opening the history removes files that the manifest does not name.
+        if log.first_position() > manifest.next_position {
+            return Err(OpenError::Gap { found: log.first_position(), wanted: manifest.next_position });
+        }
+        let history_dir = options.dir.join("history");
+        if log.next_position() == 1 && manifest == Manifest::default() && !is_empty(&history_dir) {
+            return Err(OpenError::Lost { path: history_dir });
+        }
+        let history = ColumnarHistory::open(&history_dir, manifest.segments.clone())?;
         let mut loaded = Loading { log: Box::new(log), manifest, dirty: HashMap::new(), shared: Arc::new(new_shared(Arc::new(history))) };
         for space in Space::ALL {
             let of_space = entities.iter().filter(|(s, _)| *s == space).map(|(_, e)| (e.id.clone(), Some(Arc::new(e.clone()))));
@@ -319,6 +333,10 @@ fn new_shared(history: Arc<dyn History>) -> Shared {
     }
 }
 
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
+}
+
 fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
     let path = dir.join("lock");
     let failed = |source| OpenError::InUse { path: path.clone(), source };
@@ -416,6 +434,7 @@ impl Checkpointer {
         let segments = self.shared.history.seal()?;
         let changed: Vec<_> = self.carried.iter().map(|((space, id), e)| (*space, id.clone(), e.clone())).collect();
         self.documents.checkpoint(&changed, &Manifest { next_position, last_recorded_us, segments, ..Manifest::default() })?;
+        self.shared.history.committed();
         self.carried.clear();
         self.requests.send(Request::Trim(next_position)).map_err(|_| CheckpointError::Closed)?;
         tracing::debug!(next_position, n_documents = changed.len(), "checkpoint");

@@ -147,8 +147,8 @@ fn read_stations(path: &Path) -> Result<BTreeMap<String, StationRow>, RecordedEr
             let degrees = serde_json::from_str::<f64>(text).ok().filter(|degrees| degrees.abs() <= limit);
             if degrees.is_none() {
                 let expected = format!("a number from -{limit} to {limit}");
-                let (file, column, found) = (file.clone(), column.to_owned(), text.clone());
-                return Err(RowError { file, line, column, expected, found }.into());
+                let found = text.clone();
+                return Err(RowError { file, line, column: column.to_owned(), expected, found }.into());
             }
         }
         let is_key = |c: char| c.is_ascii_alphanumeric() || c == '-';

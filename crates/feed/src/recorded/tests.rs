@@ -137,7 +137,7 @@ fn files_are_merged_in_the_order_of_time() {
 
     let from = Some("2013-12-31T18:00:00Z".parse().unwrap()); // 2 h local
     let to = Some("2013-12-31T19:00:00Z".parse().unwrap());
-    let hour: Vec<_> = archive.open_with(&RecordedOptions { from, to, ..options.clone() }).map(Result::unwrap).collect();
+    let hour: Vec<_> = archive.open_with(&RecordedOptions { from, to, ..options }).map(Result::unwrap).collect();
     assert_eq!(hour.len(), 2 + 2 + 4, "[from, to) is half open");
 
     let of = |cities: &[&str], stations: &[&str]| {

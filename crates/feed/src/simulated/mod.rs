@@ -61,7 +61,7 @@ pub struct Fleet {
 }
 
 /// What stands in the simulated city and how reliable it is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SimulationOptions {
     /// Air-quality stations; default 12, every 5 minutes.
     pub air: Fleet,

@@ -187,8 +187,8 @@ fn traffic_has_two_rush_hours_on_working_days_and_slows_under_load() {
     }
     let flow = |day: usize, hour: usize| by_hour[day][hour].0 / f64::from(by_hour[day][hour].2);
     let speed = |day: usize, hour: usize| by_hour[day][hour].1 / f64::from(by_hour[day][hour].2);
-    for day in 0..5 {
-        assert!(flow(day, 8) > 1.25 * flow(day, 12), "day {day}: {:?}", by_hour[day]);
+    for (day, hours) in by_hour.iter().enumerate().take(5) {
+        assert!(flow(day, 8) > 1.25 * flow(day, 12), "day {day}: {hours:?}");
         assert!(flow(day, 17) > 1.25 * flow(day, 12), "day {day}");
         assert!(flow(day, 3) < 0.3 * flow(day, 12), "day {day}");
     }
@@ -249,14 +249,14 @@ fn pollutants_of_a_station_move_together_and_ozone_against_them() {
 #[test]
 fn options_out_of_range_are_named_with_their_range() {
     let base = SimulationOptions::default();
-    check(SimulationOptions { late_share: 1.5, ..base.clone() }, "option `late_share`: expected a share from 0 to 1, found 1.5");
-    check(SimulationOptions { late_share: f64::NAN, ..base.clone() }, "found NaN");
+    check(SimulationOptions { late_share: 1.5, ..base }, "option `late_share`: expected a share from 0 to 1, found 1.5");
+    check(SimulationOptions { late_share: f64::NAN, ..base }, "found NaN");
     check(
-        SimulationOptions { air: Fleet { n_devices: 1, interval_s: 0 }, ..base.clone() },
+        SimulationOptions { air: Fleet { n_devices: 1, interval_s: 0 }, ..base },
         "option `air.interval_s`: expected 1 to 86400 seconds, found 0",
     );
     check(
-        SimulationOptions { meters: Fleet { n_devices: 100_001, interval_s: 60 }, ..base.clone() },
+        SimulationOptions { meters: Fleet { n_devices: 100_001, interval_s: 60 }, ..base },
         "option `meters.n_devices`: expected at most 100000, found 100001",
     );
     check(SimulationOptions { end: Some(monday()), ..base }, "option `end`: expected a time after the start");

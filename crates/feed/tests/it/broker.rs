@@ -44,11 +44,13 @@ pub(crate) struct Seen {
     pub(crate) login: Option<(String, String)>,
 }
 
+/// The answer to a message, by its number among all received and its payload.
+type Answering = dyn Fn(usize, &str) -> Answer + Send + Sync;
+
 /// How the broker behaves.
 #[derive(Clone)]
 pub(crate) struct Script {
-    /// Answer to the message with this number among all received.
-    pub(crate) answer: Arc<dyn Fn(usize, &str) -> Answer + Send + Sync>,
+    pub(crate) answer: Arc<Answering>,
     pub(crate) connack: ConnectReasonCode,
     pub(crate) properties: Vec<Property>,
     /// Acknowledgements are held back until nothing has come for this long.

@@ -38,6 +38,6 @@ fn messages(n: u64, step_us: i64) -> Vec<Message> {
 }
 
 /// As a source that never fails.
-fn source(messages: &[Message]) -> impl Iterator<Item = Result<Message, std::io::Error>> + use<> {
-    messages.to_vec().into_iter().map(Ok)
+fn source(messages: &[Message]) -> impl Iterator<Item = Result<Message, std::io::Error>> {
+    messages.iter().cloned().map(Ok)
 }

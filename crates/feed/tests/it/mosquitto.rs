@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,6 +49,9 @@ impl Mosquitto {
         std::fs::write(&acl, format!("user feeder\n{}", writable.concat())).unwrap();
         let mut config = std::fs::File::create(folder.path().join("mosquitto.conf")).unwrap();
         writeln!(config, "listener {port} 127.0.0.1\nallow_anonymous false\npersistence false").unwrap();
+        // The log tells when a subscriber is in place; without limits on its queue none of its messages is dropped.
+        writeln!(config, "log_dest file {}\nlog_type subscribe", folder.path().join("log").display()).unwrap();
+        writeln!(config, "max_queued_messages 0\nmax_inflight_messages 0").unwrap();
         writeln!(config, "user {}", if cfg!(unix) { "root" } else { "" }).unwrap();
         writeln!(config, "password_file {}\nacl_file {}", passwords.display(), acl.display()).unwrap();
         let process = Self::spawn(&broker, folder.path());
@@ -57,6 +60,10 @@ impl Mosquitto {
 
     fn spawn(broker: &Path, folder: &Path) -> Child {
         Command::new(broker).arg("-c").arg(folder.join("mosquitto.conf")).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    async fn ready(&self) {
+        eventually("the broker's port", || TcpStream::connect(("127.0.0.1", self.port)).is_ok()).await;
     }
 
     fn restart(&mut self) {
@@ -80,13 +87,25 @@ impl Mosquitto {
     async fn subscriber(&self, n: usize) -> Option<Child> {
         let child = Command::new(program("mosquitto_sub")?)
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-u", "feeder", "-P", PASSWORD])
-            .args(["-V", "5", "-q", "1", "-t", "devices/#", "-C", &n.to_string(), "-W", "20"])
+            .args(["-V", "5", "-q", "1", "-t", "devices/#", "-C", &n.to_string(), "-W", "60"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        sleep(Duration::from_millis(1_000)).await;
+        let log = self.folder.path().join("log");
+        eventually("the subscriber's line in the log", || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("devices/#"))).await;
         Some(child)
     }
+}
+
+/// Waits up to 20 seconds.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("waited in vain for {what}");
 }
 
 impl Drop for Mosquitto {
@@ -99,7 +118,7 @@ impl Drop for Mosquitto {
 #[tokio::test]
 async fn mosquitto_passes_every_message_on() {
     let Some(broker) = Mosquitto::start() else { return };
-    sleep(Duration::from_millis(500)).await;
+    broker.ready().await;
     let n = 5_000;
     let Some(subscriber) = broker.subscriber(n).await else { return };
     let list = messages(n as u64, 1_000_000);
@@ -114,7 +133,7 @@ async fn mosquitto_passes_every_message_on() {
 #[tokio::test]
 async fn mosquitto_refuses_what_the_access_list_forbids() {
     let Some(broker) = Mosquitto::start() else { return };
-    sleep(Duration::from_millis(500)).await;
+    broker.ready().await;
     let start: Timestamp = "2024-03-10T16:00:00Z".parse().unwrap();
     let simulation_options = SimulationOptions {
         end: Some("2024-03-10T16:10:00Z".parse().unwrap()),
@@ -137,6 +156,7 @@ async fn mosquitto_refuses_what_the_access_list_forbids() {
 #[tokio::test]
 async fn a_killed_mosquitto_is_awaited() {
     let Some(mut broker) = Mosquitto::start() else { return };
+    broker.ready().await;
     let mut options = broker.options();
     options.speed = feed::player::Speed::Times(10.0);
     options.progress_every = Duration::from_millis(50);

@@ -261,6 +261,10 @@ impl<'a> Parser<'a> {
                 return Err(self.error("expected a value"));
             }
             let word = &rest[..end];
+            // `a>>1`, `a=<1`: a mistyped operator, not a text that begins with one.
+            if word.starts_with(['<', '>', '=', '~', '!']) {
+                return Err(self.error("expected a value, found a second operator (a string that begins like one is put in quotes)"));
+            }
             self.position += end;
             if matches!(self.peek(), Some('(' | '"')) {
                 return Err(self.error("expected `;`, `|`, `,` or the end (a string with such characters is put in quotes)"));

@@ -20,7 +20,6 @@ use datafusion_postgres::pgwire::api::ConnectionManager;
 use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use datafusion_postgres::pgwire::tokio::tokio_rustls::rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -75,8 +74,6 @@ pub struct Settings {
 
 /// Connections beyond the limit of sessions: they are told so, or cancel a statement of another session, and go.
 const CONNECTIONS_BEYOND: usize = 32;
-/// Expression trees are walked recursively, a few kilobytes a level; `guard` limits the levels. Only what is touched takes memory.
-const STACK_BYTES: usize = 64 << 20;
 /// How long running statements may go on after the end of the server was asked for.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait when the machine has no more sockets to give.
@@ -92,18 +89,6 @@ struct Server {
     tls: Option<TlsAcceptor>,
 }
 
-/// Threads of their own for SQL: a heavy statement leaves the threads that answer devices alone.
-struct Threads(Option<Runtime>);
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            // Waiting for it is not allowed in an asynchronous context; what still runs is abandoned.
-            runtime.shutdown_background();
-        }
-    }
-}
-
 /// Serves SQL to clients such as `psql`, JDBC or Grafana until `shutdown` completes.
 ///
 /// Then no new connection is taken, idle ones are told and closed, and running statements have five seconds to finish.
@@ -114,16 +99,6 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let n_threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(n_threads)
-        .thread_stack_size(STACK_BYTES)
-        .thread_name("sql")
-        .enable_all()
-        .build()?;
-    let threads = Threads(Some(runtime));
-    let handle = threads.0.as_ref().expect("just made").handle().clone();
-
     let server = Arc::new(Server {
         sources,
         auth: settings.auth,
@@ -132,6 +107,7 @@ pub async fn serve(
         manager: Arc::new(ConnectionManager::new()),
         tls: settings.tls.map(TlsAcceptor::from),
     });
+    let handle = server.shared.threads().handle().clone();
     let sessions = Arc::new(Semaphore::new(settings.limits.connections));
     let beyond = Arc::new(Semaphore::new(CONNECTIONS_BEYOND));
     let (stop, stopped) = watch::channel(false);

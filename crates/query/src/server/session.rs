@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -32,6 +32,7 @@ use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, QueryHook};
 use futures::channel::oneshot;
 use futures::{Sink, SinkExt, StreamExt};
+use tokio::time::Instant;
 
 use super::housekeeping::Housekeeping;
 use super::{Auth, LoginError, Server};
@@ -41,6 +42,9 @@ use crate::guard::{Served, check_statement};
 
 /// A statement as the protocol crate's service keeps it: text, then syntax and plan unless it is empty.
 type Prepared = (String, Option<(Statement, LogicalPlan)>);
+
+/// The version of PostgreSQL whose catalogs are imitated, by which clients decide what to ask, and ours.
+pub(super) const SERVER_VERSION: &str = concat!("16.6 (conurb ", env!("CARGO_PKG_VERSION"), ")");
 
 /// Where the protocol crate keeps the time limit that a client asked for with `SET statement_timeout`, in milliseconds.
 const CLIENT_LIMIT_KEY: &str = "statement_timeout_ms";
@@ -154,7 +158,7 @@ impl StartupHandler for Session {
         client.session_extensions().insert::<Arc<ConnectionHandle>>(handle);
         client.session_extensions().insert::<ConnectionGuard>(guard);
         let mut parameters = DefaultServerParameterProvider::default();
-        parameters.server_version = format!("16.6 (conurb {})", env!("CARGO_PKG_VERSION"));
+        parameters.server_version = SERVER_VERSION.to_owned();
         parameters.is_superuser = false;
         parameters.default_transaction_read_only = true;
         tracing::debug!(principal, peer = %client.socket_addr(), "SQL session opened");

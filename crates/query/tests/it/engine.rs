@@ -95,3 +95,28 @@ async fn the_history_in_flight_counts_as_memory() {
     let error = engine.sql(r#"select * from "AirQualityObserved_history""#).await.unwrap_err();
     assert_eq!(error.sqlstate(), "53200", "{error}");
 }
+
+/// Statements as wide and as deep as they are let in, and deeper.
+pub(crate) fn deep_statements() -> Vec<String> {
+    vec![
+        format!("select 1{}", "+1".repeat(1_990)),
+        format!("select value from generate_series(1, 2) where {}value = 1", "value = 2 or ".repeat(990)),
+        format!("select {}true", "not ".repeat(40)),
+        format!("select 1{}", " union all select 1".repeat(600)),
+        format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000)),
+        format!("select 1{}", "::int::text".repeat(490)),
+        format!("select {}1{}", "abs(".repeat(5_000), ")".repeat(5_000)),
+        format!("select case {} end", "when 1 = 2 then 3 ".repeat(400)),
+    ]
+}
+
+#[tokio::test]
+async fn deep_statements_fit_the_stack_of_an_ordinary_thread() {
+    let (_, engine) = engine(&Limits::default());
+    for sql in deep_statements() {
+        // Answered or refused in words; a stack that overflows would take the whole program down.
+        if let Err(error) = engine.sql(&sql).await {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}

@@ -87,7 +87,7 @@ async fn psql_asks_and_is_answered() {
     assert_eq!(ask(r#"select count(*) from "AirQualityObserved" where pm25 > 40"#).await, "2\n");
     assert_eq!(
         ask(r#"select observed_at, pm25, calibrated from "AirQualityObserved" order by pm25 limit 2"#).await,
-        "2014-01-02 01:00:00.000000+00:00|38|\n2014-01-01 23:00:00.000000+00:00|41|t\n"
+        "2014-01-02 01:00:00.000000+00|38.0|\n2014-01-01 23:00:00.000000+00|41.0|t\n"
     );
     assert_eq!(ask("select 1; select 2").await, "1\n2\n");
     assert_eq!(ask("set extra_float_digits = 3; begin; show server_version; commit; discard all").await.lines().next(), Some("SET"));
@@ -99,6 +99,11 @@ async fn psql_asks_and_is_answered() {
             .collect::<String>(),
         "1234"
     );
+    assert_eq!(ask("show server_version").await, format!("16.6 (conurb {})\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(ask("show transaction_read_only; show client_encoding; show search_path; show timezone").await, "on\nUTF8\npublic\nUTC\n");
+    assert_eq!(ask("set statement_timeout = '5s'; show statement_timeout; reset all").await, "SET\n5000ms\nRESET\n");
+    let output = server.psql(&["-c", "show nonsense"]).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unrecognized configuration parameter \"nonsense\""));
     // Several statements may fail half-way; the session stays usable.
     let output = server.psql(&["-At", "-c", "select 1/0", "-c", "select 7"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("Divide by zero"));
@@ -222,5 +227,50 @@ async fn another_database_does_not_exist() {
     let server = Running::start(Auth::Trust, Limits::default()).await;
     let output = server.psql(&["-d", "postgres", "-c", "select 1"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("database \"postgres\" does not exist (expected \"conurb\")"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn zz_peek() {
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    {
+        let mut e = server.city.entities.lock().unwrap();
+        for i in 0..200_000 {
+            let mut s = crate::city::station(&format!("s{i}"), f64::from(i), "2014-01-02T00:00:00Z");
+            for k in 0..8 {
+                s = s.with(crate::city::iri(&format!("attribute{k}")), entity::Attribute::property(k));
+            }
+            e.push(Arc::new(s));
+        }
+    }
+    let t = std::time::Instant::now();
+    let types = query::Source::types(&*server.city);
+    println!("types {:?}", t.elapsed());
+    let t = std::time::Instant::now();
+    let n = query::Source::entities(&*server.city, &types[0]).len();
+    println!("entities {n} {:?}", t.elapsed());
+    for c in [
+        "select 1",
+        "select count(*) from \"AirQualityObserved\" where pm25 > 40",
+        "select avg(attribute3), max(pm25) from \"AirQualityObserved\"",
+        "select count(distinct \"stationName\") from \"AirQualityObserved\"",
+        "\\d",
+        "\\d \"AirQualityObserved\"",
+    ] {
+        let t = std::time::Instant::now();
+        let o = server.psql(&["-c", c]).await;
+        println!("=== 200k {c}  {:?}\n{}{}", t.elapsed(), String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
+    }
+    let engine = query::Engine::new(server.city.clone(), &Limits::default()).unwrap();
+    for c in [
+        "select 1",
+        "explain select * from \"AirQualityObserved\"",
+        "select count(*) from \"AirQualityObserved\" where pm25 > 40",
+        "select avg(attribute3), max(pm25) from \"AirQualityObserved\"",
+    ] {
+        let t = std::time::Instant::now();
+        engine.sql(c).await.unwrap();
+        println!("=== engine {c}  {:?}", t.elapsed());
+    }
     server.stop().await;
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::city::station;
+use crate::engine::deep_statements;
 use crate::psql::{Running, passwords};
 
 /// A client that says exactly what it is told to.
@@ -269,17 +270,7 @@ async fn rubbish_ends_the_connection_only() {
 async fn the_widest_and_deepest_statements_that_are_let_in_do_no_harm() {
     let server = Running::start(Auth::Trust, Limits::default()).await;
     let mut client = Client::log_in(server.port).await;
-    let deep = [
-        format!("select 1{}", "+1".repeat(1_990)),
-        format!("select value from generate_series(1, 2) where {}value = 1", "value = 2 or ".repeat(990)),
-        format!("select {}true", "not ".repeat(40)),
-        format!("select 1{}", " union all select 1".repeat(600)),
-        format!("select {}1{}", "(".repeat(5_000), ")".repeat(5_000)),
-        format!("select 1{}", "::int::text".repeat(490)),
-        format!("select {}1{}", "abs(".repeat(5_000), ")".repeat(5_000)),
-        format!("select case {} end", "when 1 = 2 then 3 ".repeat(400)),
-    ];
-    for sql in deep {
+    for sql in deep_statements() {
         client.query(&sql).await;
         let answer = client.until('Z').await;
         // Answered or refused in words, but still there.

@@ -32,7 +32,9 @@ fn check_contract(log: &mut dyn Log) {
     let want: Vec<_> = (1..6).zip(records(1, 5)).collect();
     assert_eq!(read_all(log, 1), want);
     assert_eq!(read_all(log, 5), want[4..]);
+    assert_eq!(log.first_position(), 1);
     log.trim(3).unwrap();
+    assert!((1..=3).contains(&log.first_position()));
     assert_eq!(read_all(log, 3), want[2..], "trimming keeps what is not before the position");
     assert_eq!(log.next_position(), 6);
 }

@@ -182,6 +182,10 @@ impl Log for FileLog {
         Ok(position)
     }
 
+    fn first_position(&self) -> u64 {
+        self.segments.first().map_or(self.next_position, |s| s.first_position)
+    }
+
     fn next_position(&self) -> u64 {
         self.next_position
     }

@@ -22,6 +22,10 @@ impl Log for MemoryLog {
         Ok(position)
     }
 
+    fn first_position(&self) -> u64 {
+        self.first
+    }
+
     fn next_position(&self) -> u64 {
         self.first + self.records.len() as u64
     }

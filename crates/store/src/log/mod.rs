@@ -71,6 +71,9 @@ pub trait Log: Send {
     /// Appends records as one batch and returns the position of the first; durable when it returns.
     fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, LogError>;
 
+    /// The position of the oldest record that is kept; that of the next one if there is none.
+    fn first_position(&self) -> u64;
+
     /// The position that the next record will have.
     fn next_position(&self) -> u64;
 
