@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use host::Stopwatch;
 use serde_json::Value;
 
 use crate::support::{Node, eventually, has, program, recorded_air};
@@ -140,9 +141,9 @@ fn a_power_cut_during_the_replay_loses_nothing_acknowledged_and_doubles_nothing(
     let mut node = Node::start_in(&data, &["--dev", "--city", "beijing"]);
     let mut player = replay(&air, &node, &quarter).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     // In the middle: a good part is in, and the player still plays.
-    let start = Instant::now();
+    let stopwatch = Stopwatch::start();
     eventually("some thousand messages are in", || metric(&node, "conurb_mqtt_publications_total{sort=\"accepted\"}") > 4000.0);
-    assert!(player.try_wait().unwrap().is_none(), "the replay ended within {:?}, before the power cut", start.elapsed());
+    assert!(player.try_wait().unwrap().is_none(), "the replay ended within {:?}, before the power cut", stopwatch.elapsed());
     node.kill();
     std::thread::sleep(Duration::from_millis(300));
     player.kill().unwrap();

@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use host::Stopwatch;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,9 +213,9 @@ pub(crate) fn request(method: &str, url: &str, headers: &[(&str, &str)], body: O
 /// Waits until something holds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let stopwatch = Stopwatch::start();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "still not so after 30 s: {what}");
+        assert!(stopwatch.elapsed() < Duration::from_secs(30), "still not so after 30 s: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

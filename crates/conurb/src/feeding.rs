@@ -80,7 +80,10 @@ pub(crate) struct Simulate {
 
 fn parse_data_set(text: &str) -> Result<DataSet, String> {
     let known = DataSet::ALL.map(DataSet::folder);
-    DataSet::ALL.into_iter().find(|d| d.folder() == text).ok_or_else(|| format!("there is no data set `{text}` (expected {})", known.join(" or ")))
+    DataSet::ALL
+        .into_iter()
+        .find(|d| d.folder() == text)
+        .ok_or_else(|| format!("there is no data set `{text}` (expected {})", known.join(" or ")))
 }
 
 fn parse_speed(text: &str) -> Result<Speed, String> {

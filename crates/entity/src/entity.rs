@@ -40,7 +40,7 @@ pub struct Entity {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Attribute {
     /// What it says.
-    #[serde(flatten)]
+    #[serde(rename = "v")]
     pub value: AttributeValue,
     /// Which of several instances it is; none for the default instance.
     #[serde(default, rename = "d", skip_serializing_if = "Option::is_none")]

@@ -166,7 +166,8 @@ fn provenance_of(versions: &[Version]) -> Attribute {
     let mut entries: Vec<Value> = Vec::new();
     for v in versions {
         let entry = |agreement: Option<&Iri>| {
-            let mut entry = json!({"city": v.city.as_str(), "agreement": agreement.map(Iri::as_str), "receivedAt": v.received_at.to_string()});
+            let mut entry =
+                json!({"city": v.city.as_str(), "agreement": agreement.map(Iri::as_str), "receivedAt": v.received_at.to_string()});
             if is_simulated(&v.shared.entity) {
                 entry["simulated"] = true.into();
             }

@@ -1,7 +1,7 @@
 //! Which tables there are: asked of the source for every statement, so that a type appears by itself.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -115,24 +115,36 @@ impl SchemaProvider for Tables {
     }
 }
 
-/// How long the columns shown by `pg_catalog` may be out of date. Describing a table takes a dozen statements that each ask for the columns
-/// of every table, and finding those out means looking at every entity.
-const COLUMNS_AGE_MAX: Duration = Duration::from_secs(2);
+/// How long what `pg_catalog` shows may be out of date. Describing a table takes a dozen statements that each ask for the columns of every
+/// table, and finding those out means looking at every entity.
+const LISTING_AGE_MAX: Duration = Duration::from_secs(2);
 
-/// When the columns of each table were found out, and what they were.
-type Seen = HashMap<String, (Instant, Option<SchemaRef>)>;
-
-/// What `pg_catalog` shows: everything in the catalogs, columns a little out of date.
+/// What `pg_catalog` shows: everything in the catalogs, tables and columns a little out of date.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     list: Arc<dyn CatalogProviderList>,
     seen: Arc<Mutex<Seen>>,
 }
 
+/// When the tables, and the columns of each, were found out, and what they were.
+#[derive(Default, Debug)]
+struct Seen {
+    tables: Option<(Instant, Option<Vec<String>>)>,
+    columns: HashMap<String, (Instant, Option<SchemaRef>)>,
+}
+
 impl Directory {
     pub(crate) fn new(list: Arc<dyn CatalogProviderList>) -> Self {
         Self { list, seen: Arc::default() }
     }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fresh<T: Clone>(seen: Option<&(Instant, T)>) -> Option<T> {
+    seen.filter(|(at, _)| at.elapsed() < LISTING_AGE_MAX).map(|(_, what)| what.clone())
 }
 
 #[async_trait]
@@ -146,25 +158,33 @@ impl CatalogInfo for Directory {
     }
 
     async fn table_names(&self, catalog: &str, schema: &str) -> Result<Option<Vec<String>>> {
-        self.list.table_names(catalog, schema).await
+        if schema != SCHEMA {
+            return self.list.table_names(catalog, schema).await;
+        }
+        if let Some(names) = fresh(self.seen().tables.as_ref()) {
+            return Ok(names);
+        }
+        let names = self.list.table_names(catalog, schema).await?;
+        self.seen().tables = Some((Instant::now(), names.clone()));
+        Ok(names)
     }
 
     async fn table_schema(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<SchemaRef>> {
         if schema != SCHEMA {
             return self.list.table_schema(catalog, schema, table).await;
         }
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned();
-        if let Some((_, columns)) = seen.filter(|(at, _)| at.elapsed() < COLUMNS_AGE_MAX) {
+        if let Some(columns) = fresh(self.seen().columns.get(table)) {
             return Ok(columns);
         }
         let columns = self.list.table_schema(catalog, schema, table).await?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, (at, _)| at.elapsed() < COLUMNS_AGE_MAX);
-        seen.insert(table.to_owned(), (Instant::now(), columns.clone()));
+        let mut seen = self.seen();
+        seen.columns.retain(|_, (at, _)| at.elapsed() < LISTING_AGE_MAX);
+        seen.columns.insert(table.to_owned(), (Instant::now(), columns.clone()));
         Ok(columns)
     }
 
     async fn table_type(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<TableType>> {
-        self.list.table_type(catalog, schema, table).await
+        // Asked of tables that were just listed.
+        if schema == SCHEMA { Ok(Some(TableType::Base)) } else { self.list.table_type(catalog, schema, table).await }
     }
 }

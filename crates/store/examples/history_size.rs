@@ -10,9 +10,10 @@
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::error::Error;
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use entity::{Attribute, Instant, Iri};
+use host::Stopwatch;
 use store::history::columnar::ColumnarHistory;
 use store::history::{Fact, History, HistoryScan, TemporalQuery, TimeProperty, What};
 
@@ -40,12 +41,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut appending, mut sealing) = (Duration::ZERO, Duration::ZERO);
     let mut segments = Vec::new();
     for hours in (0..n_hours).collect::<Vec<_>>().chunks(n_hours.div_ceil(N_SEALS).max(1)) {
-        let start = Clock::now();
+        let start = Stopwatch::start();
         for &hour in hours {
             history.append(facts(&stations, hour));
         }
         appending += start.elapsed();
-        let start = Clock::now();
+        let start = Stopwatch::start();
         segments = history.seal()?;
         sealing += start.elapsed();
     }
@@ -88,7 +89,7 @@ fn timed(what: &str, f: impl Fn() -> Result<usize, Box<dyn Error>>) -> Result<()
     let mut times = Vec::new();
     let mut n = 0;
     for _ in 0..5 {
-        let start = Clock::now();
+        let start = Stopwatch::start();
         n = f()?;
         times.push(start.elapsed());
     }

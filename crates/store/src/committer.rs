@@ -251,12 +251,15 @@ impl Committer {
     }
 }
 
-/// Applies a record of the log to the state, at start. Returns its recorded time and the entities it touched.
+/// When a record was recorded, and the entities that it touched.
+pub(crate) type Replayed = (Instant, Vec<(Space, Iri)>);
+
+/// Applies a record of the log to the state, at start.
 pub(crate) fn replay_record(
     bytes: &[u8],
     tables: &dyn Fn(Space) -> Arc<LiveTable>,
     facts: &mut Vec<Fact>,
-) -> Result<(Instant, Vec<(Space, Iri)>), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Replayed, Box<dyn std::error::Error + Send + Sync>> {
     let record: Record = serde_json::from_slice(bytes)?;
     let table = tables(record.space);
     let mut touched = Vec::new();

@@ -67,7 +67,9 @@ pub enum OpenError {
         wanted: u64,
     },
     /// There is a history and nothing that it belongs to.
-    #[error("`{path}` holds a history, but log and documents are gone: restore them from a backup (or move the history away to start anew)")]
+    #[error(
+        "`{path}` holds a history, but log and documents are gone: restore them from a backup (or move the history away to start anew)"
+    )]
     Lost {
         /// The history's folder.
         path: PathBuf,
@@ -413,7 +415,7 @@ impl Checkpointer {
                 // The committer is gone: so is the store.
                 Err(CheckpointError::Closed) => return,
                 Err(e) => {
-                    tracing::error!(error = e as &dyn std::error::Error, "no checkpoint; the log keeps everything until the next one")
+                    tracing::error!(error = e as &dyn std::error::Error, "no checkpoint; the log keeps everything until the next one");
                 }
             }
             if let Some(reply) = request {

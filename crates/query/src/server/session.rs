@@ -350,7 +350,7 @@ where
             };
             // An error says that another statement listens now: this one can no longer be cancelled.
             if !signalled {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let row = tokio::select! {

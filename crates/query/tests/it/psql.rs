@@ -59,6 +59,7 @@ impl Running {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn psql_missing() -> bool {
     let missing = Command::new("psql").arg("--version").output().is_err();
     if missing {
@@ -227,50 +228,5 @@ async fn another_database_does_not_exist() {
     let server = Running::start(Auth::Trust, Limits::default()).await;
     let output = server.psql(&["-d", "postgres", "-c", "select 1"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("database \"postgres\" does not exist (expected \"conurb\")"));
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn zz_peek() {
-    let server = Running::start(Auth::Trust, Limits::default()).await;
-    {
-        let mut e = server.city.entities.lock().unwrap();
-        for i in 0..200_000 {
-            let mut s = crate::city::station(&format!("s{i}"), f64::from(i), "2014-01-02T00:00:00Z");
-            for k in 0..8 {
-                s = s.with(crate::city::iri(&format!("attribute{k}")), entity::Attribute::property(k));
-            }
-            e.push(Arc::new(s));
-        }
-    }
-    let t = std::time::Instant::now();
-    let types = query::Source::types(&*server.city);
-    println!("types {:?}", t.elapsed());
-    let t = std::time::Instant::now();
-    let n = query::Source::entities(&*server.city, &types[0]).len();
-    println!("entities {n} {:?}", t.elapsed());
-    for c in [
-        "select 1",
-        "select count(*) from \"AirQualityObserved\" where pm25 > 40",
-        "select avg(attribute3), max(pm25) from \"AirQualityObserved\"",
-        "select count(distinct \"stationName\") from \"AirQualityObserved\"",
-        "\\d",
-        "\\d \"AirQualityObserved\"",
-    ] {
-        let t = std::time::Instant::now();
-        let o = server.psql(&["-c", c]).await;
-        println!("=== 200k {c}  {:?}\n{}{}", t.elapsed(), String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
-    }
-    let engine = query::Engine::new(server.city.clone(), &Limits::default()).unwrap();
-    for c in [
-        "select 1",
-        "explain select * from \"AirQualityObserved\"",
-        "select count(*) from \"AirQualityObserved\" where pm25 > 40",
-        "select avg(attribute3), max(pm25) from \"AirQualityObserved\"",
-    ] {
-        let t = std::time::Instant::now();
-        engine.sql(c).await.unwrap();
-        println!("=== engine {c}  {:?}", t.elapsed());
-    }
     server.stop().await;
 }

@@ -148,7 +148,9 @@ impl Documents for FjallDocuments {
 
 /// Documents in memory, for tests.
 #[derive(Default)]
-pub struct MemoryDocuments(Mutex<(Manifest, BTreeMap<(Space, Iri), Entity>)>);
+pub struct MemoryDocuments(Mutex<Kept>);
+
+type Kept = (Manifest, BTreeMap<(Space, Iri), Entity>);
 
 impl Documents for MemoryDocuments {
     fn load(&self) -> Result<Loaded, DocumentsError> {

@@ -146,7 +146,7 @@ impl LiveTable {
     pub fn apply(&self, changes: impl IntoIterator<Item = (Iri, Option<Arc<Entity>>)>) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         for (id, entity) in changes {
-            inner.replace(id, entity);
+            inner.replace(&id, entity);
         }
     }
 
@@ -188,10 +188,10 @@ impl Collector<'_> {
 }
 
 impl Inner {
-    fn replace(&mut self, id: Iri, entity: Option<Arc<Entity>>) {
+    fn replace(&mut self, id: &Iri, entity: Option<Arc<Entity>>) {
         let before = match &entity {
             Some(e) => self.by_id.insert(id.clone(), Arc::clone(e)),
-            None => self.by_id.remove(&id),
+            None => self.by_id.remove(id),
         };
         let place_before = before.as_ref().and_then(|e| place_of(e));
         let place_now = entity.as_ref().and_then(|e| place_of(e));
@@ -213,7 +213,7 @@ impl Inner {
                 if !entity.as_ref().is_some_and(|e| e.types.contains(t))
                     && let Some(of_type) = self.by_type.get_mut(t)
                 {
-                    of_type.remove(&id);
+                    of_type.remove(id);
                     if of_type.is_empty() {
                         self.by_type.remove(t);
                     }

@@ -164,7 +164,12 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
     let n_files = || std::fs::read_dir(dir.path().join("history")).unwrap().count();
     let before = n_files();
     std::fs::remove_dir_all(dir.path().join("documents")).unwrap();
-    let options = || Options { dir: dir.path().to_owned(), clock: Arc::new(SystemClock), observers: Vec::new(), checkpoint_every: Duration::from_secs(1) };
+    let options = || Options {
+        dir: dir.path().to_owned(),
+        clock: Arc::new(SystemClock),
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(1),
+    };
     // What is left of the log replays only if it begins at the beginning; without it nothing tells what the history is.
     std::fs::remove_dir_all(dir.path().join("log")).unwrap();
     assert!(matches!(Store::open(options()), Err(OpenError::Lost { .. })));
