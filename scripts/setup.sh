@@ -56,6 +56,8 @@ missing_packages() {
     has mosquitto_pub || echo mosquitto-clients
     has psql || echo postgresql-client
     has chromium || echo chromium
+    # Runs a node whose clock is an hour off.
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
     # The console's Chinese text needs glyphs for the screenshots of the end-to-end tests.
     compgen -G '/usr/share/fonts/*/noto/NotoSansCJK*' >/dev/null || echo fonts-noto-cjk
 }

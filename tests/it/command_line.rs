@@ -100,3 +100,35 @@ fn every_command_helps() {
     assert!(said(&run(&["bench", "nonsense"]).stderr).contains("updates-64"), "the workloads are listed");
     assert!(root().join("README.md").exists());
 }
+
+/// The demo as `make demo` runs it, on other ports: three cities see each other, and an interrupt ends everything.
+#[test]
+fn the_demo_brings_up_three_cities_and_stops_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(program())
+        .args(["demo", "--port", "21026", "--dir"])
+        .arg(dir.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let stopwatch = host::Stopwatch::start();
+    let ask = || {
+        let answer = Command::new("curl")
+            .args(["-sf", "http://127.0.0.1:21026/api/v1/cluster/entities?type=AirQualityObserved&limit=100"])
+            .output()
+            .unwrap();
+        serde_json::from_slice::<serde_json::Value>(&answer.stdout).unwrap_or_default()
+    };
+    crate::support::eventually("three cities are on the map", || {
+        ask()["sources"].as_array().is_some_and(|s| s.len() == 3 && s.iter().all(|s| s["count"].as_u64() > Some(5)))
+    });
+    assert!(stopwatch.elapsed().as_secs() < 30, "{:?}", stopwatch.elapsed());
+    let sent = Command::new("kill").arg("-INT").arg(demo.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    assert!(demo.wait().unwrap().success(), "the demo ends with success");
+    let ports = ["21026", "21036", "21046", "21883", "25433"];
+    for port in ports {
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).is_err(), "somebody still listens on {port}");
+    }
+}

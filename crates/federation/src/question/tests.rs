@@ -172,9 +172,13 @@ fn entities_from_outside_are_checked_word_by_word() {
     check("/attributes/urn:p:a/0/o", json!(i64::MAX), "observedAt is");
     check("/attributes/urn:p:a/0/d", json!(""), "datasetId is");
     check("/attributes/urn:p:a/0/s", json!({"b": [value(AttributeValue::Property(json!(1)))]}), "an attribute's name is `b`");
-    let relationship = json!([{"R": ["x"], "c": 0, "m": 0}]);
+    let relationship = json!([{"v": {"R": ["x"]}, "c": 0, "m": 0}]);
     check("/attributes/urn:p:a", relationship, "a relationship's object is `x`");
-    check("/attributes/urn:p:a", json!([{"G": {"type": "Point", "coordinates": [200, 0]}, "c": 0, "m": 0}]), "longitude must be within");
+    check(
+        "/attributes/urn:p:a",
+        json!([{"v": {"G": {"type": "Point", "coordinates": [200, 0]}}, "c": 0, "m": 0}]),
+        "longitude must be within",
+    );
 
     #[track_caller]
     fn check(pointer: &str, with: Value, want: &str) {

@@ -49,9 +49,9 @@ impl Mosquitto {
         std::fs::write(&acl, format!("user feeder\n{}", writable.concat())).unwrap();
         let mut config = std::fs::File::create(folder.path().join("mosquitto.conf")).unwrap();
         writeln!(config, "listener {port} 127.0.0.1\nallow_anonymous false\npersistence false").unwrap();
-        // The log tells when a subscriber is in place; without limits on its queue none of its messages is dropped.
+        // The log tells when a subscriber is in place; with room in its queue none of its messages is dropped.
         writeln!(config, "log_dest file {}\nlog_type subscribe", folder.path().join("log").display()).unwrap();
-        writeln!(config, "max_queued_messages 0\nmax_inflight_messages 0").unwrap();
+        writeln!(config, "max_queued_messages 100000").unwrap();
         writeln!(config, "user {}", if cfg!(unix) { "root" } else { "" }).unwrap();
         writeln!(config, "password_file {}\nacl_file {}", passwords.display(), acl.display()).unwrap();
         let process = Self::spawn(&broker, folder.path());

@@ -125,7 +125,7 @@ fn all_problems_are_told_at_once() {
     let e = Entity::new(iri("urn:x:1"), iri("urn:t:Car"));
     let error = Agreement::from_entity(&e).unwrap_err();
     let members: Vec<_> = error.problems.iter().map(|p| p.member.as_str()).collect();
-    let want = "type provider consumer consumerKey dataTypes dataAttributes purpose validFrom validUntil legalBasis status";
+    let want = "type provider consumer consumerKey dataTypes dataAttributes purpose validFrom validUntil legalBasis agreementStatus";
     assert_eq!(members.join(" "), want);
     assert!(
         error.to_string().starts_with("entity `urn:x:1` is not a usable agreement: `type` is `urn:t:Car`, expected `https://conurb.org")

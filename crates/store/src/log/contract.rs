@@ -73,13 +73,16 @@ fn damage_in_the_middle_is_refused_and_a_torn_tail_is_cut() {
     let dir = Path::new("/log");
     let open = || FileLog::open(Arc::new(disk.clone()), dir);
     let mut log = open().unwrap();
+    let path = dir.join("00000000000000000001.log");
+    let mut len_before_last = 0;
     for i in 0..4 {
+        len_before_last = disk.read(&path).map_or(0, |bytes| bytes.len());
         log.append(&records(i + 1, 1)).unwrap();
     }
     drop(log);
-    let path = dir.join("00000000000000000001.log");
     let len = disk.read(&path).unwrap().len();
-    for byte in 0..len - 30 {
+    // Damage of the very last batch looks like a torn tail and cannot be told from it.
+    for byte in 0..len_before_last {
         disk.flip_bit(&path, byte);
         let found = open();
         assert!(matches!(found, Err(LogError::Damaged { .. })), "byte {byte} flipped and not noticed");
