@@ -125,7 +125,6 @@ pub(crate) fn replay(options: &Replay) -> anyhow::Result<()> {
         from: options.from,
         to: options.to,
         bad_rows: if options.skip_bad_rows { BadRows::Skip } else { BadRows::Stop },
-        ..RecordedOptions::default()
     };
     let messages = Recorded::open(&options.folder, &recorded)?;
     finish(crate::runtime()?.block_on(run(messages, options.target.options(client_id("replay"))?))?)
