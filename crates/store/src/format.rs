@@ -1,6 +1,6 @@
 //! The format of a node's folder: which program may open it, and what is brought up to date when an older one is.
 //!
-//! `format.json` holds `{"format": 2, "createdBy": "0.1.0", "writtenBy": "0.1.0"}`. A folder without it and with a log is of format 1, which had none.
+//! `format.json` holds `{"format": 2, "createdBy": "0.1.0", "writtenBy": "0.1.0", "id": "..."}`. A folder without it and with a log is of format 1, which had none.
 
 use std::fs;
 use std::io;
@@ -26,6 +26,9 @@ pub struct Format {
     pub created_by: String,
     /// Version of the program that brought it to this format.
     pub written_by: String,
+    /// What tells this store from every other one; a restored one is another one, for from there on its changes are others.
+    #[serde(default)]
+    pub id: String,
 }
 
 /// Why a folder is not opened.
@@ -73,7 +76,7 @@ pub fn read(dir: &Path) -> Result<Option<Format>, FormatError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let is_old = dir.join("log").is_dir() || dir.join("documents").is_dir();
             let unknown = || "unknown".to_owned();
-            return Ok(is_old.then(|| Format { format: 1, created_by: unknown(), written_by: unknown() }));
+            return Ok(is_old.then(|| Format { format: 1, created_by: unknown(), written_by: unknown(), id: String::new() }));
         }
         Err(source) => return Err(FormatError::Io { action: "read", path, source }),
     };
@@ -87,18 +90,21 @@ pub fn read(dir: &Path) -> Result<Option<Format>, FormatError> {
 /// Refuses a folder of a newer format, and makes sure that one of an older format, or a new one, says [`FORMAT`] before anything is written
 /// in it: an older program must not misread what this one writes. Older content stays as it is and is brought up to date when it is read and written again.
 ///
-/// Returns the format that the folder had.
-pub fn take_over(dir: &Path) -> Result<Option<Format>, FormatError> {
+/// Returns the format that the folder has now.
+pub fn take_over(dir: &Path) -> Result<Format, FormatError> {
     let found = read(dir)?;
-    if found.as_ref().is_none_or(|f| f.format < FORMAT) {
-        let this = || env!("CARGO_PKG_VERSION").to_owned();
-        let created_by = found.as_ref().map_or_else(this, |f| f.created_by.clone());
-        write(dir, &Format { format: FORMAT, created_by, written_by: this() })?;
-        if let Some(found) = &found {
-            tracing::info!(dir = %dir.display(), from = found.format, to = FORMAT, "the folder is of an older format; from now on it needs this version or a newer one");
+    match found {
+        Some(found) if found.format == FORMAT && !found.id.is_empty() => return Ok(found),
+        Some(Format { format, .. }) if format < FORMAT => {
+            tracing::info!(dir = %dir.display(), from = format, to = FORMAT, "the folder is of an older format; from now on it needs this version or a newer one");
         }
+        _ => {}
     }
-    Ok(found)
+    let this = || env!("CARGO_PKG_VERSION").to_owned();
+    let created_by = found.map_or_else(this, |f| f.created_by);
+    let format = Format { format: FORMAT, created_by, written_by: this(), id: host::random_hex::<16>() };
+    write(dir, &format)?;
+    Ok(format)
 }
 
 fn write(dir: &Path, format: &Format) -> Result<(), FormatError> {
@@ -116,13 +122,17 @@ mod tests {
     #[test]
     fn a_new_folder_an_old_one_and_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(take_over(dir.path()).unwrap(), None);
-        assert_eq!(read(dir.path()).unwrap().unwrap().format, FORMAT);
+        assert_eq!(read(dir.path()).unwrap(), None);
+        let made = take_over(dir.path()).unwrap();
+        assert_eq!(made.format, FORMAT);
+        assert_eq!(take_over(dir.path()).unwrap(), made, "it stays as it is");
         let path = dir.path().join(FORMAT_FILE);
         fs::remove_file(&path).unwrap();
         fs::create_dir(dir.path().join("log")).unwrap();
-        assert_eq!(take_over(dir.path()).unwrap().unwrap().format, 1);
-        assert_eq!(read(dir.path()).unwrap().unwrap().created_by, "unknown");
+        assert_eq!(read(dir.path()).unwrap().unwrap().format, 1);
+        let taken = take_over(dir.path()).unwrap();
+        assert_eq!((taken.format, taken.created_by.as_str()), (FORMAT, "unknown"));
+        assert_ne!(taken.id, made.id);
         fs::write(&path, r#"{"format":3,"createdBy":"0.1.0","writtenBy":"9.9.9"}"#).unwrap();
         let newer = take_over(dir.path()).unwrap_err().to_string();
         assert!(newer.contains("format 3, written by version 9.9.9; this program reads up to format 2"), "{newer}");

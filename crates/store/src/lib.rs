@@ -10,16 +10,34 @@
 //! **Invariant:** the store knows no protocol and no policy.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+pub mod backup;
+mod changes;
 mod committer;
+pub mod format;
 mod hash;
 pub mod history;
 pub mod log;
 mod record;
 mod rows;
+pub mod space;
 pub mod state;
 mod store;
+pub mod verify;
 
+pub use changes::{CHANGES_MAX, Change, Changes, ChangesError};
 pub use committer::{Committed, Observer, Submission, SubmitError};
 pub use record::RecordError;
 pub use rows::{ROWS_BYTES_MAX, SubmitRowsError, TakenRows};
-pub use store::{CheckpointError, OpenError, Options, Stats, Store};
+pub use store::{CheckpointError, Engines, OpenError, OpenHistory, Options, SegmentReader, Stats, Store};
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -12,9 +12,11 @@ use arrow::record_batch::RecordBatch;
 use entity::{Command, CommandError, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
+use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Dirty, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
 use crate::history::columnar::ColumnarHistory;
-use crate::history::{History, HistoryError};
+use crate::format::{self, FormatError};
+use crate::history::{History, HistoryError, Segment};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, LogReader};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
@@ -22,6 +24,8 @@ use crate::state::{Documents, DocumentsError, FjallDocuments, LiveTable, Manifes
 
 /// Writes that may wait for the committer; more are refused with [`SubmitError::Busy`].
 const WAITING_MAX: usize = 8_192;
+/// A file that says that a restore is under way.
+pub(crate) const HALF_RESTORED: &str = "restoring";
 /// Facts handed to the history at once while replaying.
 const REPLAY_FACTS: usize = 10_000;
 
@@ -42,6 +46,24 @@ pub struct Options {
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The folder is of a newer format, or does not say which.
+    #[error("cannot open the data")]
+    Format(#[from] FormatError),
+    /// The folder cannot be written.
+    #[error("folder `{path}` is read-only: the node needs to write in it")]
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A restore did not come to its end.
+    #[error("folder `{path}` holds a part of a backup, of which the restore was interrupted: empty it and restore again")]
+    HalfRestored {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another program has it open.
     #[error("`{path}` is in use by another node (or its lock cannot be taken)")]
     InUse {
@@ -92,6 +114,9 @@ pub enum CheckpointError {
     /// The documents could not be written.
     #[error("cannot write the documents")]
     Documents(#[from] DocumentsError),
+    /// It was not made, for the reason that is in the log of the program too.
+    #[error("no checkpoint could be made: {0}")]
+    Failed(String),
     /// The committer has ended.
     #[error("the store is closed")]
     Closed,
@@ -129,9 +154,21 @@ pub(crate) struct Shared {
     log_bytes: AtomicU64,
     next_position: AtomicU64,
     write_error: RwLock<Option<String>>,
+    /// The history's files as of the last checkpoint.
+    segments: RwLock<Arc<Vec<Segment>>>,
+    /// Backups under way: as long as there is one, no file of the history is deleted.
+    n_pins: AtomicUsize,
 }
 
 impl Shared {
+    pub(crate) fn segments(&self) -> Arc<Vec<Segment>> {
+        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_segments(&self, segments: &[Segment]) {
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments.to_vec());
+    }
+
     pub(crate) const fn table(&self, space: Space) -> &Arc<LiveTable> {
         match space {
             Space::City => &self.city,
@@ -155,6 +192,26 @@ impl Shared {
     }
 }
 
+/// Reads a file of the history as a whole.
+pub type SegmentReader = Arc<dyn Fn(&Segment) -> std::io::Result<Vec<u8>> + Send + Sync>;
+
+/// What keeps the history, opened once it is known what the last checkpoint covers.
+pub type OpenHistory = Box<dyn FnOnce(&Manifest, &dyn Log) -> Result<Arc<dyn History>, OpenError>>;
+
+/// The engines of a store.
+pub struct Engines {
+    /// Order and durability.
+    pub log: Box<dyn Log>,
+    /// The documents as of the last checkpoint.
+    pub documents: Box<dyn Documents>,
+    /// The history.
+    pub history: OpenHistory,
+    /// The history's files, for backups and verification.
+    pub segments: SegmentReader,
+    /// What tells this store from every other one, see [`format::Format::id`].
+    pub id: String,
+}
+
 /// The store of a node.
 pub struct Store {
     shared: Arc<Shared>,
@@ -162,40 +219,90 @@ pub struct Store {
     checkpoints: SyncSender<CheckpointRequest>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     log: Arc<dyn LogReader>,
+    segments: SegmentReader,
+    pub(crate) id: String,
     closed: AtomicBool,
     /// Held as long as the store lives, so that no second program opens the folder.
-    _lock: std::fs::File,
+    lock: Option<std::fs::File>,
 }
 
-type CheckpointRequest = Option<Box<dyn FnOnce(Result<(), CheckpointError>) + Send>>;
+/// What the checkpointer is asked.
+enum CheckpointRequest {
+    /// A checkpoint would be good.
+    Wake,
+    /// A checkpoint, and word of it.
+    Checkpoint(Box<dyn FnOnce(Result<(), CheckpointError>) + Send>),
+    /// A checkpoint, and then a look at it before there is another one.
+    Hold(Hold),
+}
+
+type Hold = Box<dyn FnOnce(Result<Held<'_>, CheckpointError>) + Send>;
+
+/// A checkpoint that stays as it is while one looks at it.
+pub(crate) struct Held<'a> {
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) documents: &'a dyn Documents,
+}
+
+/// Keeps the history's files from being deleted.
+pub(crate) struct Pin<'a>(&'a Shared);
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.0.n_pins.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl Store {
     /// Opens the store in a folder: last checkpoint, then the log after it.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let lock = lock_dir(&options.dir)?;
-        let log = FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?;
-        let documents = FjallDocuments::open(&options.dir.join("documents"))?;
+        if options.dir.join(HALF_RESTORED).exists() {
+            return Err(OpenError::HalfRestored { path: options.dir });
+        }
+        let id = format::take_over(&options.dir)?.id;
+        let history_dir = options.dir.join("history");
+        let segments_dir = history_dir.clone();
+        let engines = Engines {
+            log: Box::new(FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?),
+            documents: Box::new(FjallDocuments::open(&options.dir.join("documents"))?),
+            history: Box::new(move |manifest, log| {
+                if log.next_position() == 1 && *manifest == Manifest::default() && !is_empty(&history_dir) {
+                    return Err(OpenError::Lost { path: history_dir });
+                }
+                Ok(Arc::new(ColumnarHistory::open(&history_dir, manifest.segments.clone())?))
+            }),
+            segments: Arc::new(move |s| std::fs::read(segments_dir.join(&s.file))),
+            id,
+        };
+        let mut store = Self::open_with(options, engines)?;
+        store.lock = Some(lock);
+        Ok(store)
+    }
+
+    /// Opens the store over any engines. `options.dir` is not touched, nor locked: who brings the engines sees to it that nobody else uses them.
+    pub fn open_with(options: Options, engines: Engines) -> Result<Self, OpenError> {
+        let Engines { log, documents, history, segments, id } = engines;
         let (manifest, entities) = documents.load()?;
         // Before anything is touched: opening the history removes files that the manifest does not name.
         if log.first_position() > manifest.next_position {
             return Err(OpenError::Gap { found: log.first_position(), wanted: manifest.next_position });
         }
-        let history_dir = options.dir.join("history");
-        if log.next_position() == 1 && manifest == Manifest::default() && !is_empty(&history_dir) {
-            return Err(OpenError::Lost { path: history_dir });
-        }
-        let history = ColumnarHistory::open(&history_dir, manifest.segments.clone())?;
-        let mut loaded = Loading { log: Box::new(log), manifest, dirty: Dirty::default(), n_bytes_replayed: 0, shared: Arc::new(new_shared(Arc::new(history))) };
+        let shared = new_shared(history(&manifest, log.as_ref())?);
+        shared.set_segments(&manifest.segments);
+        let mut loaded = Loading { log, manifest, dirty: Dirty::default(), n_bytes_replayed: 0, shared: Arc::new(shared) };
         for space in Space::ALL {
             let of_space = entities.iter().filter(|(s, _)| *s == space).map(|(_, e)| (e.id.clone(), Some(Arc::new(e.clone()))));
             loaded.shared.table(space).apply(of_space);
         }
         drop(entities);
         loaded.replay()?;
-        Self::start(loaded, documents, options, lock)
+        let mut store = Self::start(loaded, documents, segments, options)?;
+        store.id = id;
+        Ok(store)
     }
 
-    fn start(loaded: Loading, documents: FjallDocuments, options: Options, lock: std::fs::File) -> Result<Self, OpenError> {
+    fn start(loaded: Loading, documents: Box<dyn Documents>, segments: SegmentReader, options: Options) -> Result<Self, OpenError> {
         let (requests, inbox) = sync_channel(WAITING_MAX);
         let (checkpoints, checkpoint_inbox) = sync_channel::<CheckpointRequest>(16);
         let wake = checkpoints.clone();
@@ -213,12 +320,12 @@ impl Store {
             dirty: loaded.dirty,
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.
-                let _ = wake.try_send(None);
+                let _ = wake.try_send(CheckpointRequest::Wake);
             }),
         };
         let checkpointer = Checkpointer {
             shared: Arc::clone(&shared),
-            documents: Box::new(documents),
+            documents,
             requests: requests.clone(),
             carried: HashMap::new(),
         };
@@ -229,7 +336,7 @@ impl Store {
             spawn("committer", Box::new(move || committer.run(&inbox)))?,
             spawn("checkpointer", Box::new(move || checkpointer.run(&checkpoint_inbox, every)))?,
         ];
-        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, closed: AtomicBool::new(false), _lock: lock })
+        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, segments, id: String::new(), closed: AtomicBool::new(false), lock: None })
     }
 
     /// Hands in changes; `reply` is called on the committer's thread once they are durable (or refused) and must be quick.
@@ -310,8 +417,52 @@ impl Store {
         let reply = Box::new(move |result| {
             let _ = sender.send(result);
         });
-        self.checkpoints.send(Some(reply)).map_err(|_| CheckpointError::Closed)?;
+        self.checkpoints.send(CheckpointRequest::Checkpoint(reply)).map_err(|_| CheckpointError::Closed)?;
         receiver.recv().unwrap_or(Err(CheckpointError::Closed))
+    }
+
+    /// Changes from a position of the log on, at most `limit` records of it and [`CHANGES_MAX`](crate::CHANGES_MAX).
+    pub fn changes(&self, from: u64, limit: usize) -> Result<Changes, ChangesError> {
+        changes::read(self.log.as_ref(), from, limit)
+    }
+
+    /// Makes a checkpoint and looks at it on the checkpointer's thread, while there is no other one; writers go on meanwhile.
+    pub(crate) fn hold<T: Send + 'static>(&self, look: impl FnOnce(Held<'_>) -> T + Send + 'static) -> Result<T, CheckpointError> {
+        let (sender, receiver) = sync_channel(1);
+        let hold = Box::new(move |held: Result<Held<'_>, CheckpointError>| {
+            // Nobody waits any more if this fails.
+            let _ = sender.send(held.map(look));
+        });
+        self.checkpoints.send(CheckpointRequest::Hold(hold)).map_err(|_| CheckpointError::Closed)?;
+        receiver.recv().unwrap_or(Err(CheckpointError::Closed))
+    }
+
+    /// From now on no file of the history is deleted, as long as the pin is there.
+    pub(crate) fn pin(&self) -> Pin<'_> {
+        self.shared.n_pins.fetch_add(1, Ordering::SeqCst);
+        Pin(&self.shared)
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub(crate) fn log_reader_owned(&self) -> Arc<dyn LogReader> {
+        Arc::clone(&self.log)
+    }
+
+    pub(crate) fn log_reader(&self) -> &dyn LogReader {
+        self.log.as_ref()
+    }
+
+    pub(crate) fn segment_reader(&self) -> &SegmentReader {
+        &self.segments
+    }
+
+    /// The history's files as of the last checkpoint.
+    #[must_use]
+    pub fn segments(&self) -> Arc<Vec<Segment>> {
+        self.shared.segments()
     }
 
     /// Numbers for metrics.
@@ -368,6 +519,8 @@ fn new_shared(history: Arc<dyn History>) -> Shared {
         log_bytes: AtomicU64::new(0),
         next_position: AtomicU64::new(1),
         write_error: RwLock::new(None),
+        segments: RwLock::default(),
+        n_pins: AtomicUsize::new(0),
     }
 }
 
@@ -375,9 +528,13 @@ fn is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
-fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
+/// Takes the folder for this program.
+pub(crate) fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
     let path = dir.join("lock");
-    let failed = |source| OpenError::InUse { path: path.clone(), source };
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => OpenError::ReadOnly { path: dir.to_owned(), source },
+        _ => OpenError::InUse { path: path.clone(), source },
+    };
     std::fs::create_dir_all(dir).map_err(failed)?;
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     file.try_lock().map_err(|e| failed(std::io::Error::other(e.to_string())))?;
@@ -484,26 +641,28 @@ impl Checkpointer {
         loop {
             let request = match inbox.recv_timeout(every) {
                 Ok(r) => r,
-                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => None,
+                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => CheckpointRequest::Wake,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let result = self.checkpoint();
             match &result {
-                Ok(position) => done_position = *position,
+                Ok(manifest) => done_position = manifest.next_position,
                 // The committer is gone: so is the store.
                 Err(CheckpointError::Closed) => return,
                 Err(e) => {
                     tracing::error!(error = e as &dyn std::error::Error, "no checkpoint; the log keeps everything until the next one");
                 }
             }
-            if let Some(reply) = request {
-                reply(result.map(|_| ()));
+            match request {
+                CheckpointRequest::Wake => {}
+                CheckpointRequest::Checkpoint(reply) => reply(result.map(|_| ())),
+                CheckpointRequest::Hold(look) => look(result.as_ref().map(|manifest| Held { manifest, documents: self.documents.as_ref() }).map_err(|e| CheckpointError::Failed(crate::chain(e)))),
             }
         }
     }
 
-    fn checkpoint(&mut self) -> Result<u64, CheckpointError> {
+    fn checkpoint(&mut self) -> Result<Manifest, CheckpointError> {
         let (sender, receiver) = sync_channel(1);
         let capture = Request::Capture(Box::new(move |capture: Capture| {
             let _ = sender.send(capture);
@@ -514,12 +673,16 @@ impl Checkpointer {
         // Sealing covers at least every fact of the capture; later ones are sealed early and found again by a replay, which the history forgives.
         let segments = self.shared.history.seal()?;
         let changed: Vec<_> = self.carried.iter().map(|((space, id), e)| (*space, id.clone(), e.clone())).collect();
-        self.documents.checkpoint(&changed, &Manifest { next_position, last_recorded_us, segments, ..Manifest::default() })?;
-        self.shared.history.committed();
+        let manifest = Manifest { next_position, last_recorded_us, segments, ..Manifest::default() };
+        self.documents.checkpoint(&changed, &manifest)?;
+        self.shared.set_segments(&manifest.segments);
+        if self.shared.n_pins.load(Ordering::SeqCst) == 0 {
+            self.shared.history.committed();
+        }
         self.carried.clear();
         self.requests.send(Request::Trim(next_position)).map_err(|_| CheckpointError::Closed)?;
         tracing::debug!(next_position, n_documents = changed.len(), "checkpoint");
-        Ok(next_position)
+        Ok(manifest)
     }
 }
 

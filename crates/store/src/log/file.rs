@@ -24,10 +24,11 @@ const READ_BYTES: usize = 1 << 20;
 /// The embedded log engine.
 pub struct FileLog {
     disk: Arc<dyn Disk>,
-    dir: PathBuf,
     current: Option<Box<dyn AppendFile>>,
     /// Behind the last good byte of the current segment there may be the rest of a batch that was refused.
     tail_dirty: bool,
+    /// The current segment has bytes that no sync has covered yet: bookkeeping, which can wait for the next batch.
+    unsynced: bool,
     stopped: bool,
     segment_bytes: u64,
     bookkeeping: Bookkeeping,
@@ -234,7 +235,7 @@ impl FileLog {
         let segments = Mutex::new(Segments { list: Vec::new(), next_position });
         let index = Arc::new(Index { disk: Arc::clone(&disk), dir: dir.to_owned(), segments });
         let bookkeeping = Bookkeeping::default();
-        Self { disk, dir: dir.to_owned(), current: None, tail_dirty: false, stopped: false, segment_bytes, bookkeeping, index }
+        Self { disk, current: None, tail_dirty: false, unsynced: false, stopped: false, segment_bytes, bookkeeping, index }
     }
 
     fn take_segment(&mut self, first: u64, is_last: bool) -> Result<(), LogError> {
@@ -283,6 +284,10 @@ impl FileLog {
             }
             segments.next_position
         };
+        // Only the last segment may end with a torn frame: what is behind must be whole before there is another one.
+        if self.unsynced {
+            self.sync()?;
+        }
         let path = self.index.path_of(first);
         let failed = |action| move |source: io::Error| to_error(action, path, source);
         let mut file = self.disk.open_append(&self.index.path_of(first)).map_err(failed.clone()("open"))?;
@@ -323,18 +328,25 @@ impl FileLog {
         Ok(bytes)
     }
 
+    /// Makes the current segment durable.
+    fn sync(&mut self) -> Result<(), LogError> {
+        let file = self.current.as_mut().ok_or(LogError::Stopped)?;
+        if let Err(source) = file.sync() {
+            // After a failed sync nobody knows what is on the disk (the kernel may have dropped the pages): stop.
+            self.stopped = true;
+            let first = self.index.lock().list.last().map_or(0, |s| s.first_position);
+            return Err(LogError::Io { action: "sync", path: self.index.path_of(first), source });
+        }
+        self.unsynced = false;
+        Ok(())
+    }
+
     fn write_frame(&mut self, frame: &[u8], n_records: usize) -> Result<(), LogError> {
         let at_byte = self.write(frame)?;
-        let file = self.current.as_mut().ok_or(LogError::Stopped)?;
-        let synced = file.sync();
+        self.sync()?;
         let mut segments = self.index.lock();
         let position = segments.next_position;
         let Some(segment) = segments.list.last_mut() else { return Err(LogError::Stopped) };
-        if let Err(source) = synced {
-            // After a failed sync nobody knows what is on the disk (the kernel may have dropped the pages): stop.
-            self.stopped = true;
-            return Err(LogError::Io { action: "sync", path: self.dir.join(file_name(segment.first_position)), source });
-        }
         segment.mark(position, at_byte);
         segment.bytes += frame.len() as u64;
         segments.next_position += n_records as u64;
@@ -409,6 +421,7 @@ impl Log for FileLog {
         self.rotate()?;
         let frame = frame::build_bookkeeping(self.next_position(), &self.bookkeeping);
         self.write(&frame)?;
+        self.unsynced = true;
         if let Some(segment) = self.index.lock().list.last_mut() {
             segment.bytes += frame.len() as u64;
         }

@@ -20,6 +20,25 @@ fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
     Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), log_keep_bytes: 0 }).unwrap()
 }
 
+/// A store of which the log is on a simulated disk and the rest in memory.
+fn open_simulated(disk: &host::sim::SimDisk) -> Store {
+    let engines = Engines {
+        log: Box::new(FileLog::open(Arc::new(disk.clone()), Path::new("/log")).unwrap()),
+        documents: Box::new(crate::state::MemoryDocuments::default()),
+        history: Box::new(|_, _| Ok(Arc::new(crate::history::memory::MemoryHistory::default()))),
+        segments: Arc::new(|_| Err(std::io::ErrorKind::NotFound.into())),
+        id: "simulated".to_owned(),
+    };
+    let options = Options {
+        dir: PathBuf::new(),
+        clock: Arc::new(SystemClock),
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        log_keep_bytes: 0,
+    };
+    Store::open_with(options, engines).unwrap()
+}
+
 fn put(store: &Store, commands: Vec<Command>) -> Vec<Result<Outcome, CommandError>> {
     store.submit_and_wait(Submission { space: Space::City, commands }).unwrap()
 }
@@ -182,11 +201,11 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
 #[test]
 fn occ_race_through_the_store() {
     const WRITERS: i64 = 4;
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    // The simulated disk syncs at once: so many real syncs would only take time.
+    let store = open_simulated(&host::sim::SimDisk::new(1, 1 << 30));
     put(&store, vec![reading(1, 0, 0.0)]);
     let barrier = std::sync::Barrier::new(WRITERS as usize);
-    let n_won = std::sync::atomic::AtomicU64::new(0);
+    let n_won = AtomicU64::new(0);
     let version = || Version::of(store.table(Space::City).get("urn:ngsi-ld:Station:1").as_deref());
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
@@ -303,4 +322,82 @@ fn rows_that_are_wrong_are_refused_as_a_whole() {
     assert_eq!(refused(rows(&[])), "there are no rows");
     assert_eq!(refused(RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()))), "the rows are not valid");
     assert_eq!(store.stats().n_entities, 1);
+}
+
+#[test]
+fn the_changes_can_be_read_from_any_kept_position_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, vec![reading(1, 1, 1.0), reading(2, 1, 1.0)]);
+    store.submit_rows_and_wait(iri("Station"), rows(&[(1, 2, Some(2.0), None), (1, 0, Some(0.0), None)])).unwrap();
+    put(&store, vec![Command::Delete(Iri::known("urn:ngsi-ld:Station:2"))]);
+    store.checkpoint().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    let first = store.changes(1, 2).unwrap();
+    assert_eq!((first.changes.len(), first.next, first.first), (2, 3, 1));
+    assert_eq!(first.changes[0].deltas.len(), 2);
+    let (entity_type, batch) = first.changes[1].rows.as_ref().unwrap();
+    assert_eq!((entity_type, batch.num_rows(), first.changes[1].deltas.len()), (&iri("Station"), 2, 1));
+    let rest = store.changes(first.next, 10).unwrap();
+    assert!(rest.changes[0].deltas[0].delete);
+    assert!(rest.changes[0].recorded_at > first.changes[1].recorded_at);
+    assert_eq!(store.changes(rest.next, 10).unwrap().changes, []);
+    assert!(matches!(store.changes(9, 10), Err(ChangesError::Ahead { wanted: 9, next: 4 })));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
+    let disk = host::sim::SimDisk::new(3, 3_000);
+    let store = open_simulated(&disk);
+    let submit = |hour: i64| store.submit_and_wait(Submission { space: Space::City, commands: vec![reading(1, hour, hour as f64)] });
+    let n_taken = (0..).find(|&hour| submit(hour).is_err()).unwrap();
+    let error = submit(n_taken).unwrap_err();
+    assert!(error.is_disk_full(), "{error}");
+    assert!(crate::chain(&error).contains("the disk is full"), "{error}");
+    assert!(store.stats().write_error.is_some());
+    assert_eq!(past(&store, 1).len() as i64, n_taken, "reads go on, and show only what was acknowledged");
+    disk.set_capacity(1 << 20);
+    submit(n_taken).unwrap();
+    assert_eq!(store.stats().write_error, None);
+    assert_eq!(past(&store, 1).len() as i64, n_taken + 1);
+}
+
+#[test]
+fn a_sound_store_verifies_clean_and_every_kind_of_damage_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for hour in 0..50 {
+        put(&store, (0..10).map(|s| reading(s, hour, hour as f64 + 0.5)).collect());
+    }
+    let running = store.verify(&|_| {}).unwrap();
+    assert_eq!((running.findings, running.n_documents, running.n_rows), (Vec::new(), 10, 500));
+    let space = store.space(dir.path()).unwrap();
+    assert_eq!((space.types.len(), space.types[0].n_entities, space.types[0].segment_rows), (1, 10, 500));
+    assert!(space.log_bytes > 0 && space.documents_bytes > 0 && space.history_bytes == space.types[0].segment_bytes);
+    assert!(matches!(crate::verify::dir(dir.path(), &|_| {}), Err(crate::verify::VerifyError::Open(OpenError::InUse { .. }))));
+    put(&store, vec![reading(3, 99, 1.0)]);
+    drop(store);
+    let check = || crate::verify::dir(dir.path(), &|_| {}).unwrap();
+    let clean = check();
+    assert!(clean.is_clean() && clean.n_records == 51, "{clean:?}");
+    assert_eq!(crate::space::of_dir(dir.path()).unwrap().types, space.types);
+    let files = |folder: &str| {
+        let mut files: Vec<_> = std::fs::read_dir(dir.path().join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    for folder in ["log", "history"] {
+        let path = files(folder).remove(0);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        let found = check();
+        assert_eq!(found.n_findings, 1, "{found:?}");
+        assert!(found.findings[0].place.starts_with(folder) , "{found:?}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    std::fs::remove_file(files("history").remove(0)).unwrap();
+    assert_eq!(check().n_findings, 1);
 }
