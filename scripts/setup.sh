@@ -3,7 +3,7 @@
 # With everything present it does not touch the system: no apt-get, no npm, under a second.
 set -euo pipefail
 
-rust_min=1.94
+rust_min=1.95
 node_min=20.19
 
 say() { printf 'setup: %s\n' "$*"; }
