@@ -29,7 +29,21 @@ pub(crate) struct Config {
     pub(crate) profiles: String,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    pub(crate) store: StoreConfig,
     pub(crate) peers: Vec<PeerEntry>,
+}
+
+/// How data are kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    pub(crate) log_keep_mb: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { log_keep_mb: 256 }
+    }
 }
 
 /// How log lines look.
@@ -65,6 +79,7 @@ const KEYS: &[(&str, &str)] = &[
     ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
     ("log", "What is logged: error, warn, info, debug, trace, or per module, such as `info,serve=debug`."),
     ("log_format", "How log lines look on standard error: text or json."),
+    ("store", "How data are kept: log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes."),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
 ];
 
@@ -84,6 +99,7 @@ impl Default for Config {
             profiles: String::new(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            store: StoreConfig::default(),
             peers: Vec::new(),
         }
     }
@@ -210,6 +226,7 @@ impl Config {
                         text.push_str(&format!("[[{key}]]\n{item}"));
                     }
                 }
+                Some(toml::Value::Table(table)) => text.push_str(&format!("[{key}]\n{table}")),
                 Some(value) => text.push_str(&format!("{key} = {value}\n")),
                 None => {}
             }

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod feeding;
 mod identity;
+mod maintenance;
 mod serve;
 #[cfg(feature = "sql")]
 mod sql;
@@ -37,6 +38,14 @@ enum Command {
     Replay(feeding::Replay),
     /// Play a simulated city over MQTT.
     Simulate(feeding::Simulate),
+    /// Make a backup of a running node, or of a folder that no node has open.
+    Backup(maintenance::Backup),
+    /// Restore a backup into a new folder, to its end or to a point in time.
+    Restore(maintenance::Restore),
+    /// Verify every checksum and rule of the data; exit code 1 if anything is wrong.
+    Verify(maintenance::Verify),
+    /// Show what the data take on disk, by entity type.
+    Space(maintenance::Space),
     /// Measure this build on this machine.
     Bench(bench::Options),
 }
@@ -50,6 +59,14 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Replay(options) => feeding::replay(&options),
         Command::Simulate(options) => feeding::simulate(&options),
+        Command::Backup(options) => maintenance::backup(&options),
+        Command::Restore(options) => maintenance::restore(&options),
+        Command::Verify(options) => match maintenance::verify(&options) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(e) => Err(e),
+        },
+        Command::Space(options) => maintenance::space(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

@@ -68,6 +68,20 @@ pub enum NodeError {
     /// Not durable, so not done.
     #[error(transparent)]
     Submit(#[from] store::SubmitError),
+    /// The change feed cannot be read from there.
+    #[error(transparent)]
+    Changes(Arc<store::ChangesError>),
+    /// No backup was made.
+    #[error("no backup was made")]
+    Backup(#[source] Arc<store::backup::BackupError>),
+    /// Something else that the operator asked for failed.
+    #[error("cannot {what}: {reason}")]
+    Maintenance {
+        /// What.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The history cannot be read.
     #[error("cannot read the history")]
     History(#[source] Arc<store::history::HistoryError>),
@@ -80,9 +94,21 @@ impl NodeError {
         matches!(self, Self::Submit(store::SubmitError::Busy { .. }))
     }
 
+    /// The position of the change feed is not kept any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Changes(e) if matches!(**e, store::ChangesError::Gone { .. }))
+    }
+
+    /// The disk is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Submit(e) if e.is_disk_full())
+    }
+
     /// What sort of error it is.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. }) | Self::SubscriptionExists { .. } => Kind::Conflict,
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
@@ -92,6 +118,16 @@ impl NodeError {
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
             Self::Submit(_) => Kind::Unavailable,
+            Self::Changes(e) => match **e {
+                store::ChangesError::Gone { .. } => Kind::NotFound,
+                store::ChangesError::Ahead { .. } => Kind::Invalid,
+                store::ChangesError::Log(_) | store::ChangesError::Record { .. } => Kind::Bug,
+            },
+            Self::Backup(e) => match **e {
+                store::backup::BackupError::OtherStore { .. } => Kind::Conflict,
+                _ => Kind::Unavailable,
+            },
+            Self::Maintenance { .. } => Kind::Unavailable,
             Self::History(_) => Kind::Bug,
         }
     }

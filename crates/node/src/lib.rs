@@ -9,6 +9,7 @@
 
 mod cluster;
 mod error;
+mod maintenance;
 mod metrics;
 mod node;
 mod operations;
@@ -17,10 +18,11 @@ mod subscription;
 
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use error::{Kind, NodeError};
+pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
 pub use store::state::{Page, Space};
-pub use store::{Committed, Stats};
+pub use store::{Change, Changes, Committed, Stats};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub notifications: Family<Sort, Counter>,
     /// Questions to and from other cities, by direction and result.
     pub peer_questions: Family<Sort, Counter>,
+    history_bytes: Family<Sort, Gauge>,
+    history_rows: Family<Sort, Gauge>,
     entities: Gauge,
     changes: Gauge,
     syncs: Gauge,
@@ -73,6 +75,8 @@ impl Default for Metrics {
             mqtt_dropped: register!("mqtt_dropped", "MQTT messages to subscribers that were dropped", Family::default()),
             notifications: register!("notifications", "Notifications, by result", Family::default()),
             peer_questions: register!("peer_questions", "Questions between cities, by direction and result", Family::default()),
+            history_bytes: register!("history_bytes", "Bytes of the history's files, by entity type", Family::default()),
+            history_rows: register!("history_rows", "Rows in the history's files, by entity type", Family::default()),
             entities: register!("entities", "Entities now", Gauge::default()),
             changes: register!("changes_committed", "Changes committed since the start", Gauge::default()),
             syncs: register!("log_syncs", "Batches synced since the start", Gauge::default()),
@@ -85,6 +89,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Notes what the history takes: type, rows, bytes.
+    pub fn set_history(&self, by_type: &[(entity::Iri, u64, u64)]) {
+        self.history_bytes.clear();
+        self.history_rows.clear();
+        for (entity_type, rows, bytes) in by_type {
+            let sort = Sort::of(entity_type.as_str());
+            self.history_rows.get_or_create(&sort).set(i64::try_from(*rows).unwrap_or(i64::MAX));
+            self.history_bytes.get_or_create(&sort).set(i64::try_from(*bytes).unwrap_or(i64::MAX));
+        }
+    }
+
     /// The OpenMetrics text.
     #[must_use]
     pub fn render(&self, stats: &store::Stats) -> String {

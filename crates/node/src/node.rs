@@ -34,6 +34,8 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// How often a checkpoint is made when something has changed.
     pub checkpoint_every: Duration,
+    /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
+    pub log_keep_bytes: u64,
 }
 
 /// Why a node cannot be opened.
@@ -99,6 +101,7 @@ impl Node {
             clock: Arc::clone(&options.clock),
             observers: vec![observer],
             checkpoint_every: options.checkpoint_every,
+            log_keep_bytes: options.log_keep_bytes,
         })?);
         let node = Self {
             started_at,

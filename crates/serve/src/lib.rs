@@ -14,6 +14,7 @@ pub mod auth;
 mod console;
 mod contexts;
 mod live;
+mod maintenance;
 pub mod mqtt_listener;
 mod ngsi_ld;
 pub mod notify;

@@ -34,6 +34,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /metrics`: OpenMetrics.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    app.node.metrics().set_history(&app.node.history_space());
     let text = app.node.metrics().render(&app.node.stats());
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
@@ -46,6 +47,7 @@ pub(crate) async fn openapi() -> Json<Value> {
 /// `GET /api/v1/info`.
 pub(crate) async fn info(State(app): State<Arc<App>>, Caller(_): Caller) -> Json<Value> {
     let node = &app.node;
+    let (stats, history) = (node.stats(), node.history_space());
     Json(json!({
         "city": node.city(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -53,7 +55,15 @@ pub(crate) async fn info(State(app): State<Arc<App>>, Caller(_): Caller) -> Json
         "key": node.key().public().to_string(),
         "startedAt": node.started_at().to_string(),
         "now": node.now().to_string(),
-        "entities": node.stats().n_entities,
+        "entities": stats.n_entities,
+        "store": {
+            "logBytes": stats.log_bytes,
+            "historyBytes": history.iter().map(|(_, _, bytes)| bytes).sum::<u64>(),
+            "historyRows": history.iter().map(|(_, rows, _)| rows).sum::<u64>(),
+            "firstPosition": stats.first_position,
+            "nextPosition": stats.next_position,
+            "writeError": stats.write_error,
+        },
         "addresses": app.addresses,
     }))
 }

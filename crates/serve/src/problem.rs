@@ -87,6 +87,8 @@ impl From<NodeError> for Problem {
     fn from(e: NodeError) -> Self {
         let detail = chain(&e);
         let (status, name) = match e.kind() {
+            _ if e.is_gone() => (StatusCode::GONE, "ResourceNotFound"),
+            _ if e.is_disk_full() => (StatusCode::INSUFFICIENT_STORAGE, "ServiceUnavailable"),
             Kind::Invalid => (StatusCode::BAD_REQUEST, "BadRequestData"),
             Kind::NotFound => (StatusCode::NOT_FOUND, "ResourceNotFound"),
             Kind::Denied => (StatusCode::FORBIDDEN, "AccessDenied"),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
-use crate::{App, console, live, peer, platform};
+use crate::{App, console, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -63,6 +63,10 @@ routes! {
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
+    GET "/api/v1/changes" maintenance::changes, "Changes from a position on, in order; waits for one if there is none yet";
+    GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
+    POST "/api/v1/backup" maintenance::backup, "Make a backup to a folder or s3://bucket/prefix";
+    POST "/api/v1/verify" maintenance::verify, "Verify checksums and rules of everything on disk, while the node works";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
     GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
@@ -148,7 +152,11 @@ pub(crate) fn openapi() -> Value {
         let in_path = path.split('{').skip(1).filter_map(|p| p.split('}').next());
         let mut parameters: Vec<Value> =
             in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect();
-        for name in route.parameters.map(Endpoint::parameters).unwrap_or_default() {
+        let own: &[&str] = match route.path {
+            "/api/v1/changes" => maintenance::CHANGES_PARAMETERS,
+            _ => &[],
+        };
+        for name in route.parameters.map(Endpoint::parameters).unwrap_or_default().iter().chain(own) {
             parameters.push(json!({"name": name, "in": "query", "schema": {"type": "string"}}));
         }
         let mut operation = json!({

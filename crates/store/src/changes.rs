@@ -6,6 +6,7 @@
 use arrow::record_batch::RecordBatch;
 use entity::{Delta, Instant, Iri};
 
+use crate::history::{BulkRows, BulkRowsError};
 use crate::log::{LogError, LogReader, Read};
 use crate::record::{self, Record, RecordError};
 use crate::state::Space;
@@ -28,6 +29,16 @@ pub struct Change {
     pub deltas: Vec<Delta>,
     /// Observations that came as columns, with the type of their entities; `deltas` has only what is new of them.
     pub rows: Option<(Iri, RecordBatch)>,
+}
+
+impl Change {
+    /// The rows, if observations came as columns.
+    ///
+    /// Errors: they are not valid, which no store has taken in.
+    pub fn bulk_rows(&self) -> Result<Option<BulkRows>, BulkRowsError> {
+        let rows = self.rows.as_ref().map(|(t, batch)| BulkRows::new(t.clone(), self.recorded_at, batch.clone()));
+        rows.transpose()
+    }
 }
 
 /// A part of the feed.

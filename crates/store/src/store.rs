@@ -135,6 +135,8 @@ pub struct Stats {
     pub n_replayed: u64,
     /// Bytes of log on disk.
     pub log_bytes: u64,
+    /// Position of the oldest record that is kept.
+    pub first_position: u64,
     /// Position of the next record.
     pub next_position: u64,
     /// Facts not yet sealed.
@@ -221,6 +223,7 @@ pub struct Store {
     log: Arc<dyn LogReader>,
     segments: SegmentReader,
     pub(crate) id: String,
+    pub(crate) dir: PathBuf,
     closed: AtomicBool,
     /// Held as long as the store lives, so that no second program opens the folder.
     lock: Option<std::fs::File>,
@@ -336,7 +339,7 @@ impl Store {
             spawn("committer", Box::new(move || committer.run(&inbox)))?,
             spawn("checkpointer", Box::new(move || checkpointer.run(&checkpoint_inbox, every)))?,
         ];
-        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, segments, id: String::new(), closed: AtomicBool::new(false), lock: None })
+        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, segments, id: String::new(), dir: options.dir, closed: AtomicBool::new(false), lock: None })
     }
 
     /// Hands in changes; `reply` is called on the committer's thread once they are durable (or refused) and must be quick.
@@ -475,6 +478,7 @@ impl Store {
             n_batches: s.n_batches.load(Ordering::Relaxed),
             n_replayed: s.n_replayed.load(Ordering::Relaxed),
             log_bytes: s.log_bytes.load(Ordering::Relaxed),
+            first_position: self.log.first_position(),
             next_position: s.next_position.load(Ordering::Relaxed),
             n_recent_facts: s.history.n_recent(),
             write_error: s.write_error.read().unwrap_or_else(PoisonError::into_inner).clone(),

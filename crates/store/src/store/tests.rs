@@ -372,7 +372,7 @@ fn a_sound_store_verifies_clean_and_every_kind_of_damage_is_found() {
     }
     let running = store.verify(&|_| {}).unwrap();
     assert_eq!((running.findings, running.n_documents, running.n_rows), (Vec::new(), 10, 500));
-    let space = store.space(dir.path()).unwrap();
+    let space = store.space().unwrap();
     assert_eq!((space.types.len(), space.types[0].n_entities, space.types[0].segment_rows), (1, 10, 500));
     assert!(space.log_bytes > 0 && space.documents_bytes > 0 && space.history_bytes == space.types[0].segment_bytes);
     assert!(matches!(crate::verify::dir(dir.path(), &|_| {}), Err(crate::verify::VerifyError::Open(OpenError::InUse { .. }))));
