@@ -1,7 +1,7 @@
 //! Documents on disk, as of the last checkpoint.
 //!
-//! A document is one byte that tells its form and the form's bytes: `{` begins the JSON of format 1 (no byte of its own), [`COMPACT`] the
-//! compact form of format 2. Documents of format 1 stay readable and turn into format 2 when they are next written.
+//! Documents of format 2 are in the binary form of [`entity::codec`]. Those of format 1 are JSON, told by their first byte `{`; they stay
+//! readable and turn into format 2 when they are next written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,6 @@ use crate::history::Segment;
 /// Format of documents and manifest. Raise it with a migration on read.
 const VERSION: u32 = 2;
 const MANIFEST_KEY: &str = "manifest";
-/// First byte of a document in the compact form.
-const COMPACT: u8 = 2;
 
 /// What the last checkpoint covers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -104,15 +102,14 @@ impl Document {
 }
 
 fn encode(entity: &Entity) -> Vec<u8> {
-    serde_json::to_vec(entity).expect("an entity is JSON")
+    entity::codec::encode_entity(entity)
 }
 
 fn decode(bytes: &[u8], key: impl Fn() -> String) -> Result<Entity, DocumentsError> {
     let damaged = |source: Box<dyn std::error::Error + Send + Sync>| DocumentsError::Damaged { key: key(), source };
     match bytes.first() {
         Some(b'{') => serde_json::from_slice(bytes).map_err(|e| damaged(Box::new(e))),
-        Some(other) => Err(damaged(format!("it begins with byte {other}, expected `{{` or {COMPACT}").into())),
-        None => Err(damaged("it is empty".into())),
+        _ => entity::codec::decode_entity(bytes).map_err(|e| damaged(Box::new(e))),
     }
 }
 
@@ -184,11 +181,7 @@ impl FjallDocuments {
     /// The same, with as much memory.
     pub fn open_with(path: &Path, memory: DocumentsMemory) -> Result<Self, DocumentsError> {
         let failed = |source| DocumentsError::Engine { action: "open", path: path.to_owned(), source: Box::new(source) };
-        let database = Database::builder(path)
-            .cache_size(memory.cache_bytes)
-            .max_write_buffer_size(Some(memory.write_buffer_bytes))
-            .open()
-            .map_err(failed)?;
+        let database = Database::builder(path).cache_size(memory.cache_bytes).open().map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.write_buffer_bytes / 2);
         let documents = database.keyspace("documents", options).map_err(failed)?;
         let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(failed)?;
@@ -416,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_damaged_document_is_named() {
-        for bytes in [&b""[..], b"{", b"\xff\x00", &[COMPACT]] {
+        for bytes in [&b""[..], b"{", b"\xff\x00", b"\x01"] {
             let error = decode(bytes, || "urn:x:1".to_owned()).unwrap_err();
             assert!(error.to_string().contains("`urn:x:1`"), "{error}");
         }

@@ -6,10 +6,12 @@
 mod documents;
 mod live;
 
-pub use documents::{Changed, Document, Documents, DocumentsError, DocumentsMemory, FjallDocuments, Loaded, Manifest, MemoryDocuments, Visit};
+pub use documents::{
+    Changed, Document, Documents, DocumentsError, DocumentsMemory, FjallDocuments, Loaded, Manifest, MemoryDocuments, Visit,
+};
 pub use live::{
-    ASKED_MIN, AUTO_INDEXES_MAX, AutoReport, Budget, COLUMNS_PER_TYPE_MAX, ColumnScan, ConditionReport, Direction, ENTITIES_MIN, Explanation, Frozen,
-    Latest, LiveTable, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, PageRequest, ScanError,
+    ASKED_MIN, AUTO_INDEXES_MAX, AutoReport, Budget, COLUMNS_PER_TYPE_MAX, ColumnScan, ConditionReport, Direction, ENTITIES_MIN,
+    Explanation, Frozen, Latest, LiveTable, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, PageRequest, ScanError,
 };
 
 use serde::{Deserialize, Serialize};

@@ -10,6 +10,7 @@ use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instant, I
 use smol_str::SmolStr;
 
 use super::ids::NONE;
+use crate::history::value::kind_of;
 use crate::history::{AttributeColumn, ColumnKind};
 
 /// Attributes of one type whose values are kept in memory; those of further ones are read from the documents.
@@ -312,17 +313,6 @@ pub(super) fn shown(instances: &[Attribute]) -> Option<&Attribute> {
     default.or_else(|| instances.iter().rev().max_by(|a, b| a.observed_at.cmp(&b.observed_at)))
 }
 
-/// The kind of column that a value wants.
-const fn kind_of(value: &AttributeValue) -> ColumnKind {
-    match value {
-        AttributeValue::Property(Value::Number(_)) => ColumnKind::Number,
-        AttributeValue::Property(Value::Bool(_)) => ColumnKind::Bool,
-        AttributeValue::Property(Value::String(_)) => ColumnKind::Text,
-        AttributeValue::Relationship(targets) | AttributeValue::Vocab(targets) if targets.len() == 1 => ColumnKind::Text,
-        _ => ColumnKind::Json,
-    }
-}
-
 /// The instant that a text is exactly the writing of; and whether it can be read as an instant at all.
 pub(super) fn instant_of(text: &str) -> (Option<Instant>, bool) {
     // The shortest and the longest form, and what both end with.
@@ -354,8 +344,8 @@ impl Column {
         }
         let Some(shown) = shown(instances) else { return };
         step(&mut self.n_of_kind[kind_of(&shown.value) as usize]);
-        match self.units.iter_mut().find(|(u, _)| *u == shown.unit_code) {
-            Some((_, n)) => step(n),
+        match self.units.iter().position(|(u, _)| *u == shown.unit_code) {
+            Some(i) => step(&mut self.units[i].1),
             None if comes && self.units.len() < UNITS_MAX => self.units.push((shown.unit_code.clone(), 1)),
             None => self.many_units |= comes,
         }
@@ -374,7 +364,7 @@ impl Column {
         self.cells.is_some()
     }
 
-    /// What the column is for tables; `others` are further tables with the same attribute.
+    /// What the column is for tables.
     pub(super) fn described(&self) -> AttributeColumn {
         const KINDS: [ColumnKind; 4] = [ColumnKind::Number, ColumnKind::Bool, ColumnKind::Text, ColumnKind::Json];
         let mut present = KINDS.into_iter().filter(|k| self.n_of_kind[*k as usize] > 0);
@@ -413,9 +403,8 @@ impl Column {
         if cells.pieces.len() <= at_piece {
             cells.pieces.resize_with(at_piece + 1, || None);
         }
-        let piece = cells.pieces[at_piece].get_or_insert_with(|| {
-            Box::new(Piece { states: [state::ABSENT; PIECE_ROWS], values: [0; PIECE_ROWS], observed: None })
-        });
+        let piece = cells.pieces[at_piece]
+            .get_or_insert_with(|| Box::new(Piece { states: [state::ABSENT; PIECE_ROWS], values: [0; PIECE_ROWS], observed: None }));
         piece.states[at] = state;
         piece.values[at] = value;
         if observed != NO_INSTANT || piece.observed.is_some() {
@@ -455,7 +444,12 @@ impl Column {
     }
 
     /// Puts `test` of each row into `verdicts`, fast, if the column has values: `None` for what is no number.
-    pub(super) fn test_numbers(&self, rows: impl Iterator<Item = u32>, test: impl Fn(f64) -> bool, mut verdict: impl FnMut(Option<bool>)) -> bool {
+    pub(super) fn test_numbers(
+        &self,
+        rows: impl Iterator<Item = u32>,
+        test: impl Fn(f64) -> bool,
+        mut verdict: impl FnMut(Option<bool>),
+    ) -> bool {
         let Some(cells) = &self.cells else { return false };
         for row in rows {
             let (piece, at) = (row as usize / PIECE_ROWS, row as usize % PIECE_ROWS);

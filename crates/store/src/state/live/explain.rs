@@ -5,9 +5,9 @@ use std::fmt;
 use entity::{Filter, Iri, Target};
 use serde::Serialize;
 
+use super::LiveTable;
 use super::inner::Inner;
 use super::page::PageRequest;
-use super::LiveTable;
 use crate::state::DocumentsError;
 
 /// How a query was answered. It was carried out to find out.
@@ -101,9 +101,10 @@ impl LiveTable {
 }
 
 fn auto_reports(inner: &Inner) -> Vec<AutoReport> {
-    let reports = inner.types.iter().flat_map(|t| {
-        t.autos.iter().map(|a| AutoReport { entity_type: t.name.clone(), attribute: a.attribute.clone(), entries: a.len() })
-    });
+    let reports = inner
+        .types
+        .iter()
+        .flat_map(|t| t.autos.iter().map(|a| AutoReport { entity_type: t.name.clone(), attribute: a.attribute.clone(), entries: a.len() }));
     reports.collect()
 }
 

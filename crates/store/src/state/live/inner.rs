@@ -400,7 +400,14 @@ impl Inner {
         let hashed = (self.links.len() + self.words.len() + self.by_scopes.len()) * 13;
         let staged = self.staged.as_ref().map_or(0, |s| (s.links.len() + s.words.len() + s.by_scopes.len()) * 12);
         let sets = self.type_sets.memory_bytes() + self.scope_sets.memory_bytes();
-        self.ids.memory_bytes() + self.order.memory_bytes() + types + sets + self.places.memory_bytes() + hashed + staged + self.expires.len() * 24
+        self.ids.memory_bytes()
+            + self.order.memory_bytes()
+            + types
+            + sets
+            + self.places.memory_bytes()
+            + hashed
+            + staged
+            + self.expires.len() * 24
     }
 }
 

@@ -91,7 +91,9 @@ impl Inner {
                 self.judge(f, slots, out);
                 out.iter_mut().for_each(|v| *v = v.not());
             }
-            Filter::Type(selector) => each_once(slots, out, |s| ids.slot(s).types, |set| Verdict::of(selector.matches(self.type_sets.get(set)))),
+            Filter::Type(selector) => {
+                each_once(slots, out, |s| ids.slot(s).types, |set| Verdict::of(selector.matches(self.type_sets.get(set))))
+            }
             Filter::Scope(pattern) => each_once(
                 slots,
                 out,
@@ -219,7 +221,9 @@ impl Inner {
                     rows().zip(out).for_each(|(row, v)| *v = test.verdict(row));
                 }
                 // Deeper than columns reach: only absence is known.
-                None => rows().zip(out).for_each(|(row, v)| *v = if column.cell(row) == Some(Cell::Absent) { Verdict::No } else { Verdict::Ask }),
+                None => rows()
+                    .zip(out)
+                    .for_each(|(row, v)| *v = if column.cell(row) == Some(Cell::Absent) { Verdict::No } else { Verdict::Ask }),
             }
         }
     }

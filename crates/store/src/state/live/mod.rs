@@ -31,8 +31,8 @@ use entity::{Entity, Iri};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::documents::{Changed, Documents, DocumentsError, DocumentsMemory};
 use super::Space;
+use super::documents::{Changed, Documents, DocumentsError, DocumentsMemory};
 use inner::Inner;
 use overlay::{Changes, changed, weight_of};
 
@@ -206,6 +206,26 @@ impl LiveTable {
         let mut types = self.core.read(count);
         types.sort();
         types
+    }
+
+    /// The entities that have a relationship to another one, ordered by id; at most `limit`.
+    ///
+    /// Errors: a document cannot be read.
+    pub fn referrers(&self, target: &Iri, limit: usize) -> Result<Vec<Arc<Entity>>, DocumentsError> {
+        let mut ids: Vec<Box<str>> = self.core.read(|inner| {
+            let slots = inner.linked_to(target.as_str());
+            slots.map(|s| inner.ids.id(s).into()).filter(|id: &Box<str>| !id.is_empty()).collect()
+        });
+        ids.sort_unstable();
+        let mut found = Vec::new();
+        for id in ids {
+            if found.len() == limit {
+                break;
+            }
+            // The index is one of hashes: the document tells.
+            found.extend(self.try_get(&id)?.filter(|e| inner::targets_of(e).any(|t| t == target)));
+        }
+        Ok(found)
     }
 
     /// About how many bytes of memory the indexes take, and the changed entities that are not on disk.

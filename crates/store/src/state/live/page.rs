@@ -158,7 +158,11 @@ impl Core {
 impl Run<'_> {
     fn by_id(&mut self, source: &Source) -> Result<(), DocumentsError> {
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
-        let mut n_wanted = if self.request.count { usize::MAX } else { self.request.offset.saturating_add(self.request.limit).saturating_mul(2).saturating_add(64) };
+        let mut n_wanted = if self.request.count {
+            usize::MAX
+        } else {
+            self.request.offset.saturating_add(self.request.limit).saturating_mul(2).saturating_add(64)
+        };
         loop {
             let look = self.look(source, cursor.as_deref(), n_wanted);
             for item in &look.items {

@@ -14,7 +14,8 @@ use super::inner::Inner;
 use super::judge::{Tally, Verdict};
 use super::plan::{Source, Wanted};
 use super::{Core, LiveTable};
-use crate::history::{AttributeColumn, ColumnKind, plain_of};
+use crate::history::value::plain_of;
+use crate::history::{AttributeColumn, ColumnKind};
 use crate::state::DocumentsError;
 
 /// Rows of one batch.
@@ -61,10 +62,8 @@ impl LiveTable {
     #[must_use]
     pub fn scan_columns(&self, entity_type: &Iri, attributes: &[Iri], filter: &Filter) -> ColumnScan {
         let known = self.columns(entity_type);
-        let columns: Vec<(Iri, ColumnKind)> = attributes
-            .iter()
-            .map(|a| (a.clone(), known.iter().find(|c| c.name == *a).map_or(ColumnKind::Text, |c| c.kind)))
-            .collect();
+        let columns: Vec<(Iri, ColumnKind)> =
+            attributes.iter().map(|a| (a.clone(), known.iter().find(|c| c.name == *a).map_or(ColumnKind::Text, |c| c.kind))).collect();
         let time = |name: &str, nullable| Field::new(name, timestamp(), nullable);
         let mut fields = vec![
             Field::new("entity_id", DataType::Utf8, false),
