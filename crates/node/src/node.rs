@@ -101,6 +101,7 @@ impl Node {
             clock: Arc::clone(&options.clock),
             observers: vec![observer],
             checkpoint_every: options.checkpoint_every,
+            memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
             log_keep_bytes: options.log_keep_bytes,
         })?);
         let node = Self {

@@ -27,6 +27,7 @@ fn main() {
             clock: Arc::new(SystemClock),
             observers: Vec::new(),
             checkpoint_every: Duration::from_secs(3600),
+            memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
             log_keep_bytes: 0,
         })
         .unwrap(),

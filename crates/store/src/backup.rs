@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use entity::codec::{decode_entity, encode_entity};
-use entity::{Entity, Instant};
+use entity::Instant;
 use host::RealDisk;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ use crate::history::Segment;
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, Read};
 use crate::record;
-use crate::state::{Documents, DocumentsError, FjallDocuments, Manifest, Space};
+use crate::state::{Changed, Document, Documents, DocumentsError, FjallDocuments, Manifest, Space};
 use crate::store::{CheckpointError, HALF_RESTORED, Held, Store};
 
 mod place;
@@ -344,14 +344,23 @@ fn copy_documents(held: Held<'_>, place: &Place, prefix: &str) -> Result<(Manife
     let mut parts = Vec::new();
     let mut bytes = Vec::new();
     let mut n_documents = 0;
-    let (_, entities) = held.documents.load()?;
-    for (space, entity) in entities {
-        n_documents += 1;
-        bytes.push(u8::from(space == Space::Node));
-        push_sized(&mut bytes, &encode_entity(&entity));
-        if bytes.len() >= PART_BYTES {
-            parts.push(put_part(place, format!("{prefix}/{:06}", parts.len()), std::mem::take(&mut bytes))?);
-        }
+    let mut failed = None;
+    for space in Space::ALL {
+        held.documents.scan(space, &mut |entity| {
+            n_documents += 1;
+            bytes.push(u8::from(space == Space::Node));
+            push_sized(&mut bytes, &encode_entity(&entity));
+            if bytes.len() >= PART_BYTES && failed.is_none() {
+                match put_part(place, format!("{prefix}/{:06}", parts.len()), std::mem::take(&mut bytes)) {
+                    Ok(part) => parts.push(part),
+                    Err(e) => failed = Some(e),
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if let Some(e) = failed {
+        return Err(e);
     }
     if !bytes.is_empty() {
         parts.push(put_part(place, format!("{prefix}/{:06}", parts.len()), bytes)?);
@@ -457,7 +466,7 @@ fn check(part: &Part, bytes: &[u8]) -> Result<(), BackupError> {
 
 fn restore_documents(place: &Place, backup: &Backup, dir: &Path, progress: Progress<'_>) -> Result<(), BackupError> {
     let documents = FjallDocuments::open(&dir.join("documents"))?;
-    let mut waiting: Vec<(Space, entity::Iri, Option<Arc<Entity>>)> = Vec::new();
+    let mut waiting: Vec<Changed> = Vec::new();
     let mut n_done = 0;
     for part in &backup.documents {
         let bytes = get_part(place, part)?;
@@ -468,16 +477,16 @@ fn restore_documents(place: &Place, backup: &Backup, dir: &Path, progress: Progr
             rest = after;
             let entity = decode_entity(document).map_err(|e| damaged(&e.to_string()))?;
             let space = if space == 0 { Space::City } else { Space::Node };
-            waiting.push((space, entity.id.clone(), Some(Arc::new(entity))));
+            waiting.push((space, entity.id.clone(), Some(Document::Whole(Arc::new(entity)))));
             if waiting.len() >= RESTORE_DOCUMENTS {
                 n_done += waiting.len() as u64;
                 progress("documents", n_done, backup.n_documents);
                 // What the checkpoint covers is said with the last ones.
-                documents.checkpoint(&std::mem::take(&mut waiting), &Manifest::default())?;
+                documents.checkpoint(&mut waiting.drain(..), &Manifest::default())?;
             }
         }
     }
-    Ok(documents.checkpoint(&waiting, &backup.manifest)?)
+    Ok(documents.checkpoint(&mut waiting.into_iter(), &backup.manifest)?)
 }
 
 fn take_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -17,7 +17,7 @@ use crate::history::{BulkRows, Fact, What};
 use crate::log::{Expected, Log, LogError};
 use crate::record::{self, Record};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
-use crate::state::{LiveTable, Space};
+use crate::state::{DocumentsError, Frozen, LiveTable, Space};
 use crate::store::Shared;
 
 /// Submissions in one batch.
@@ -56,9 +56,18 @@ pub enum SubmitError {
     /// The log refused: nothing was written.
     #[error("the change could not be made durable and was not made")]
     Log(#[source] Arc<LogError>),
+    /// What the entities are now cannot be read: nothing was written.
+    #[error("the present state of what is to be changed cannot be read; nothing was changed")]
+    Documents(#[source] Arc<DocumentsError>),
     /// The store is closing.
     #[error("the node is shutting down")]
     Closed,
+}
+
+impl From<DocumentsError> for SubmitError {
+    fn from(e: DocumentsError) -> Self {
+        Self::Documents(Arc::new(e))
+    }
 }
 
 impl SubmitError {
@@ -111,11 +120,9 @@ pub(crate) enum Request {
 pub(crate) struct Capture {
     pub(crate) next_position: u64,
     pub(crate) last_recorded_us: i64,
-    pub(crate) dirty: Vec<(Space, Iri, Option<Arc<Entity>>)>,
+    /// What changed, by space; it stays readable until the tables are told that it is on disk.
+    pub(crate) frozen: Vec<Frozen>,
 }
-
-/// Entities that changed since the last capture.
-pub(crate) type Dirty = FastMap<(Space, Iri), ()>;
 
 pub(crate) struct Committer {
     pub(crate) log: Box<dyn Log>,
@@ -123,7 +130,6 @@ pub(crate) struct Committer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observers: Vec<Observer>,
     pub(crate) last_recorded_us: i64,
-    pub(crate) dirty: Dirty,
     pub(crate) wake_checkpoint: Box<dyn Fn() + Send>,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
     pub(crate) log_keep_bytes: u64,
@@ -183,10 +189,10 @@ impl Batch {
     }
 
     /// The entity as it will be with what the batch has so far.
-    fn present(&mut self, table: &LiveTable, space: Space, id: &Iri) -> Option<Arc<Entity>> {
+    fn present(&mut self, table: &LiveTable, space: Space, id: &Iri) -> Result<Option<Arc<Entity>>, DocumentsError> {
         match self.overlay(space).get(id) {
-            Some(known) => known.clone(),
-            None => table.get(id.as_str()),
+            Some(known) => Ok(known.clone()),
+            None => table.try_get(id.as_str()),
         }
     }
 }
@@ -276,15 +282,25 @@ impl Committer {
     }
 
     fn resolve(&mut self, submission: Submission, versions: Vec<Option<Version>>, reply: Reply, batch: &mut Batch) {
-        let recorded_at = self.tick();
         let Submission { space, commands } = submission;
         let table = self.shared.table(space);
+        // Before anything is decided: a document that cannot be read refuses the whole submission, and only that.
+        let present = commands.iter().map(|c| batch.present(table, space, c.id())).collect::<Result<Vec<_>, _>>();
+        let present = match present {
+            Ok(present) => present,
+            Err(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "a change was refused");
+                return reply(Err(e.into()));
+            }
+        };
+        let recorded_at = self.tick();
         let position = self.log.next_position() + batch.records.len() as u64;
         let n_changes_before = batch.changes.len();
         let mut answers = Vec::with_capacity(commands.len());
-        for (i, command) in commands.into_iter().enumerate() {
+        for (i, (command, present)) in commands.into_iter().zip(present).enumerate() {
             let id = command.id().clone();
-            let before = batch.present(table, space, &id);
+            // A command before this one may have changed it.
+            let before = if i == 0 { present } else { batch.overlay(space).get(&id).cloned().unwrap_or(present) };
             let found = Version::of(before.as_deref());
             if let Some(expected) = versions.get(i).copied().flatten().filter(|v| *v != found) {
                 answers.push(Err(CommandError::Changed { id, expected, found }));
@@ -369,7 +385,6 @@ impl Committer {
         }
         for (space, overlay) in [Space::City, Space::Node].into_iter().zip(batch.overlays) {
             if !overlay.is_empty() {
-                self.dirty.extend(overlay.keys().map(|id| ((space, id.clone()), ())));
                 self.shared.table(space).apply(overlay);
             }
         }
@@ -384,39 +399,31 @@ impl Committer {
         for p in batch.pending {
             p.answer(None);
         }
-        if self.bytes_since_capture > CHECKPOINT_LOG_BYTES {
+        if self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
             (self.wake_checkpoint)();
         }
     }
 
     fn capture(&mut self) -> Capture {
         self.bytes_since_capture = 0;
-        let dirty = std::mem::take(&mut self.dirty).into_keys().map(|(space, id)| {
-            let entity = self.shared.table(space).get(id.as_str());
-            (space, id, entity)
-        });
-        Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, dirty: dirty.collect() }
+        let frozen = Space::ALL.iter().map(|s| self.shared.table(*s).freeze()).collect();
+        Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, frozen }
     }
 }
 
-/// When a record was recorded, and the entities that it touched.
-pub(crate) type Replayed = (Instant, Vec<(Space, Iri)>);
-
-/// Applies a record of the log to the state, at start.
+/// Applies a record of the log to the state, at start; returns when it was recorded.
 pub(crate) fn replay_record(
     bytes: &[u8],
-    tables: &dyn Fn(Space) -> Arc<LiveTable>,
+    tables: &dyn Fn(Space) -> LiveTable,
     facts: &mut Vec<Fact>,
     history: &dyn crate::history::History,
-) -> Result<Replayed, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Instant, Box<dyn std::error::Error + Send + Sync>> {
     let Record { recorded_at, space, deltas, rows } = record::decode(bytes)?;
     let table = tables(space);
-    let mut touched = Vec::with_capacity(deltas.len());
     for delta in deltas {
-        let before = table.get(delta.id.as_str());
+        let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
         table.apply([(delta.id.clone(), after.clone())]);
-        touched.push((space, delta.id.clone()));
         if rows.is_none() {
             push_facts(&Committed { position: 0, space, recorded_at, before, after, delta: Arc::new(delta) }, facts);
         }
@@ -424,7 +431,7 @@ pub(crate) fn replay_record(
     if let Some((entity_type, batch)) = rows {
         history.append_rows(BulkRows::new(entity_type, recorded_at, batch)?);
     }
-    Ok((recorded_at, touched))
+    Ok(recorded_at)
 }
 
 /// Adds what the history keeps of a change.

@@ -13,6 +13,7 @@ use crate::committer::SubmitError;
 use crate::history::{BulkRows, BulkRowsError};
 use crate::log::FRAME_BYTES_MAX;
 use crate::record::{RecordError, RowsDraft};
+use crate::state::DocumentsError;
 
 /// The largest record of rows, in bytes: with the deltas of its entities it must fit into one batch of the log.
 pub const ROWS_BYTES_MAX: usize = FRAME_BYTES_MAX / 3;
@@ -100,11 +101,11 @@ impl Rows {
     /// What changes in the state, with what there was before; an entity for which there is nothing new is left out.
     pub(crate) fn deltas(
         &self,
-        mut present: impl FnMut(&Iri) -> Option<Arc<Entity>>,
+        mut present: impl FnMut(&Iri) -> Result<Option<Arc<Entity>>, DocumentsError>,
     ) -> Result<Vec<(Option<Arc<Entity>>, Delta)>, SubmitRowsError> {
         let mut deltas = Vec::with_capacity(self.bulk.entities().len());
         for (idx, id) in self.bulk.entities().iter().enumerate() {
-            let before = present(id);
+            let before = present(id).map_err(SubmitError::from)?;
             let wanted = self.bulk.entity_type();
             if let Some(found) = before.as_ref().and_then(|e| e.types.first()).filter(|t| *t != wanted) {
                 let row = self.bulk.entity_idxs().iter().position(|&i| i as usize == idx).unwrap_or_default();

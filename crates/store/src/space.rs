@@ -132,11 +132,13 @@ impl Counted {
     }
 
     fn add_documents(&mut self, documents: &dyn Documents) -> Result<crate::state::Manifest, DocumentsError> {
-        let (manifest, entities) = documents.load()?;
-        for (space, entity) in &entities {
-            self.add(*space, entity);
+        for space in Space::ALL {
+            documents.scan(space, &mut |entity| {
+                self.add(space, &entity);
+                Ok(())
+            })?;
         }
-        Ok(manifest)
+        documents.manifest()
     }
 
     fn add(&mut self, space: Space, entity: &Entity) {

@@ -1,6 +1,5 @@
 //! Log, state and history together.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -13,14 +12,14 @@ use entity::{Command, CommandError, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
 use crate::changes::{self, Changes, ChangesError};
-use crate::committer::{Answers, Capture, Committer, Dirty, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
+use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
 use crate::history::columnar::ColumnarHistory;
 use crate::format::{self, FormatError};
 use crate::history::{History, HistoryError, Segment};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, LogReader};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
-use crate::state::{Documents, DocumentsError, FjallDocuments, LiveTable, Manifest, Space};
+use crate::state::{Budget, Documents, DocumentsError, FjallDocuments, Frozen, LiveTable, MEMORY_BYTES_MIN, Manifest, Space};
 
 /// Writes that may wait for the committer; more are refused with [`SubmitError::Busy`].
 const WAITING_MAX: usize = 8_192;
@@ -39,6 +38,9 @@ pub struct Options {
     pub observers: Vec<Observer>,
     /// How often a checkpoint is made when something has changed.
     pub checkpoint_every: Duration,
+    /// Memory that the present state may use: indexes, changed entities, caches and write buffers of the documents.
+    /// At least [`crate::state::MEMORY_BYTES_MIN`]; usually [`crate::state::MEMORY_BYTES_DEFAULT`].
+    pub memory_bytes: usize,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes; whole segments, so it may be more.
     pub log_keep_bytes: u64,
 }
@@ -143,12 +145,16 @@ pub struct Stats {
     pub n_recent_facts: usize,
     /// Why the last write failed, if it did.
     pub write_error: Option<String>,
+    /// Bytes of memory that the indexes of the state take, about.
+    pub index_bytes: usize,
+    /// Bytes of changed entities that no checkpoint has written, about.
+    pub unwritten_bytes: usize,
 }
 
 /// What the committer, the checkpointer and the readers share.
 pub(crate) struct Shared {
-    city: Arc<LiveTable>,
-    node: Arc<LiveTable>,
+    city: LiveTable,
+    node: LiveTable,
     pub(crate) history: Arc<dyn History>,
     n_changes: AtomicU64,
     n_batches: AtomicU64,
@@ -171,7 +177,7 @@ impl Shared {
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(segments.to_vec());
     }
 
-    pub(crate) const fn table(&self, space: Space) -> &Arc<LiveTable> {
+    pub(crate) const fn table(&self, space: Space) -> &LiveTable {
         match space {
             Space::City => &self.city,
             Space::Node => &self.node,
@@ -205,7 +211,7 @@ pub struct Engines {
     /// Order and durability.
     pub log: Box<dyn Log>,
     /// The documents as of the last checkpoint.
-    pub documents: Box<dyn Documents>,
+    pub documents: Arc<dyn Documents>,
     /// The history.
     pub history: OpenHistory,
     /// The history's files, for backups and verification.
@@ -268,7 +274,7 @@ impl Store {
         let segments_dir = history_dir.clone();
         let engines = Engines {
             log: Box::new(FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?),
-            documents: Box::new(FjallDocuments::open(&options.dir.join("documents"))?),
+            documents: Arc::new(FjallDocuments::open_with(&options.dir.join("documents"), budget_of(&options).documents())?),
             history: Box::new(move |manifest, log| {
                 if log.next_position() == 1 && *manifest == Manifest::default() && !is_empty(&history_dir) {
                     return Err(OpenError::Lost { path: history_dir });
@@ -286,26 +292,22 @@ impl Store {
     /// Opens the store over any engines. `options.dir` is not touched, nor locked: who brings the engines sees to it that nobody else uses them.
     pub fn open_with(options: Options, engines: Engines) -> Result<Self, OpenError> {
         let Engines { log, documents, history, segments, id } = engines;
-        let (manifest, entities) = documents.load()?;
+        let manifest = documents.manifest()?;
         // Before anything is touched: opening the history removes files that the manifest does not name.
         if log.first_position() > manifest.next_position {
             return Err(OpenError::Gap { found: log.first_position(), wanted: manifest.next_position });
         }
-        let shared = new_shared(history(&manifest, log.as_ref())?);
+        let tables = open_tables(&documents, budget_of(&options))?;
+        let shared = new_shared(history(&manifest, log.as_ref())?, tables);
         shared.set_segments(&manifest.segments);
-        let mut loaded = Loading { log, manifest, dirty: Dirty::default(), n_bytes_replayed: 0, shared: Arc::new(shared) };
-        for space in Space::ALL {
-            let of_space = entities.iter().filter(|(s, _)| *s == space).map(|(_, e)| (e.id.clone(), Some(Arc::new(e.clone()))));
-            loaded.shared.table(space).apply(of_space);
-        }
-        drop(entities);
+        let mut loaded = Loading { log, manifest, n_bytes_replayed: 0, shared: Arc::new(shared) };
         loaded.replay()?;
         let mut store = Self::start(loaded, documents, segments, options)?;
         store.id = id;
         Ok(store)
     }
 
-    fn start(loaded: Loading, documents: Box<dyn Documents>, segments: SegmentReader, options: Options) -> Result<Self, OpenError> {
+    fn start(loaded: Loading, documents: Arc<dyn Documents>, segments: SegmentReader, options: Options) -> Result<Self, OpenError> {
         let (requests, inbox) = sync_channel(WAITING_MAX);
         let (checkpoints, checkpoint_inbox) = sync_channel::<CheckpointRequest>(16);
         let wake = checkpoints.clone();
@@ -320,18 +322,12 @@ impl Store {
             shared: loaded.shared,
             clock: options.clock,
             observers: options.observers,
-            dirty: loaded.dirty,
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.
                 let _ = wake.try_send(CheckpointRequest::Wake);
             }),
         };
-        let checkpointer = Checkpointer {
-            shared: Arc::clone(&shared),
-            documents,
-            requests: requests.clone(),
-            carried: HashMap::new(),
-        };
+        let checkpointer = Checkpointer { shared: Arc::clone(&shared), documents, requests: requests.clone() };
         let every = options.checkpoint_every;
         let spawn =
             |name: &str, f: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(f).map_err(OpenError::Thread);
@@ -472,7 +468,10 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let s = &self.shared;
+        let (index_bytes, unwritten_bytes) = s.city.memory_bytes();
         Stats {
+            index_bytes,
+            unwritten_bytes,
             n_entities: s.city.len(),
             n_changes: s.n_changes.load(Ordering::Relaxed),
             n_batches: s.n_batches.load(Ordering::Relaxed),
@@ -512,10 +511,21 @@ impl Drop for Store {
     }
 }
 
-fn new_shared(history: Arc<dyn History>) -> Shared {
+fn budget_of(options: &Options) -> Budget {
+    Budget { total_bytes: options.memory_bytes.max(MEMORY_BYTES_MIN) }
+}
+
+/// The tables of the city and of the node, as of the last checkpoint. The node's own entities are few.
+fn open_tables(documents: &Arc<dyn Documents>, budget: Budget) -> Result<(LiveTable, LiveTable), DocumentsError> {
+    let of_node = Budget { total_bytes: budget.total_bytes / 16 };
+    let of_city = Budget { total_bytes: budget.total_bytes - of_node.total_bytes };
+    Ok((LiveTable::open(Space::City, Arc::clone(documents), of_city)?, LiveTable::open(Space::Node, Arc::clone(documents), of_node)?))
+}
+
+fn new_shared(history: Arc<dyn History>, (city, node): (LiveTable, LiveTable)) -> Shared {
     Shared {
-        city: Arc::default(),
-        node: Arc::default(),
+        city,
+        node,
         history,
         n_changes: AtomicU64::new(0),
         n_batches: AtomicU64::new(0),
@@ -590,7 +600,6 @@ impl<T> Drop for Notifier<T> {
 struct Loading {
     log: Box<dyn Log>,
     manifest: Manifest,
-    dirty: Dirty,
     n_bytes_replayed: u64,
     shared: Arc<Shared>,
 }
@@ -602,11 +611,11 @@ impl Loading {
             return Err(OpenError::Gap { found: self.log.next_position(), wanted: from });
         }
         let shared = Arc::clone(&self.shared);
-        let tables = |space| Arc::clone(shared.table(space));
+        let tables = |space| shared.table(space).clone();
         let mut facts = Vec::new();
         let mut n_replayed = 0;
         let mut expected = from;
-        let Self { log, manifest, dirty, n_bytes_replayed, .. } = self;
+        let Self { log, manifest, n_bytes_replayed, .. } = self;
         log.replay(from, &mut |position, bytes| {
             if position != expected {
                 return Err(format!("the log begins at position {position}, but the documents end before position {expected}").into());
@@ -614,9 +623,8 @@ impl Loading {
             expected += 1;
             n_replayed += 1;
             *n_bytes_replayed += bytes.len() as u64;
-            let (recorded_at, touched) = replay_record(bytes, &tables, &mut facts, shared.history.as_ref())?;
+            let recorded_at = replay_record(bytes, &tables, &mut facts, shared.history.as_ref())?;
             manifest.last_recorded_us = manifest.last_recorded_us.max(recorded_at.micros());
-            dirty.extend(touched.into_iter().map(|k| (k, ())));
             if facts.len() >= REPLAY_FACTS {
                 shared.history.append(std::mem::take(&mut facts));
             }
@@ -633,10 +641,8 @@ impl Loading {
 /// Writes checkpoints, off the latency path.
 struct Checkpointer {
     shared: Arc<Shared>,
-    documents: Box<dyn Documents>,
+    documents: Arc<dyn Documents>,
     requests: SyncSender<Request>,
-    /// What a failed checkpoint has not written yet.
-    carried: HashMap<(Space, Iri), Option<Arc<entity::Entity>>>,
 }
 
 impl Checkpointer {
@@ -672,20 +678,22 @@ impl Checkpointer {
             let _ = sender.send(capture);
         }));
         self.requests.send(capture).map_err(|_| CheckpointError::Closed)?;
-        let Capture { next_position, last_recorded_us, dirty } = receiver.recv().map_err(|_| CheckpointError::Closed)?;
-        self.carried.extend(dirty.into_iter().map(|(space, id, e)| ((space, id), e)));
+        // What an earlier checkpoint failed to write is captured again.
+        let Capture { next_position, last_recorded_us, frozen } = receiver.recv().map_err(|_| CheckpointError::Closed)?;
         // Sealing covers at least every fact of the capture; later ones are sealed early and found again by a replay, which the history forgives.
         let segments = self.shared.history.seal()?;
-        let changed: Vec<_> = self.carried.iter().map(|((space, id), e)| (*space, id.clone(), e.clone())).collect();
+        let n_documents: usize = frozen.iter().map(Frozen::len).sum();
         let manifest = Manifest { next_position, last_recorded_us, segments, ..Manifest::default() };
-        self.documents.checkpoint(&changed, &manifest)?;
+        self.documents.checkpoint(&mut frozen.iter().flat_map(Frozen::changed), &manifest)?;
+        for space in Space::ALL {
+            self.shared.table(space).thaw();
+        }
         self.shared.set_segments(&manifest.segments);
         if self.shared.n_pins.load(Ordering::SeqCst) == 0 {
             self.shared.history.committed();
         }
-        self.carried.clear();
         self.requests.send(Request::Trim(next_position)).map_err(|_| CheckpointError::Closed)?;
-        tracing::debug!(next_position, n_documents = changed.len(), "checkpoint");
+        tracing::debug!(next_position, n_documents, "checkpoint");
         Ok(manifest)
     }
 }

@@ -243,19 +243,24 @@ fn check_log(log: &dyn LogReader, report: &mut Report) {
 type Look<'a> = &'a mut dyn FnMut(Space, &Entity, &mut Report);
 
 fn check_documents(documents: &dyn Documents, report: &mut Report, look: Look<'_>) -> Result<Manifest, crate::state::DocumentsError> {
-    let (manifest, entities) = documents.load()?;
-    let mut seen = HashSet::new();
-    for (space, entity) in &entities {
-        report.n_documents += 1;
-        if entity.types.is_empty() {
-            report.find(format!("document `{}`", entity.id), "it has no type");
-        }
-        if !seen.insert((*space, &entity.id)) {
-            report.find(format!("document `{}`", entity.id), "it is there twice");
-        }
-        look(*space, entity, report);
+    for space in Space::ALL {
+        let mut last: Option<Iri> = None;
+        documents.scan(space, &mut |entity| {
+            report.n_documents += 1;
+            if entity.types.is_empty() {
+                report.find(format!("document `{}`", entity.id), "it has no type");
+            }
+            // The keys are the ids, so a document under another id's key breaks the order, or is not found again.
+            let is_found = documents.get(space, entity.id.as_str()).is_ok_and(|found| found.as_ref() == Some(&entity));
+            if last.as_ref().is_some_and(|l| *l >= entity.id) || !is_found {
+                report.find(format!("document `{}`", entity.id), "it is not under the key of its id");
+            }
+            look(space, &entity, report);
+            last = Some(entity.id);
+            Ok(())
+        })?;
     }
-    Ok(manifest)
+    documents.manifest()
 }
 
 fn check_segments(segments: &[Segment], read: &dyn Fn(&Segment) -> std::io::Result<Vec<u8>>, report: &mut Report, progress: Progress<'_>) {

@@ -5,6 +5,7 @@ use host::{Clock, ManualClock};
 
 use super::*;
 use crate::history::{TemporalQuery, TimeProperty};
+use crate::state::MEMORY_BYTES_MIN;
 use crate::{Options, Submission};
 
 const STATION: &str = "urn:ngsi-ld:Station:1";
@@ -22,7 +23,7 @@ struct City {
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
     let options =
-        Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), log_keep_bytes: 1 << 20 };
+        Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 1 << 20 };
     Store::open(options).unwrap()
 }
 
@@ -159,6 +160,7 @@ fn what_is_damaged_or_foreign_or_half_done_is_refused() {
         clock: Arc::new(ManualClock::at(0)),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        memory_bytes: MEMORY_BYTES_MIN,
         log_keep_bytes: 0,
     };
     assert!(matches!(Store::open(options), Err(crate::OpenError::HalfRestored { .. })));

@@ -26,7 +26,7 @@ pub mod columnar;
 pub mod memory;
 
 mod bulk;
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
 mod contract;

@@ -509,7 +509,7 @@ impl Index {
         let mut chunk_bytes = READ_BYTES;
         while at < segment.bytes && position < until {
             let len = usize::try_from(segment.bytes - at).unwrap_or(usize::MAX).min(chunk_bytes);
-            let bytes = self.disk.read_range(path, at, len).map_err(|source| LogError::Io { action: "read", path: path.to_owned(), source })?;
+            let bytes = self.disk.read_range(path, at..at + len as u64).map_err(|source| LogError::Io { action: "read", path: path.to_owned(), source })?;
             let mut used = 0;
             while let Some(total) = bytes.get(used..).and_then(|b| frame::frame_bytes(b, segment.version)).filter(|n| used + n <= bytes.len()) {
                 let at_byte = at + used as u64;

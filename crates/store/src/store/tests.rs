@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::HashMap;
 use crate::history::{TemporalQuery, TimeProperty};
 use entity::{Attribute, Command, Entity, Instant, Iri};
 use host::{ManualClock, SystemClock};
@@ -17,14 +18,14 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
-    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), log_keep_bytes: 0 }).unwrap()
+    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 0 }).unwrap()
 }
 
 /// A store of which the log is on a simulated disk and the rest in memory.
 fn open_simulated(disk: &host::sim::SimDisk) -> Store {
     let engines = Engines {
         log: Box::new(FileLog::open(Arc::new(disk.clone()), Path::new("/log")).unwrap()),
-        documents: Box::new(crate::state::MemoryDocuments::default()),
+        documents: Arc::new(crate::state::MemoryDocuments::default()),
         history: Box::new(|_, _| Ok(Arc::new(crate::history::memory::MemoryHistory::default()))),
         segments: Arc::new(|_| Err(std::io::ErrorKind::NotFound.into())),
         id: "simulated".to_owned(),
@@ -34,6 +35,7 @@ fn open_simulated(disk: &host::sim::SimDisk) -> Store {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: MEMORY_BYTES_MIN,
         log_keep_bytes: 0,
     };
     Store::open_with(options, engines).unwrap()
@@ -125,6 +127,7 @@ fn a_second_node_on_the_same_folder_is_refused() {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        memory_bytes: MEMORY_BYTES_MIN,
         log_keep_bytes: 0,
     });
     assert!(matches!(second, Err(OpenError::InUse { .. })));
@@ -189,6 +192,7 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        memory_bytes: MEMORY_BYTES_MIN,
         log_keep_bytes: 0,
     };
     // What is left of the log replays only if it begins at the beginning; without it nothing tells what the history is.
