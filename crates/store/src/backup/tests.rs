@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use entity::{Attribute, Command, Iri};
+use entity::{Attribute, Command, Entity, Iri};
 use host::{Clock, ManualClock};
 
 use super::*;
