@@ -2,8 +2,10 @@
 //!
 //! * [`log`]: order and durability. One checksummed frame per committed batch; the source of truth for everything younger than the last checkpoint.
 //! * [`state`]: what is true now: the live table in memory, documents on disk.
+//! * [`blobs`]: where immutable files live: a folder, an object store.
 //! * [`history`]: what was true when: rows by observed and by recorded time; recent ones in memory, sealed ones in Parquet.
-//! * [`Store`]: the three together: replay at start, group commit, checkpoint.
+//! * [`Store`]: the three together: replay at start, group commit, checkpoint, the feed of changes.
+//! * [`backup`], [`verify`], [`space`], [`format`](mod@format): what the one who runs a node needs.
 //!
 //! Engines stand behind one trait per kind of data ([`log::Log`], [`state::Documents`], [`history::History`]), and one contract suite runs over every engine.
 //!
@@ -11,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod backup;
+pub mod blobs;
 mod changes;
 mod committer;
 pub mod format;

@@ -12,7 +12,8 @@
 //! what the node learned at its recorded time, and stays. Two values that agree in the recorded time too are one fact (a replay after a
 //! crash, or twice the same attribute in one batch): the one appended last stays.
 //!
-//! **Deletions** are kept as facts with their recorded time; they end nothing in the past, and readers do not return them (yet).
+//! **Deletions** are kept as facts with their recorded time; they end nothing in the past ([`History::deletions`] returns them).
+//! **Erasures** take facts out of the past again ([`Erasure`]); they too have a recorded time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,12 +27,14 @@ pub mod columnar;
 pub mod memory;
 
 mod bulk;
+mod erasure;
 pub(crate) mod value;
 
 #[cfg(test)]
 mod contract;
 
 pub use bulk::{BULK_ATTRIBUTES_MAX, BULK_ROWS_MAX, BulkColumn, BulkRows, BulkRowsError, UNIT_CODE_KEY};
+pub use erasure::{ERASURES_MAX, ErasedInstances, ErasedTimes, Erasure};
 
 /// Rows of a [`RecordBatch`] that [`History::scan`] returns, at most.
 pub const SCAN_BATCH_ROWS_MAX: usize = 8_192;
@@ -101,6 +104,35 @@ pub struct TemporalQuery {
     /// At most so many instances in all; a longer answer is cut at one instant for all attributes and says so. All instances of an
     /// instant are returned or none, and the first instant always is, so an answer is longer than this if its first instant alone is.
     pub instances_max: usize,
+}
+
+impl TemporalQuery {
+    /// Everything that is known now of an entity.
+    #[must_use]
+    pub const fn of(entity: Iri) -> Self {
+        Self {
+            entity,
+            attributes: None,
+            interval: None,
+            time_property: TimeProperty::ObservedAt,
+            last_n: None,
+            as_of: None,
+            instances_max: usize::MAX,
+        }
+    }
+}
+
+/// The end of an entity or of an attribute instance: the `deletedAt` of NGSI-LD.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Deletion {
+    /// When it was recorded.
+    pub deleted_at: Instant,
+    /// The attribute; none if it was the entity.
+    pub attribute: Option<Iri>,
+    /// Which instance of the attribute; none for the default instance.
+    pub dataset_id: Option<Iri>,
+    /// The entity's type then.
+    pub entity_type: Iri,
 }
 
 /// One entity's past.
@@ -204,6 +236,9 @@ pub struct HistoryScan {
     pub as_of: Option<Instant>,
 }
 
+/// The batches of a [`History::stream`].
+pub type ScanStream = Box<dyn Iterator<Item = Result<RecordBatch, HistoryError>> + Send>;
+
 /// An immutable file of the history, as the manifest keeps it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Segment {
@@ -257,6 +292,14 @@ pub enum HistoryError {
         /// The newest version known here.
         supported: u32,
     },
+    /// There are too many erasures.
+    #[error("history of `{entity_type}`: there are {max} erasures already; purge them first")]
+    TooManyErasures {
+        /// The table.
+        entity_type: Iri,
+        /// The limit.
+        max: usize,
+    },
     /// The columnar library refused.
     #[error("history of `{entity_type}`: {reason}")]
     Columnar {
@@ -277,6 +320,16 @@ pub trait History: Send + Sync {
         self.append(rows.facts().collect());
     }
 
+    /// Takes facts out of the history, for readers of now and later; durable as facts are. Errors: there are [`ERASURES_MAX`] in the table.
+    fn erase(&self, erasure: Erasure) -> Result<(), HistoryError>;
+
+    /// Removes what was erased before this call for good: it is not seen any more as of any time. Seals, and returns the list as
+    /// [`History::seal`] does.
+    fn purge(&self) -> Result<Vec<Segment>, HistoryError>;
+
+    /// The ends of an entity and of its attributes as known at a recorded time (none for now), in the order of time.
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError>;
+
     /// How many facts are in memory only.
     fn n_recent(&self) -> usize;
 
@@ -294,6 +347,21 @@ pub trait History: Send + Sync {
     /// The tables, by entity type: one per type of which there is any fact.
     fn tables(&self) -> Vec<HistoryTable>;
 
-    /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time.
-    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError>;
+    /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time. Batches are made when they are asked for, so
+    /// memory holds only a few; after an error there are none. The rows are those of the moment of this call, whatever is appended meanwhile.
+    ///
+    /// An engine has this or [`History::scan`]: each is made of the other.
+    fn stream(&self, scan: &HistoryScan) -> Result<ScanStream, HistoryError> {
+        Ok(Box::new(self.scan(scan)?.into_iter().map(Ok)))
+    }
+
+    /// The same with all batches in memory: for tests, and where the caller knows that there are few.
+    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
+        self.stream(scan)?.collect()
+    }
+
+    /// How much the background work lags behind: 0 when it does not, from 1 on writers should be slowed down.
+    fn pressure(&self) -> f32 {
+        0.0
+    }
 }
