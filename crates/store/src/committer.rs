@@ -114,6 +114,8 @@ pub(crate) struct Committer {
     pub(crate) observers: Vec<Observer>,
     pub(crate) last_recorded_us: i64,
     pub(crate) wake_checkpoint: Box<dyn Fn() + Send>,
+    /// Bytes of records since the last capture.
+    pub(crate) bytes_since_capture: u64,
 }
 
 /// A request resolved, waiting for the sync.
@@ -234,6 +236,7 @@ impl Committer {
         if !batch.records.is_empty() {
             self.shared.set_write_error(None);
         }
+        self.bytes_since_capture += batch.records.iter().map(|r| r.len() as u64).sum::<u64>();
         let facts: Vec<Fact> = batch.changes.iter().flat_map(facts_of).collect();
         if !facts.is_empty() {
             self.shared.history.append(facts);
@@ -249,12 +252,13 @@ impl Committer {
         for p in batch.pending {
             (p.reply)(Ok(p.answers));
         }
-        if self.log.size_bytes() > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
+        if self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
             (self.wake_checkpoint)();
         }
     }
 
-    fn capture(&self) -> Capture {
+    fn capture(&mut self) -> Capture {
+        self.bytes_since_capture = 0;
         let frozen = Space::ALL.iter().map(|s| self.shared.table(*s).freeze()).collect();
         Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, frozen }
     }
