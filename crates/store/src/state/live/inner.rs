@@ -127,7 +127,7 @@ impl Inner {
         n
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a part of the hash is meant")]
+    // Truncated: a part of the hash is meant.
     fn hash(&self, text: &str) -> u32 {
         self.hasher.hash_one(text) as u32
     }
