@@ -21,7 +21,7 @@ use crate::latest::LatestTable;
 use crate::{Source, names};
 
 /// What is appended to a type's name for its history.
-const HISTORY_SUFFIX: &str = "_history";
+pub(crate) const HISTORY_SUFFIX: &str = "_history";
 
 /// The schema `public` over a source.
 pub(crate) struct Tables {
@@ -72,6 +72,11 @@ impl Tables {
             }
         }
         listed
+    }
+
+    /// The history behind a history table.
+    pub(crate) fn history_table(&self, name: &str) -> Option<Described> {
+        self.list().into_iter().filter(|t| t.name == name).find_map(|t| t.history)
     }
 
     /// The history of a type by its name, or by that of its history table.

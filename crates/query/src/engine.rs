@@ -131,6 +131,7 @@ impl ObjectStoreRegistry for NoObjectStores {
 #[derive(Clone)]
 pub struct Engine {
     context: Arc<SessionContext>,
+    tables: Arc<Tables>,
     parser: Arc<PostgresCompatibilityParser>,
     statement_time: Duration,
     threads: Arc<Threads>,
@@ -161,10 +162,11 @@ impl Engine {
         list.register_catalog(CATALOG.to_owned(), catalog.clone());
         let pg_catalog = PgCatalogSchemaProvider::try_new(Directory::new(list), shared.pg_catalog.clone(), EmptyContextProvider)?;
         catalog.register_schema("pg_catalog", Arc::new(pg_catalog))?;
-        context.register_udtf("history_as_of", Arc::new(HistoryAsOf { tables }));
+        context.register_udtf("history_as_of", Arc::new(HistoryAsOf { tables: tables.clone() }));
         name_principal(&context, principal);
         Ok(Self {
             context: Arc::new(context),
+            tables,
             parser: shared.parser.clone(),
             statement_time: shared.statement_time,
             threads: shared.threads.clone(),
@@ -214,6 +216,10 @@ impl Engine {
 
     pub(crate) fn context(&self) -> &Arc<SessionContext> {
         &self.context
+    }
+
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     pub(crate) fn statement_time(&self) -> Duration {

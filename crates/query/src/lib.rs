@@ -3,7 +3,8 @@
 //! * [`Source`] is what a node lends to one session: its entity types, their entities, their history – already limited to what the
 //!   session's principal may see. This crate decides no policy.
 //! * [`Engine`] answers SQL over one source, in process.
-//! * [`serve`] answers it over the PostgreSQL wire protocol, one [`Engine`] per connection.
+//! * [`serve`] answers it over the PostgreSQL wire protocol, one [`Engine`] per connection; [`serve_flight`] over Arrow Flight SQL.
+//! * [`Sink`] is where rows go that clients send in.
 //!
 //! # Tables
 //! Catalog `conurb`, schema `public`. Every entity type appears by itself, under its short name, as two tables:
@@ -31,16 +32,20 @@
 mod catalog;
 mod engine;
 mod error;
+mod flight;
 mod guard;
 mod history;
 mod latest;
 mod names;
 mod pushdown;
 mod server;
+mod sink;
 mod source;
 mod threads;
 
 pub use engine::{Engine, Limits};
 pub use error::QueryError;
+pub use flight::serve_flight;
 pub use server::{Auth, LoginError, PasswordCheck, Settings, serve};
+pub use sink::{SINK_BATCH_ROWS_MAX, SINK_ENTITY_ID, SINK_OBSERVED_AT, Sink, SinkError};
 pub use source::{Source, SourceFactory};

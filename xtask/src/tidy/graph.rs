@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["entity", "host"]),
     ("federation", &["entity", "policy", "host"]),
     ("feed", &["host", "mqtt"]),
-    ("query", &["entity", "policy", "store"]),
+    ("query", &["entity", "policy", "host", "store"]),
     ("node", &["entity", "policy", "host", "store", "federation"]),
     // State and history reach the edge only through what `node` re-exports.
     ("serve", &["entity", "policy", "host", "ngsi", "mqtt", "node", "federation"]),

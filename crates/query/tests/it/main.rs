@@ -3,6 +3,7 @@
 
 mod city;
 mod engine;
+mod flight;
 mod psql;
 mod slt;
 mod wire;
