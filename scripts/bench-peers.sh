@@ -114,6 +114,8 @@ bind-address = "127.0.0.1:$influx_rpc_port"
   dir = "$dir/influxdb/data"
   wal-dir = "$dir/influxdb/wal"
   query-log-enabled = false
+  cache-snapshot-write-cold-duration = "5s"
+  compact-full-write-cold-duration = "10s"
 [http]
   bind-address = "127.0.0.1:$influx_port"
   log-enabled = false
