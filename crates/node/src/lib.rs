@@ -7,6 +7,7 @@
 //! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod bulk;
 mod cluster;
 mod error;
 mod metrics;
@@ -15,6 +16,7 @@ mod operations;
 mod reactions;
 mod subscription;
 
+pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use error::{Kind, NodeError};
 pub use metrics::{Metrics, Sort};
@@ -22,5 +24,5 @@ pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
 pub use store::state::{Page, Space};
-pub use store::{Committed, Stats};
+pub use store::{Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
-use crate::{App, console, live, peer, platform};
+use crate::{App, bulk, console, live, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -64,6 +64,9 @@ routes! {
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
+    POST "/api/v1/bulk/{type}" bulk::import, "Take in observations as CSV, Parquet or an Arrow stream, or entities as JSON lines";
+    GET "/api/v1/bulk/jobs" bulk::jobs, "Bulk imports, the newest first";
+    GET "/api/v1/bulk/jobs/{job}" bulk::job, "How far a bulk import has come";
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
     GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
     POST "/ngsi-ld/v1/entities" (WriteEntity) entities::create, "Create an entity (5.6.1)";
