@@ -55,6 +55,32 @@ impl Command {
     }
 }
 
+/// Which state of an entity a writer means. Recorded times never repeat, so the time of its last change names a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// There is no such entity.
+    Absent,
+    /// The entity whose last change was recorded at this time (its `modified_at`).
+    RecordedAt(Instant),
+}
+
+impl Version {
+    /// The version of what there is now.
+    #[must_use]
+    pub fn of(entity: Option<&Entity>) -> Self {
+        entity.map_or(Self::Absent, |e| Self::RecordedAt(e.modified_at))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent => f.write_str("absent"),
+            Self::RecordedAt(at) => write!(f, "the one recorded at {at}"),
+        }
+    }
+}
+
 /// Why a command cannot be carried out on the present state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -63,6 +89,16 @@ pub enum CommandError {
     AlreadyExists {
         /// The id.
         id: Iri,
+    },
+    /// The entity is not the one that the writer has seen.
+    #[error("entity `{id}` is not {expected}, but {found}: somebody else has changed it meanwhile")]
+    Changed {
+        /// The id.
+        id: Iri,
+        /// The version that the command is for.
+        expected: Version,
+        /// The version that there is.
+        found: Version,
     },
     /// No such entity.
     #[error("entity `{id}` does not exist")]

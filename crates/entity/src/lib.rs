@@ -20,7 +20,7 @@ mod geometry;
 mod instant;
 mod name;
 
-pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, resolve};
+pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Version, resolve};
 pub use entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers, Value};
 pub use filter::{
     CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Target, TypeSelector,

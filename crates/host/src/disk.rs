@@ -1,7 +1,7 @@
 //! Files.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 /// What the log needs of a disk.
@@ -10,6 +10,8 @@ pub trait Disk: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// `len_bytes` bytes of a file from `from_byte` on; fewer if it ends before.
+    fn read_range(&self, path: &Path, from_byte: u64, len_bytes: usize) -> io::Result<Vec<u8>>;
     /// Opens a file for appending, making it and its folder if they are missing. A new file's name is durable when this returns.
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// Removes a file.
@@ -49,6 +51,14 @@ impl Disk for RealDisk {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
+    }
+
+    fn read_range(&self, path: &Path, from_byte: u64, len_bytes: usize) -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        file.seek(io::SeekFrom::Start(from_byte))?;
+        let mut bytes = Vec::new();
+        file.take(len_bytes as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {

@@ -108,6 +108,12 @@ impl Disk for SimDisk {
         Ok([file.durable.as_slice(), &file.pending].concat())
     }
 
+    fn read_range(&self, path: &Path, from_byte: u64, len_bytes: usize) -> io::Result<Vec<u8>> {
+        let all = self.read(path)?;
+        let from = usize::try_from(from_byte).unwrap_or(usize::MAX).min(all.len());
+        Ok(all[from..all.len().min(from.saturating_add(len_bytes))].to_vec())
+    }
+
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
         let mut inner = self.inner();
         inner.step()?;

@@ -110,9 +110,10 @@ impl NodeError {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Command(CommandError::AlreadyExists { .. }) | Self::SubscriptionExists { .. } | Self::Gap { .. } | Self::Busy { .. } => {
-                Kind::Conflict
-            }
+            Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. })
+            | Self::SubscriptionExists { .. }
+            | Self::Gap { .. }
+            | Self::Busy { .. } => Kind::Conflict,
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
             | Self::NoEntity { .. }
             | Self::NoSubscription { .. }

@@ -1,31 +1,39 @@
 //! Group commit: one thread decides order and durability for everybody.
 //!
-//! It takes what waits (at most [`GATHER_MAX`] requests), resolves each command against the state, appends all of it to the log in one
-//! frame with one sync, applies it, and only then answers. A lone writer does not wait for company; under load the next batch gathers for up
-//! to a millisecond.
+//! It takes what waits (at most [`GATHER_MAX`] submissions), resolves each command against the state, appends all of it to the log in one
+//! frame with one sync, applies it, and only then answers. A lone writer does not wait for company; under load the next batch gathers until
+//! everybody who was answered last is back, for up to a millisecond.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvError};
 use std::time::Duration;
 
-use entity::{Command, CommandError, Delta, Entity, Instant, Iri, Outcome, resolve};
-use host::Clock;
-use serde::{Deserialize, Serialize};
+use entity::{Command, CommandError, Delta, Entity, Instant, Iri, Outcome, Version, resolve};
+use host::{Clock, Stopwatch};
 
-use crate::history::{Fact, What};
-use crate::log::{Log, LogError};
+use crate::hash::FastMap;
+use crate::history::{BulkRows, Fact, What};
+use crate::log::{Expected, Log, LogError};
+use crate::record::{self, Record};
+use crate::rows::{Rows, SubmitRowsError, TakenRows};
 use crate::state::{LiveTable, Space};
 use crate::store::Shared;
 
-/// Requests in one batch.
+/// Submissions in one batch.
 pub(crate) const GATHER_MAX: usize = 512;
+/// Bytes of records after which a batch is closed; far below what the log takes as one batch.
+const BATCH_BYTES: usize = 8 << 20;
 /// How long a busy log waits for company.
 const GATHER_WAIT: Duration = Duration::from_millis(1);
+/// How long it sleeps before it looks again: a sleeper is not woken by each of those who come.
+const GATHER_STEP: Duration = Duration::from_micros(50);
 /// A batch of this many says that the log is busy.
-const BUSY_REQUESTS: usize = 8;
+const BUSY_SUBMISSIONS: usize = 8;
 /// Log bytes after which the committer asks for a checkpoint.
 const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
+/// The key of the log that every batch names: a writer whose place was taken by another one is refused.
+pub(crate) const WRITER_KEY: &str = "writer";
 
 /// Commands to carry out together: they are durable together, each is decided by itself, all have the same recorded time.
 #[derive(Debug)]
@@ -53,6 +61,14 @@ pub enum SubmitError {
     Closed,
 }
 
+impl SubmitError {
+    /// The disk is full or takes no writes; the same change may be taken once that is over.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Log(e) if matches!(**e, LogError::Full { .. }))
+    }
+}
+
 /// A change that is durable and visible.
 #[derive(Clone, Debug)]
 pub struct Committed {
@@ -73,11 +89,17 @@ pub struct Committed {
 /// Called on the committer's thread with each batch, in order, before its writers are answered: it must be quick.
 pub type Observer = Box<dyn Fn(&[Committed]) + Send>;
 
-type Reply = Box<dyn FnOnce(Result<Vec<Result<Outcome, CommandError>>, SubmitError>) + Send>;
+/// What came of each command of a submission.
+pub(crate) type Answers = Vec<Result<Outcome, CommandError>>;
+type Reply = Box<dyn FnOnce(Result<Answers, SubmitError>) + Send>;
+pub(crate) type RowsReply = Box<dyn FnOnce(Result<TakenRows, SubmitRowsError>) + Send>;
 
 /// What the committer is asked.
 pub(crate) enum Request {
-    Submit(Submission, Reply),
+    /// Commands; those before which a version stands are for that version only (none stands before any if the list is empty).
+    Submit(Submission, Vec<Option<Version>>, Reply),
+    /// Observations as columns.
+    Rows(Box<Rows>, RowsReply),
     /// Capture what changed since the last capture, consistent with the position it returns.
     Capture(Box<dyn FnOnce(Capture) + Send>),
     /// A checkpoint up to this position is durable: the log before it may go.
@@ -92,16 +114,8 @@ pub(crate) struct Capture {
     pub(crate) dirty: Vec<(Space, Iri, Option<Arc<Entity>>)>,
 }
 
-/// One record of the log.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Record {
-    #[serde(rename = "a")]
-    recorded_at: Instant,
-    #[serde(rename = "s")]
-    space: Space,
-    #[serde(rename = "d")]
-    deltas: Vec<Delta>,
-}
+/// Entities that changed since the last capture.
+pub(crate) type Dirty = FastMap<(Space, Iri), ()>;
 
 pub(crate) struct Committer {
     pub(crate) log: Box<dyn Log>,
@@ -109,64 +123,150 @@ pub(crate) struct Committer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observers: Vec<Observer>,
     pub(crate) last_recorded_us: i64,
-    pub(crate) dirty: HashMap<(Space, Iri), ()>,
+    pub(crate) dirty: Dirty,
     pub(crate) wake_checkpoint: Box<dyn Fn() + Send>,
+    /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
+    pub(crate) log_keep_bytes: u64,
+    /// Bytes of records since the last capture.
+    pub(crate) bytes_since_capture: u64,
+    /// Version of [`WRITER_KEY`] that our last batch has.
+    pub(crate) writer_version: u64,
 }
 
 /// A request resolved, waiting for the sync.
-struct Pending {
-    reply: Reply,
-    answers: Vec<Result<Outcome, CommandError>>,
+enum Pending {
+    Commands(Reply, Answers),
+    Rows(RowsReply, TakenRows),
 }
 
-/// The batch under construction: what it makes of the state, not yet visible to anybody.
+impl Pending {
+    fn answer(self, failed: Option<&SubmitError>) {
+        match (self, failed) {
+            (Self::Commands(reply, answers), None) => reply(Ok(answers)),
+            (Self::Rows(reply, taken), None) => reply(Ok(taken)),
+            (Self::Commands(reply, _), Some(e)) => reply(Err(e.clone())),
+            (Self::Rows(reply, _), Some(e)) => reply(Err(SubmitRowsError::Submit(e.clone()))),
+        }
+    }
+}
+
+/// What a batch makes of the state, not yet visible to anybody.
+type Overlay = FastMap<Iri, Option<Arc<Entity>>>;
+
+/// The batch under construction.
 #[derive(Default)]
 struct Batch {
     records: Vec<Vec<u8>>,
+    record_bytes: usize,
     changes: Vec<Committed>,
-    overlay: HashMap<(Space, Iri), Option<Arc<Entity>>>,
+    facts: Vec<Fact>,
+    rows: Vec<BulkRows>,
+    overlays: [Overlay; 2],
     pending: Vec<Pending>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.pending.len() >= GATHER_MAX || self.record_bytes >= BATCH_BYTES
+    }
+
+    fn push_record(&mut self, record: Vec<u8>) {
+        self.record_bytes += record.len();
+        self.records.push(record);
+    }
+
+    const fn overlay(&mut self, space: Space) -> &mut Overlay {
+        &mut self.overlays[match space {
+            Space::City => 0,
+            Space::Node => 1,
+        }]
+    }
+
+    /// The entity as it will be with what the batch has so far.
+    fn present(&mut self, table: &LiveTable, space: Space, id: &Iri) -> Option<Arc<Entity>> {
+        match self.overlay(space).get(id) {
+            Some(known) => known.clone(),
+            None => table.get(id.as_str()),
+        }
+    }
 }
 
 impl Committer {
     pub(crate) fn run(mut self, requests: &Receiver<Request>) {
-        let mut busy = false;
-        while let Ok(first) = requests.recv() {
-            let mut gathered = vec![first];
-            while gathered.len() < GATHER_MAX {
-                match requests.try_recv() {
-                    Ok(r) => gathered.push(r),
-                    Err(_) if busy => match requests.recv_timeout(GATHER_WAIT) {
-                        Ok(r) => gathered.push(r),
-                        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                    },
-                    Err(_) => break,
-                }
-            }
-            busy = gathered.len() >= BUSY_REQUESTS;
+        let mut waiting = VecDeque::new();
+        // Who may be expected in the next batch: those who were answered, and those who waited meanwhile.
+        let mut n_expected = 0;
+        loop {
             let mut batch = Batch::default();
-            let mut after = Vec::new();
-            for request in gathered {
-                match request {
-                    Request::Submit(submission, reply) => self.resolve(submission, reply, &mut batch),
-                    other => after.push(other),
-                }
-            }
-            self.commit(batch);
-            for request in after {
-                match request {
-                    Request::Capture(reply) => reply(self.capture()),
-                    Request::Trim(before) => {
-                        if let Err(e) = self.log.trim(before) {
-                            tracing::warn!(error = &e as &dyn std::error::Error, "cannot trim the log; it stays longer than needed");
-                        }
-                        self.shared.set_log_bytes(self.log.size_bytes());
-                    }
-                    Request::Close => return,
-                    Request::Submit(..) => {}
-                }
+            let other = match self.gather(requests, &mut waiting, n_expected, &mut batch) {
+                Ok(other) => other,
+                Err(RecvError) => return,
+            };
+            n_expected = batch.pending.len();
+            self.commit(batch, || {
+                waiting.extend(requests.try_iter().take(GATHER_MAX));
+            });
+            n_expected += waiting.len();
+            if let Some(other) = other
+                && !self.serve(other)
+            {
+                return;
             }
         }
+    }
+
+    /// Resolves what comes until the batch is full, nobody else is to be expected, or the time is up. Returns early with what is no
+    /// submission: all is done in the order of arrival.
+    fn gather(
+        &mut self,
+        requests: &Receiver<Request>,
+        waiting: &mut VecDeque<Request>,
+        n_expected: usize,
+        batch: &mut Batch,
+    ) -> Result<Option<Request>, RecvError> {
+        let mut window: Option<Stopwatch> = None;
+        loop {
+            let request = match waiting.pop_front() {
+                Some(request) => request,
+                None if batch.pending.is_empty() => requests.recv()?,
+                None => match requests.try_recv() {
+                    Ok(request) => request,
+                    Err(_) => {
+                        let window = window.get_or_insert_with(Stopwatch::start);
+                        if n_expected < BUSY_SUBMISSIONS || batch.pending.len() >= n_expected || window.elapsed() >= GATHER_WAIT {
+                            return Ok(None);
+                        }
+                        std::thread::sleep(GATHER_STEP);
+                        continue;
+                    }
+                },
+            };
+            match request {
+                Request::Submit(submission, versions, reply) => self.resolve(submission, versions, reply, batch),
+                Request::Rows(rows, reply) => self.resolve_rows(*rows, reply, batch),
+                other => return Ok(Some(other)),
+            }
+            if batch.is_full() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Does what is no submission; false if it was the last.
+    fn serve(&mut self, request: Request) -> bool {
+        match request {
+            Request::Capture(reply) => reply(self.capture()),
+            Request::Trim(before) => {
+                let trimmed = self.log.mark_snapshot(before).and_then(|()| self.log.trim(before, self.log_keep_bytes));
+                if let Err(e) = trimmed {
+                    tracing::warn!(error = &e as &dyn std::error::Error, "cannot trim the log; it stays longer than needed");
+                }
+                self.shared.set_log_bytes(self.log.size_bytes());
+            }
+            Request::Close => return false,
+            Request::Submit(..) | Request::Rows(..) => {}
+        }
+        true
     }
 
     /// The next recorded time: the clock's, but never the same or an earlier one twice.
@@ -175,74 +275,122 @@ impl Committer {
         Instant::from_micros(self.last_recorded_us)
     }
 
-    fn resolve(&mut self, submission: Submission, reply: Reply, batch: &mut Batch) {
+    fn resolve(&mut self, submission: Submission, versions: Vec<Option<Version>>, reply: Reply, batch: &mut Batch) {
         let recorded_at = self.tick();
-        let space = submission.space;
+        let Submission { space, commands } = submission;
         let table = self.shared.table(space);
         let position = self.log.next_position() + batch.records.len() as u64;
-        let mut deltas = Vec::new();
-        let mut answers = Vec::new();
-        for command in submission.commands {
-            let key = (space, command.id().clone());
-            let before = batch.overlay.get(&key).cloned().unwrap_or_else(|| table.get(key.1.as_str()));
+        let n_changes_before = batch.changes.len();
+        let mut answers = Vec::with_capacity(commands.len());
+        for (i, command) in commands.into_iter().enumerate() {
+            let id = command.id().clone();
+            let before = batch.present(table, space, &id);
+            let found = Version::of(before.as_deref());
+            if let Some(expected) = versions.get(i).copied().flatten().filter(|v| *v != found) {
+                answers.push(Err(CommandError::Changed { id, expected, found }));
+                continue;
+            }
             answers.push(resolve(command, before.as_deref()).map(|resolved| {
                 if let Some(delta) = resolved.delta {
                     let after = delta
                         .apply(before.as_deref().cloned(), recorded_at)
                         .expect("a delta that was resolved against this state fits it")
                         .map(Arc::new);
-                    batch.overlay.insert(key, after.clone());
-                    batch.changes.push(Committed { position, space, recorded_at, before, after, delta: Arc::new(delta.clone()) });
-                    deltas.push(delta);
+                    batch.overlay(space).insert(id, after.clone());
+                    let change = Committed { position, space, recorded_at, before, after, delta: Arc::new(delta) };
+                    push_facts(&change, &mut batch.facts);
+                    batch.changes.push(change);
                 }
                 resolved.outcome
             }));
         }
+        let deltas: Vec<&Delta> = batch.changes[n_changes_before..].iter().map(|c| c.delta.as_ref()).collect();
         if !deltas.is_empty() {
-            let record = Record { recorded_at, space, deltas };
-            batch.records.push(serde_json::to_vec(&record).expect("a record is JSON"));
+            let record = record::encode_changes(space, recorded_at, &deltas);
+            batch.push_record(record);
         }
-        batch.pending.push(Pending { reply, answers });
+        batch.pending.push(Pending::Commands(reply, answers));
     }
 
-    fn commit(&mut self, batch: Batch) {
+    /// Observations: what is newer than the present goes to the state, all of it to the history.
+    fn resolve_rows(&mut self, rows: Rows, reply: RowsReply, batch: &mut Batch) {
+        let table = self.shared.table(Space::City);
+        let position = self.log.next_position() + batch.records.len() as u64;
+        let deltas = match rows.deltas(|id| batch.present(table, Space::City, id)) {
+            Ok(deltas) => deltas,
+            Err(e) => return reply(Err(e)),
+        };
+        let recorded_at = self.tick();
+        let mut taken = TakenRows { position, recorded_at, n_rows: rows.n_rows(), n_created: 0 };
+        let n_changes_before = batch.changes.len();
+        for (before, delta) in deltas {
+            let after = delta.apply(before.as_deref().cloned(), recorded_at).expect("a new entity has its type").map(Arc::new);
+            taken.n_created += usize::from(before.is_none());
+            batch.overlay(Space::City).insert(delta.id.clone(), after.clone());
+            batch.changes.push(Committed { position, space: Space::City, recorded_at, before, after, delta: Arc::new(delta) });
+        }
+        let deltas: Vec<&Delta> = batch.changes[n_changes_before..].iter().map(|c| c.delta.as_ref()).collect();
+        let (record, bulk) = rows.finish(recorded_at, &deltas);
+        batch.push_record(record);
+        batch.rows.push(bulk);
+        batch.pending.push(Pending::Rows(reply, taken));
+    }
+
+    fn append(&mut self, records: &[Vec<u8>]) -> Result<(), LogError> {
+        if !records.is_empty() {
+            let expected = Expected { key: WRITER_KEY, version: self.writer_version };
+            self.writer_version = self.log.append_expecting(records, &[expected])?;
+        }
+        Ok(())
+    }
+
+    /// Makes a batch durable, then visible, then answers; `before_answers` is called just before that.
+    fn commit(&mut self, batch: Batch, before_answers: impl FnOnce()) {
         if batch.pending.is_empty() {
             return;
         }
-        if let Err(e) = self.log.append(&batch.records) {
+        if let Err(e) = self.append(&batch.records) {
             tracing::error!(error = &e as &dyn std::error::Error, "a batch could not be made durable and was refused");
             self.shared.set_write_error(Some(e.to_string()));
-            let e = Arc::new(e);
+            let e = SubmitError::Log(Arc::new(e));
             for p in batch.pending {
-                (p.reply)(Err(SubmitError::Log(Arc::clone(&e))));
+                p.answer(Some(&e));
             }
             return;
         }
         if !batch.records.is_empty() {
             self.shared.set_write_error(None);
         }
-        let facts: Vec<Fact> = batch.changes.iter().flat_map(facts_of).collect();
-        if !facts.is_empty() {
-            self.shared.history.append(facts);
+        if !batch.facts.is_empty() {
+            self.shared.history.append(batch.facts);
         }
-        for space in Space::ALL {
-            let changed = batch.overlay.iter().filter(|((s, _), _)| *s == space).map(|((_, id), e)| (id.clone(), e.clone()));
-            self.shared.table(space).apply(changed);
+        for rows in batch.rows {
+            self.shared.history.append_rows(rows);
         }
-        self.dirty.extend(batch.overlay.into_keys().map(|k| (k, ())));
+        for (space, overlay) in [Space::City, Space::Node].into_iter().zip(batch.overlays) {
+            if !overlay.is_empty() {
+                self.dirty.extend(overlay.keys().map(|id| ((space, id.clone()), ())));
+                self.shared.table(space).apply(overlay);
+            }
+        }
+        self.bytes_since_capture += batch.record_bytes as u64;
         self.shared.committed(batch.changes.len(), batch.records.len(), self.log.next_position(), self.log.size_bytes());
-        for observer in &self.observers {
-            observer(&batch.changes);
+        if !batch.changes.is_empty() {
+            for observer in &self.observers {
+                observer(&batch.changes);
+            }
         }
+        before_answers();
         for p in batch.pending {
-            (p.reply)(Ok(p.answers));
+            p.answer(None);
         }
-        if self.log.size_bytes() > CHECKPOINT_LOG_BYTES {
+        if self.bytes_since_capture > CHECKPOINT_LOG_BYTES {
             (self.wake_checkpoint)();
         }
     }
 
     fn capture(&mut self) -> Capture {
+        self.bytes_since_capture = 0;
         let dirty = std::mem::take(&mut self.dirty).into_keys().map(|(space, id)| {
             let entity = self.shared.table(space).get(id.as_str());
             (space, id, entity)
@@ -259,32 +407,37 @@ pub(crate) fn replay_record(
     bytes: &[u8],
     tables: &dyn Fn(Space) -> Arc<LiveTable>,
     facts: &mut Vec<Fact>,
+    history: &dyn crate::history::History,
 ) -> Result<Replayed, Box<dyn std::error::Error + Send + Sync>> {
-    let record: Record = serde_json::from_slice(bytes)?;
-    let table = tables(record.space);
-    let mut touched = Vec::new();
-    for delta in record.deltas {
+    let Record { recorded_at, space, deltas, rows } = record::decode(bytes)?;
+    let table = tables(space);
+    let mut touched = Vec::with_capacity(deltas.len());
+    for delta in deltas {
         let before = table.get(delta.id.as_str());
-        let after = delta.apply(before.as_deref().cloned(), record.recorded_at)?.map(Arc::new);
+        let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
         table.apply([(delta.id.clone(), after.clone())]);
-        touched.push((record.space, delta.id.clone()));
-        let change = Committed { position: 0, space: record.space, recorded_at: record.recorded_at, before, after, delta: Arc::new(delta) };
-        facts.extend(facts_of(&change));
+        touched.push((space, delta.id.clone()));
+        if rows.is_none() {
+            push_facts(&Committed { position: 0, space, recorded_at, before, after, delta: Arc::new(delta) }, facts);
+        }
     }
-    Ok((record.recorded_at, touched))
+    if let Some((entity_type, batch)) = rows {
+        history.append_rows(BulkRows::new(entity_type, recorded_at, batch)?);
+    }
+    Ok((recorded_at, touched))
 }
 
-/// What the history keeps of a change.
-fn facts_of(change: &Committed) -> Vec<Fact> {
-    let Some(entity_type) = change.after.as_ref().or(change.before.as_ref()).and_then(|e| e.types.first()) else { return Vec::new() };
+/// Adds what the history keeps of a change.
+fn push_facts(change: &Committed, facts: &mut Vec<Fact>) {
+    let Some(entity_type) = change.after.as_ref().or(change.before.as_ref()).and_then(|e| e.types.first()) else { return };
     if change.space != Space::City {
-        return Vec::new();
+        return;
     }
     let fact = |what| Fact { entity_type: entity_type.clone(), entity: change.delta.id.clone(), recorded_at: change.recorded_at, what };
     if change.delta.delete {
-        return vec![fact(What::EntityDeleted)];
+        facts.push(fact(What::EntityDeleted));
+        return;
     }
-    let mut facts = Vec::new();
     for (name, dataset_id) in &change.delta.remove {
         facts.push(fact(What::AttributeDeleted { name: name.clone(), dataset_id: dataset_id.clone() }));
     }
@@ -309,5 +462,4 @@ fn facts_of(change: &Committed) -> Vec<Fact> {
         instance.modified_at = change.recorded_at;
         facts.push(fact(What::Value { name: name.clone(), instance }));
     }
-    facts
 }

@@ -11,10 +11,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod committer;
+mod hash;
 pub mod history;
 pub mod log;
+mod record;
+mod rows;
 pub mod state;
 mod store;
 
+pub use arrow::record_batch::RecordBatch;
 pub use committer::{Committed, Observer, Submission, SubmitError};
+pub use record::RecordError;
+pub use rows::{ROWS_BYTES_MAX, SubmitRowsError, TakenRows};
 pub use store::{CheckpointError, OpenError, Options, Stats, Store};

@@ -2,20 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use entity::{CommandError, Outcome};
+use arrow::record_batch::RecordBatch;
+use entity::{Command, CommandError, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
-use crate::committer::{Capture, Committer, Observer, Request, Submission, SubmitError, replay_record};
+use crate::committer::{Answers, Capture, Committer, Dirty, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
 use crate::history::columnar::ColumnarHistory;
 use crate::history::{History, HistoryError};
 use crate::log::file::FileLog;
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, LogReader};
+use crate::rows::{Rows, SubmitRowsError, TakenRows};
 use crate::state::{Documents, DocumentsError, FjallDocuments, LiveTable, Manifest, Space};
 
 /// Writes that may wait for the committer; more are refused with [`SubmitError::Busy`].
@@ -33,6 +35,8 @@ pub struct Options {
     pub observers: Vec<Observer>,
     /// How often a checkpoint is made when something has changed.
     pub checkpoint_every: Duration,
+    /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes; whole segments, so it may be more.
+    pub log_keep_bytes: u64,
 }
 
 /// Why a store cannot be opened.
@@ -157,7 +161,7 @@ pub struct Store {
     requests: SyncSender<Request>,
     checkpoints: SyncSender<CheckpointRequest>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    n_waiting: Arc<AtomicUsize>,
+    log: Arc<dyn LogReader>,
     closed: AtomicBool,
     /// Held as long as the store lives, so that no second program opens the folder.
     _lock: std::fs::File,
@@ -181,7 +185,7 @@ impl Store {
             return Err(OpenError::Lost { path: history_dir });
         }
         let history = ColumnarHistory::open(&history_dir, manifest.segments.clone())?;
-        let mut loaded = Loading { log: Box::new(log), manifest, dirty: HashMap::new(), shared: Arc::new(new_shared(Arc::new(history))) };
+        let mut loaded = Loading { log: Box::new(log), manifest, dirty: Dirty::default(), n_bytes_replayed: 0, shared: Arc::new(new_shared(Arc::new(history))) };
         for space in Space::ALL {
             let of_space = entities.iter().filter(|(s, _)| *s == space).map(|(_, e)| (e.id.clone(), Some(Arc::new(e.clone()))));
             loaded.shared.table(space).apply(of_space);
@@ -196,7 +200,11 @@ impl Store {
         let (checkpoints, checkpoint_inbox) = sync_channel::<CheckpointRequest>(16);
         let wake = checkpoints.clone();
         let shared = Arc::clone(&loaded.shared);
+        let log = loaded.log.reader();
         let committer = Committer {
+            writer_version: loaded.log.version(WRITER_KEY),
+            log_keep_bytes: options.log_keep_bytes,
+            bytes_since_capture: loaded.n_bytes_replayed,
             last_recorded_us: loaded.manifest.last_recorded_us,
             log: loaded.log,
             shared: loaded.shared,
@@ -221,8 +229,7 @@ impl Store {
             spawn("committer", Box::new(move || committer.run(&inbox)))?,
             spawn("checkpointer", Box::new(move || checkpointer.run(&checkpoint_inbox, every)))?,
         ];
-        let n_waiting = Arc::new(AtomicUsize::new(0));
-        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), n_waiting, closed: AtomicBool::new(false), _lock: lock })
+        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, closed: AtomicBool::new(false), _lock: lock })
     }
 
     /// Hands in changes; `reply` is called on the committer's thread once they are durable (or refused) and must be quick.
@@ -231,29 +238,58 @@ impl Store {
         submission: Submission,
         reply: impl FnOnce(Result<Vec<Result<Outcome, CommandError>>, SubmitError>) + Send + 'static,
     ) -> Result<(), SubmitError> {
-        self.n_waiting.fetch_add(1, Ordering::Relaxed);
-        let n_waiting = Arc::clone(&self.n_waiting);
-        let reply = Box::new(move |answer| {
-            n_waiting.fetch_sub(1, Ordering::Relaxed);
-            reply(answer);
-        });
-        self.requests.try_send(Request::Submit(submission, reply)).map_err(|e| {
-            self.n_waiting.fetch_sub(1, Ordering::Relaxed);
-            match e {
-                TrySendError::Full(_) => SubmitError::Busy { waiting: WAITING_MAX },
-                TrySendError::Disconnected(_) => SubmitError::Closed,
-            }
+        self.request(Request::Submit(submission, Vec::new(), Box::new(reply)))
+    }
+
+    /// Hands in changes, of which some are for one version of their entity only: such a command is refused with
+    /// [`CommandError::Changed`] if the entity is not at that version when its turn comes. So of several writers who have seen the same version one wins.
+    pub fn submit_if(
+        &self,
+        space: Space,
+        commands: Vec<(Command, Option<Version>)>,
+        reply: impl FnOnce(Result<Vec<Result<Outcome, CommandError>>, SubmitError>) + Send + 'static,
+    ) -> Result<(), SubmitError> {
+        let (commands, versions) = commands.into_iter().unzip();
+        self.request(Request::Submit(Submission { space, commands }, versions, Box::new(reply)))
+    }
+
+    /// Hands in observations of entities of one type as columns, see [`BulkRows`](crate::history::BulkRows): what is newer than the
+    /// present becomes the present, all of it is in the history. `reply` is called on the committer's thread once all rows are durable, or none is.
+    ///
+    /// Errors: the batch is not valid or too large, or too many writes are waiting.
+    pub fn submit_rows(
+        &self,
+        entity_type: Iri,
+        batch: RecordBatch,
+        reply: impl FnOnce(Result<TakenRows, SubmitRowsError>) + Send + 'static,
+    ) -> Result<(), SubmitRowsError> {
+        let rows = Rows::new(entity_type, batch)?;
+        Ok(self.request(Request::Rows(Box::new(rows), Box::new(reply)))?)
+    }
+
+    fn request(&self, request: Request) -> Result<(), SubmitError> {
+        self.requests.try_send(request).map_err(|e| match e {
+            TrySendError::Full(_) => SubmitError::Busy { waiting: WAITING_MAX },
+            TrySendError::Disconnected(_) => SubmitError::Closed,
         })
     }
 
-    /// The same, waiting for the answer on this thread.
+    /// The same as [`Self::submit`], waiting for the answer on this thread.
     pub fn submit_and_wait(&self, submission: Submission) -> Result<Vec<Result<Outcome, CommandError>>, SubmitError> {
+        let answer = Arc::new(Answer::<Answers>::default());
+        let to = Notifier(Arc::clone(&answer));
+        self.submit(submission, move |a| to.give(a))?;
+        answer.wait()
+    }
+
+    /// The same as [`Self::submit_rows`], waiting for the answer on this thread.
+    pub fn submit_rows_and_wait(&self, entity_type: Iri, batch: RecordBatch) -> Result<TakenRows, SubmitRowsError> {
         let (sender, receiver) = sync_channel(1);
-        self.submit(submission, move |answer| {
+        self.submit_rows(entity_type, batch, move |answer| {
             // Nobody waits any more if the receiver is gone.
             let _ = sender.send(answer);
         })?;
-        receiver.recv().unwrap_or(Err(SubmitError::Closed))
+        receiver.recv().unwrap_or(Err(SubmitRowsError::Submit(SubmitError::Closed)))
     }
 
     /// The present entities.
@@ -348,11 +384,53 @@ fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
     Ok(file)
 }
 
+/// A place for one answer, on which one thread waits: a fraction of a channel.
+struct Answer<T> {
+    place: Mutex<Option<Result<T, SubmitError>>>,
+    given: Condvar,
+}
+
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Self { place: Mutex::new(None), given: Condvar::new() }
+    }
+}
+
+impl<T> Answer<T> {
+    fn wait(&self) -> Result<T, SubmitError> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(answer) = place.take() {
+                return answer;
+            }
+            place = self.given.wait(place).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Gives the answer; if it is dropped without one, the committer has ended.
+struct Notifier<T>(Arc<Answer<T>>);
+
+impl<T> Notifier<T> {
+    fn give(&self, answer: Result<T, SubmitError>) {
+        *self.0.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.0.given.notify_one();
+    }
+}
+
+impl<T> Drop for Notifier<T> {
+    fn drop(&mut self) {
+        self.0.place.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Err(SubmitError::Closed));
+        self.0.given.notify_one();
+    }
+}
+
 /// A store on its way up.
 struct Loading {
     log: Box<dyn Log>,
     manifest: Manifest,
-    dirty: HashMap<(Space, entity::Iri), ()>,
+    dirty: Dirty,
+    n_bytes_replayed: u64,
     shared: Arc<Shared>,
 }
 
@@ -367,14 +445,15 @@ impl Loading {
         let mut facts = Vec::new();
         let mut n_replayed = 0;
         let mut expected = from;
-        let Self { log, manifest, dirty, .. } = self;
+        let Self { log, manifest, dirty, n_bytes_replayed, .. } = self;
         log.replay(from, &mut |position, bytes| {
             if position != expected {
                 return Err(format!("the log begins at position {position}, but the documents end before position {expected}").into());
             }
             expected += 1;
             n_replayed += 1;
-            let (recorded_at, touched) = replay_record(bytes, &tables, &mut facts)?;
+            *n_bytes_replayed += bytes.len() as u64;
+            let (recorded_at, touched) = replay_record(bytes, &tables, &mut facts, shared.history.as_ref())?;
             manifest.last_recorded_us = manifest.last_recorded_us.max(recorded_at.micros());
             dirty.extend(touched.into_iter().map(|k| (k, ())));
             if facts.len() >= REPLAY_FACTS {
@@ -396,7 +475,7 @@ struct Checkpointer {
     documents: Box<dyn Documents>,
     requests: SyncSender<Request>,
     /// What a failed checkpoint has not written yet.
-    carried: HashMap<(Space, entity::Iri), Option<Arc<entity::Entity>>>,
+    carried: HashMap<(Space, Iri), Option<Arc<entity::Entity>>>,
 }
 
 impl Checkpointer {

@@ -17,7 +17,7 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
-    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600) }).unwrap()
+    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), log_keep_bytes: 0 }).unwrap()
 }
 
 fn put(store: &Store, commands: Vec<Command>) -> Vec<Result<Outcome, CommandError>> {
@@ -106,6 +106,7 @@ fn a_second_node_on_the_same_folder_is_refused() {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        log_keep_bytes: 0,
     });
     assert!(matches!(second, Err(OpenError::InUse { .. })));
 }
@@ -169,9 +170,137 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        log_keep_bytes: 0,
     };
     // What is left of the log replays only if it begins at the beginning; without it nothing tells what the history is.
     std::fs::remove_dir_all(dir.path().join("log")).unwrap();
     assert!(matches!(Store::open(options()), Err(OpenError::Lost { .. })));
     assert_eq!(n_files(), before);
+}
+
+/// Four writers who have all seen the same version of an entity: in each of 500 rounds exactly one of them changes it.
+#[test]
+fn occ_race_through_the_store() {
+    const WRITERS: i64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, vec![reading(1, 0, 0.0)]);
+    let barrier = std::sync::Barrier::new(WRITERS as usize);
+    let n_won = std::sync::atomic::AtomicU64::new(0);
+    let version = || Version::of(store.table(Space::City).get("urn:ngsi-ld:Station:1").as_deref());
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (store, barrier, n_won) = (&store, &barrier, &n_won);
+            scope.spawn(move || {
+                for round in 1..=500 {
+                    barrier.wait();
+                    let seen = version();
+                    barrier.wait();
+                    let (sender, answer) = sync_channel(1);
+                    let command = (reading(1, round * WRITERS + writer, writer as f64), Some(seen));
+                    store.submit_if(Space::City, vec![command], move |a| sender.send(a).unwrap()).unwrap();
+                    match &answer.recv().unwrap().unwrap()[0] {
+                        Ok(_) => n_won.fetch_add(1, Ordering::SeqCst),
+                        Err(CommandError::Changed { expected, found, .. }) => u64::from(expected == found),
+                        Err(e) => panic!("{e}"),
+                    };
+                }
+            });
+        }
+    });
+    assert_eq!(n_won.into_inner(), 500);
+    assert_eq!(past(&store, 1).len(), 501, "the losers left nothing in the past");
+}
+
+#[test]
+fn a_command_for_what_is_absent_is_refused_once_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let submit = |versions: [Option<Version>; 2]| {
+        let (sender, answer) = sync_channel(1);
+        let commands = versions.into_iter().zip(1..).map(|(v, hour)| (reading(1, hour, hour as f64), v)).collect();
+        store.submit_if(Space::City, commands, move |a| sender.send(a).unwrap()).unwrap();
+        answer.recv().unwrap().unwrap()
+    };
+    // The second command sees what the first has done.
+    let answers = submit([Some(Version::Absent), Some(Version::Absent)]);
+    assert!(matches!(answers.as_slice(), [Ok(Outcome::Created), Err(CommandError::Changed { expected: Version::Absent, .. })]));
+    let text = answers[1].as_ref().unwrap_err().to_string();
+    assert!(text.contains("is not absent, but the one recorded at 20"), "{text}");
+    let answers = submit([None, Some(Version::RecordedAt(Instant::from_secs(0)))]);
+    assert!(answers[0].is_ok() && answers[1].is_err());
+}
+
+fn rows(of: &[(u32, i64, Option<f64>, Option<&str>)]) -> RecordBatch {
+    use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+    let ids: StringArray = of.iter().map(|r| Some(format!("urn:ngsi-ld:Station:{}", r.0))).collect();
+    let times: TimestampMicrosecondArray = of.iter().map(|r| Some(r.1 * 3_600_000_000)).collect();
+    let unit = HashMap::from([("unit_code".to_owned(), "GQ".to_owned())]);
+    let schema = Schema::new(vec![
+        Field::new("entity_id", DataType::Utf8, false),
+        Field::new("observed_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
+        Field::new(iri("pm25").as_str(), DataType::Float64, true).with_metadata(unit),
+        Field::new(iri("state").as_str(), DataType::Utf8, true),
+    ]);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(ids),
+        Arc::new(times.with_timezone("UTC")),
+        Arc::new(of.iter().map(|r| r.2).collect::<Float64Array>()),
+        Arc::new(of.iter().map(|r| r.3).collect::<StringArray>()),
+    ];
+    RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+}
+
+/// Rows mean what as many single readings would: in the state, in the past, now, after a replay and after a checkpoint.
+#[test]
+fn rows_are_observations_and_survive_every_kind_of_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, vec![reading(1, 5, 5.0), reading(3, 1, 1.0)]);
+    let batch = rows(&[
+        (1, 4, Some(4.0), Some("late")),
+        (2, 2, Some(2.0), None),
+        (1, 6, Some(6.0), None),
+        (2, 1, Some(1.0), Some("ok")),
+        (1, 6, Some(6.5), None),
+        (3, 1, Some(1.0), None),
+    ]);
+    let taken = store.submit_rows_and_wait(iri("Station"), batch).unwrap();
+    assert_eq!((taken.n_rows, taken.n_created), (6, 1));
+    let check = |store: &Store| {
+        assert_eq!(past(store, 1), [(4, 4.0), (5, 5.0), (6, 6.5)], "a later row of the same time corrects an earlier one");
+        assert_eq!(past(store, 2), [(1, 1.0), (2, 2.0)]);
+        let now = |station: u32, name: &str| {
+            let e = store.table(Space::City).get(&format!("urn:ngsi-ld:Station:{station}")).unwrap();
+            e.attribute(iri(name).as_str()).map(|a| (a.value.clone(), a.observed_at.unwrap().micros() / 3_600_000_000))
+        };
+        let number = |v: f64| entity::AttributeValue::Property(v.into());
+        assert_eq!(now(1, "pm25"), Some((number(6.5), 6)));
+        assert_eq!(now(1, "state"), Some((entity::AttributeValue::Property("late".into()), 4)));
+        assert_eq!(now(2, "pm25"), Some((number(2.0), 2)));
+        assert_eq!(now(2, "state").unwrap().1, 1);
+        let unit = store.table(Space::City).get("urn:ngsi-ld:Station:2").unwrap();
+        assert_eq!(unit.attribute(iri("pm25").as_str()).unwrap().unit_code.as_deref(), Some("GQ"));
+    };
+    check(&store);
+    drop(store);
+    let store = open(dir.path());
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+    check(&open(dir.path()));
+}
+
+#[test]
+fn rows_that_are_wrong_are_refused_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, vec![Command::Create(Entity::new(Iri::known("urn:ngsi-ld:Station:7"), iri("Bus")))]);
+    let refused = |batch| store.submit_rows_and_wait(iri("Station"), batch).unwrap_err().to_string();
+    let other = refused(rows(&[(1, 1, Some(1.0), None), (7, 1, Some(1.0), None)]));
+    assert_eq!(other, "row 1: entity `urn:ngsi-ld:Station:7` is of type `https://example.org/Bus`, not `https://example.org/Station`");
+    assert_eq!(refused(rows(&[])), "there are no rows");
+    assert_eq!(refused(RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()))), "the rows are not valid");
+    assert_eq!(store.stats().n_entities, 1);
 }

@@ -1,0 +1,137 @@
+//! How many single durable updates the store takes, beside what the disk's syncs allow.
+//!
+//! `cargo run --profile quick -p store --example updates -- [seconds per run] [folder]`: N threads each change one attribute of an entity of
+//! about 1 KB and wait until it is durable. The disk's own sync rate (append of 4 KiB and sync, one after the other) is measured before
+//! and after each run.
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use entity::{Attribute, Command, Entity, Instant, Iri};
+use host::{Disk, RealDisk, Stopwatch, SystemClock};
+use store::state::Space;
+use store::{Options, Store, Submission};
+
+const ENTITIES: usize = 20_000;
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let seconds: u64 = args.next().map_or(5, |s| s.parse().unwrap());
+    let dir = args.next().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
+    let store = Arc::new(
+        Store::open(Options {
+            dir: dir.join("store"),
+            clock: Arc::new(SystemClock),
+            observers: Vec::new(),
+            checkpoint_every: Duration::from_secs(3600),
+            log_keep_bytes: 0,
+        })
+        .unwrap(),
+    );
+    for chunk in (0..ENTITIES).collect::<Vec<_>>().chunks(1_000) {
+        let commands = chunk.iter().map(|&i| Command::UpsertReplace(entity(i))).collect();
+        store.submit_and_wait(Submission { space: Space::City, commands }).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let bytes = serde_json::to_vec(&entity(0)).unwrap().len();
+    println!("{ENTITIES} entities of {bytes} bytes (JSON)");
+    for n_clients in [1, 64, 512] {
+        let before = syncs_per_second(&dir);
+        run(&store, n_clients, seconds, before, &dir);
+    }
+    drop(store);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+fn run(store: &Arc<Store>, n_clients: usize, seconds: u64, syncs_before: f64, dir: &Path) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let cpu = cpu_seconds();
+    let batches = store.stats().n_batches;
+    let watch = Stopwatch::start();
+    let threads: Vec<_> = (0..n_clients)
+        .map(|client| {
+            let (store, stop) = (Arc::clone(store), Arc::clone(&stop));
+            let work = move || {
+                let mut micros = Vec::new();
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    let idx = (client + round * 512) % ENTITIES;
+                    let watch = Stopwatch::start();
+                    let submission = Submission { space: Space::City, commands: vec![Command::Observe(update(idx, client, round))] };
+                    store.submit_and_wait(submission).unwrap()[0].as_ref().unwrap();
+                    micros.push(watch.elapsed().as_micros() as u64);
+                }
+                micros
+            };
+            std::thread::Builder::new().stack_size(128 << 10).spawn(work).unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(seconds));
+    stop.store(true, Ordering::Relaxed);
+    let mut micros: Vec<u64> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+    let elapsed = watch.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - cpu;
+    micros.sort_unstable();
+    let n = micros.len();
+    let rate = n as f64 / elapsed;
+    let syncs = (syncs_before + syncs_per_second(dir)) / 2.0;
+    let n_batches = store.stats().n_batches - batches;
+    println!(
+        "{n_clients:4} clients: {rate:8.0}/s, p50 {:.1} ms, p99 {:.1} ms, {:.1} us CPU per update (clients included), {:.0} per batch; disk {syncs:.0} syncs/s, {:.0} % of clients x syncs",
+        micros[n / 2] as f64 / 1e3,
+        micros[n * 99 / 100] as f64 / 1e3,
+        cpu * 1e6 / n as f64,
+        n as f64 / n_batches.max(1) as f64,
+        100.0 * rate / (n_clients as f64 * syncs),
+    );
+    store.checkpoint().unwrap();
+}
+
+fn syncs_per_second(dir: &Path) -> f64 {
+    let path = dir.join("sync-test");
+    let mut file = RealDisk.open_append(&path).unwrap();
+    let watch = Stopwatch::start();
+    let mut n = 0;
+    while watch.elapsed() < Duration::from_secs(1) {
+        file.append(&[7; 4096]).unwrap();
+        file.sync().unwrap();
+        n += 1;
+    }
+    let rate = f64::from(n) / watch.elapsed().as_secs_f64();
+    RealDisk.remove(&path).unwrap();
+    rate
+}
+
+fn name(attribute: usize) -> Iri {
+    Iri::known(&format!("https://uri.etsi.org/ngsi-ld/default-context/attribute{attribute}"))
+}
+
+fn id(i: usize) -> Iri {
+    Iri::known(&format!("urn:ngsi-ld:AirQualityObserved:Shanghai:{i:06}"))
+}
+
+fn entity(i: usize) -> Entity {
+    let mut e = Entity::new(id(i), Iri::known("https://smartdatamodels.org/dataModel.Environment/AirQualityObserved"));
+    for a in 0..8 {
+        let mut attribute = Attribute::property(i as f64 / 7.0 + a as f64).observed(Instant::from_secs(1_700_000_000));
+        attribute.unit_code = Some("GQ".into());
+        e.put(name(a), attribute);
+    }
+    e.with(Iri::known(entity::LOCATION), Attribute::new(entity::AttributeValue::Geo(entity::Geometry::point(121.4 + i as f64 * 1e-5, 31.2))))
+}
+
+fn update(i: usize, client: usize, round: usize) -> Entity {
+    let at = Instant::from_micros(1_700_000_000_000_000 + (round * 1_000 + client) as i64);
+    let e = Entity::new(id(i), Iri::known("https://smartdatamodels.org/dataModel.Environment/AirQualityObserved"));
+    e.with(name(round % 8), Attribute::property((client * 1_000 + round) as f64 / 8.0).observed(at))
+}
+
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
