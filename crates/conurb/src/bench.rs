@@ -1,12 +1,19 @@
 //! `conurb bench`: the numbers that the documents quote, made by anyone on any machine.
 //!
 //! Each workload runs against a node of its own: this program, started as `conurb serve --dev` on an empty folder, loaded over the network from
-//! this process. CPU seconds are the node's, read from `/proc`. Where there is a peer (what the disk itself can sync) it is measured in the same run.
+//! this process. CPU seconds are the server's, read from `/proc`. Where there is a peer (what the disk itself can sync; other databases for the
+//! workload `city`) it is measured in the same run.
 
+mod city;
+mod city_run;
 mod client;
+mod mqtt;
 mod node;
+mod peers;
+mod process;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -20,8 +27,9 @@ use self::node::BenchNode;
 
 /// Options of `conurb bench`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = list_of_workloads())]
 pub(crate) struct Options {
-    /// Which workloads, separated by commas; default: all
+    /// Which workloads, separated by commas; default: all but `city`
     #[arg(value_delimiter = ',')]
     workloads: Vec<String>,
     /// How often each is run; the median is reported
@@ -33,6 +41,9 @@ pub(crate) struct Options {
     /// Entities of the queries and of the memory measurement
     #[arg(long, default_value_t = 100_000)]
     entities: usize,
+    /// Script that starts and stops the peers of `city`, such as scripts/bench-peers.sh; without it only conurb is measured
+    #[arg(long, value_name = "SCRIPT")]
+    peers: Option<PathBuf>,
     /// One line of JSON per result
     #[arg(long)]
     json: bool,
@@ -61,16 +72,22 @@ const WORKLOADS: &[(&str, &str)] = &[
     ("load", "entities/s by batch create, 1,000 per request, then memory and restart time with all of them"),
     ("retrieve", "retrieves/s of one entity of about 1 KB, 16 clients"),
     ("query", "type+q query over all entities with limit 20: milliseconds, p50"),
+    ("city", "a month of 600 stations (8.64 M values) in by every way and out by four questions; beside the peers with --peers"),
 ];
+
+/// What `conurb bench --help` says after the options.
+fn list_of_workloads() -> String {
+    let list: Vec<_> = WORKLOADS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
+    format!("Workloads:\n{}", list.join("\n"))
+}
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     for name in &options.workloads {
         if !WORKLOADS.iter().any(|(w, _)| w == name) {
-            let list: Vec<_> = WORKLOADS.iter().map(|(w, what)| format!("  {w:<12} {what}")).collect();
-            bail!("there is no workload `{name}`; there are\n{}", list.join("\n"));
+            bail!("there is no workload `{name}`\n{}", list_of_workloads());
         }
     }
-    let wanted = |name: &str| options.workloads.is_empty() || options.workloads.iter().any(|w| w == name);
+    let wanted = |name: &str| options.workloads.is_empty() && name != "city" || options.workloads.iter().any(|w| w == name);
     let runtime = crate::runtime()?;
     let mut runs: Vec<Vec<Measure>> = Vec::new();
     for run in 1..=options.runs.max(1) {
@@ -86,6 +103,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 async fn one_run(options: &Options, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<Measure>> {
     let seconds = Duration::from_secs(options.seconds);
     let mut results = Vec::new();
+    if wanted("city") {
+        results.extend(city_run::run(options.peers.as_deref(), seconds).await?);
+    }
+    if WORKLOADS.iter().all(|(name, _)| *name == "city" || !wanted(name)) {
+        return Ok(results);
+    }
     let syncs_per_s = disk_syncs_per_s(seconds.min(Duration::from_secs(3)))?;
     if wanted("disk") {
         results.push(measure("disk", syncs_per_s, "syncs/s"));
@@ -240,6 +263,6 @@ fn print(m: &Measure, as_json: bool) -> anyhow::Result<()> {
     }
     let ratio = m.ratio.map(|r| format!("  = {:.0} % of {}", r * 100.0, m.peer.as_deref().unwrap_or("the peer"))).unwrap_or_default();
     let cpu = m.cpu.as_deref().map(|c| format!("  ({c})")).unwrap_or_default();
-    crate::say(&format!("{:<16} {:>12.2} {:<12}{ratio}{cpu}", m.workload, m.value, m.unit));
+    crate::say(&format!("{:<44} {:>14.2} {:<12}{ratio}{cpu}", m.workload, m.value, m.unit));
     Ok(())
 }

@@ -65,6 +65,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         contexts: Contexts::new(Arc::clone(&contexts), outbound),
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
         refused: Arc::clone(&refused),
+        imports: ::serve::bulk_turns(),
         addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address },
         stop: stop.clone(),
     });

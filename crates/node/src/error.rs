@@ -53,6 +53,26 @@ pub enum NodeError {
         /// The id.
         id: String,
     },
+    /// No such import.
+    #[error("there is no import job `{name}`")]
+    NoJob {
+        /// Its name.
+        name: String,
+    },
+    /// Rows of an import would be missing.
+    #[error("{what}")]
+    Gap {
+        /// Which.
+        what: String,
+        /// Rows that the job has.
+        rows: u64,
+    },
+    /// Somebody else is at it.
+    #[error("{what}")]
+    Busy {
+        /// What, and what to do.
+        what: String,
+    },
     /// The id is taken.
     #[error("subscription `{id}` already exists")]
     SubscriptionExists {
@@ -82,6 +102,9 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
+    /// Rows were not taken.
+    #[error(transparent)]
+    Rows(#[from] store::SubmitRowsError),
     /// The history cannot be read.
     #[error("cannot read the history")]
     History(#[source] Arc<store::history::HistoryError>),
@@ -94,7 +117,10 @@ impl NodeError {
     /// Too many writes are waiting: the same request may be taken a moment later.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
-        matches!(self, Self::Submit(store::SubmitError::Busy { .. }))
+        matches!(
+            self,
+            Self::Submit(store::SubmitError::Busy { .. }) | Self::Rows(store::SubmitRowsError::Submit(store::SubmitError::Busy { .. }))
+        )
     }
 
     /// The position of the change feed is not kept any more.
@@ -106,21 +132,28 @@ impl NodeError {
     /// The disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Submit(e) if e.is_disk_full())
+        matches!(self, Self::Submit(e) | Self::Rows(store::SubmitRowsError::Submit(e)) if e.is_disk_full())
     }
 
     /// What sort of error it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. }) | Self::SubscriptionExists { .. } => Kind::Conflict,
+            Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. })
+            | Self::SubscriptionExists { .. }
+            | Self::Gap { .. }
+            | Self::Busy { .. } => Kind::Conflict,
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
             | Self::NoEntity { .. }
-            | Self::NoSubscription { .. } => Kind::NotFound,
+            | Self::NoSubscription { .. }
+            | Self::NoJob { .. } => Kind::NotFound,
             Self::Invalid { .. } => Kind::Invalid,
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
-            Self::Submit(_) => Kind::Unavailable,
+            Self::Submit(_) | Self::Rows(store::SubmitRowsError::Submit(_)) => Kind::Unavailable,
+            Self::Rows(store::SubmitRowsError::TooLarge { .. }) => Kind::Limit,
+            Self::Rows(store::SubmitRowsError::Record(_)) => Kind::Bug,
+            Self::Rows(_) => Kind::Invalid,
             Self::Changes(e) => match **e {
                 store::ChangesError::Gone { .. } => Kind::NotFound,
                 store::ChangesError::Ahead { .. } => Kind::Invalid,

@@ -7,6 +7,7 @@
 //! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod bulk;
 mod cluster;
 mod error;
 mod maintenance;
@@ -16,6 +17,7 @@ mod operations;
 mod reactions;
 mod subscription;
 
+pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use error::{Kind, NodeError};
 pub use maintenance::CHANGES_WAIT_MAX;
@@ -26,5 +28,5 @@ pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, Histor
 pub use store::state::{
     ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,
 };
-pub use store::{Change, Changes, Committed, Stats};
+pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};

@@ -13,6 +13,7 @@ use store::state::Space;
 use store::{Committed, Options, Store};
 use tokio::sync::broadcast;
 
+use crate::bulk::ActiveJobs;
 use crate::metrics::Metrics;
 use crate::operations::load_subscriptions;
 use crate::reactions::{self, Subscriptions};
@@ -74,6 +75,7 @@ pub struct Node {
     pub(crate) nonces: std::sync::Mutex<NonceCache>,
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) live: broadcast::Sender<Arc<Vec<Committed>>>,
+    pub(crate) active_jobs: ActiveJobs,
     metrics: Arc<Metrics>,
     started_at: Instant,
 }
@@ -117,6 +119,7 @@ impl Node {
             policy,
             subscriptions,
             live,
+            active_jobs: ActiveJobs::default(),
             metrics,
         };
         node.compile_policy();

@@ -112,7 +112,7 @@ impl Node {
     }
 
     /// Puts commands in line for the log at once; the future says what came of them.
-    fn submit(
+    pub(crate) fn submit(
         &self,
         space: Space,
         commands: Vec<Command>,

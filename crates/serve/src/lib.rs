@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod auth;
+mod bulk;
 mod console;
 mod contexts;
 mod live;
@@ -48,10 +49,18 @@ pub struct App {
     pub transport: Arc<dyn node::PeerTransport>,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
+    /// Turns of bulk imports, see [`bulk_turns`].
+    pub imports: tokio::sync::Semaphore,
     /// Addresses to show.
     pub addresses: Addresses,
     /// True while the node is shutting down.
     pub stop: watch::Receiver<bool>,
+}
+
+/// As many turns as there may be bulk imports at the same time.
+#[must_use]
+pub fn bulk_turns() -> tokio::sync::Semaphore {
+    tokio::sync::Semaphore::new(bulk::IMPORTS_MAX)
 }
 
 /// The addresses in use.

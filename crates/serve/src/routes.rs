@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
-use crate::{App, console, live, maintenance, peer, platform};
+use crate::{App, bulk, console, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -70,6 +70,9 @@ routes! {
     GET "/api/v1/search" (Search) entities::search, "Entities by the words of their names, in any language; other parameters as for entities";
     GET "/api/v1/explain" (Explain) entities::explain, "How a query of entities is answered: indexes, counts, documents read";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
+    POST "/api/v1/bulk/{type}" bulk::import, "Take in observations as CSV, Parquet or an Arrow stream, or entities as JSON lines";
+    GET "/api/v1/bulk/jobs" bulk::jobs, "Bulk imports, the newest first";
+    GET "/api/v1/bulk/jobs/{job}" bulk::job, "How far a bulk import has come";
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
     GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
     POST "/ngsi-ld/v1/entities" (WriteEntity) entities::create, "Create an entity (5.6.1)";

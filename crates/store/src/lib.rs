@@ -27,6 +27,7 @@ pub mod state;
 mod store;
 pub mod verify;
 
+pub use arrow::record_batch::RecordBatch;
 pub use changes::{CHANGES_MAX, Change, Changes, ChangesError};
 pub use committer::{Committed, Observer, Submission, SubmitError};
 pub use record::RecordError;

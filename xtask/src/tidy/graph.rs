@@ -14,14 +14,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("policy", &["entity"]),
     ("ngsi", &["entity"]),
     ("mqtt", &["entity"]),
+    ("table", &["entity"]),
     ("store", &["entity", "host"]),
     ("federation", &["entity", "policy", "host"]),
     ("feed", &["host", "mqtt"]),
     ("query", &["entity", "policy", "host", "store"]),
     ("node", &["entity", "policy", "host", "store", "federation"]),
     // State and history reach the edge only through what `node` re-exports.
-    ("serve", &["entity", "policy", "host", "ngsi", "mqtt", "node", "federation"]),
-    ("conurb", &["entity", "policy", "host", "ngsi", "mqtt", "store", "query", "federation", "node", "serve", "feed"]),
+    ("serve", &["entity", "policy", "host", "ngsi", "mqtt", "table", "node", "federation"]),
+    ("conurb", &["entity", "policy", "host", "ngsi", "mqtt", "table", "store", "query", "federation", "node", "serve", "feed"]),
     ("e2e", &["host"]),
     ("xtask", &[]),
 ];
@@ -29,8 +30,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// A third-party crate and the only own crates that may name it in `[dependencies]`.
 const NAMED_ONLY_BY: &[(&str, &[&str], &str)] = &[
     ("fjall", &["store"], "engines lie behind the traits of `store`"),
-    ("parquet", &["store"], "engines lie behind the traits of `store`"),
-    ("arrow", &["store", "query"], "columns are the language of history and SQL only"),
+    ("parquet", &["store", "table"], "engines lie behind the traits of `store`, files behind `table`"),
+    ("arrow", &["store", "query", "table"], "columns are the language of history, SQL and files of tables only"),
     ("mqtt-protocol-core", &["mqtt", "feed"], "packets are known to the codec and to the device player only"),
     ("reqwest", &["serve", "conurb"], "HTTP lives at the edge"),
     ("axum", &["serve"], "HTTP lives at the edge"),

@@ -7,7 +7,7 @@ const LINES_GOOD: usize = 800;
 const LINES_MAX: usize = 1_200;
 
 /// Crates that turn values into values: what they need of the world is handed in.
-const PURE: &[&str] = &["entity", "policy", "ngsi", "mqtt", "federation"];
+const PURE: &[&str] = &["entity", "policy", "ngsi", "mqtt", "table", "federation"];
 
 /// How a source file would reach for the world.
 const WORLD: &[&str] = &["std::fs", "std::net", "std::process", "std::env", "std::thread", "tokio::"];

@@ -22,31 +22,65 @@ impl Client {
         Ok(Self { stream: BufReader::with_capacity(64 << 10, stream), host: host.to_owned() })
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request with a JSON body (or none) and reads the whole answer.
     pub(super) async fn request(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
-        let content =
-            if body.is_empty() { String::new() } else { format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()) };
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n{content}\r\n{body}", self.host);
-        self.stream.write_all(request.as_bytes()).await?;
+        self.send(method, path, "application/json", body.as_bytes()).await
+    }
+
+    /// Sends a request and reads the whole answer, counted or in chunks.
+    pub(super) async fn send(&mut self, method: &str, path: &str, content_type: &str, body: &[u8]) -> anyhow::Result<(u16, String)> {
+        let content = if body.is_empty() && method == "GET" {
+            String::new()
+        } else {
+            format!("content-type: {content_type}\r\ncontent-length: {}\r\n", body.len())
+        };
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n{content}\r\n", self.host);
+        // One write for a small request: two would wait for each other's acknowledgement.
+        if body.len() <= 16 << 10 {
+            self.stream.write_all(&[head.as_bytes(), body].concat()).await?;
+        } else {
+            self.stream.write_all(head.as_bytes()).await?;
+            self.stream.write_all(body).await?;
+        }
         let mut line = String::new();
         self.stream.read_line(&mut line).await?;
         let status: u16 = line.split(' ').nth(1).and_then(|s| s.parse().ok()).with_context(|| format!("no status in `{}`", line.trim()))?;
         let mut n_bytes = 0;
+        let mut chunked = false;
         loop {
             line.clear();
             self.stream.read_line(&mut line).await?;
             if line.trim().is_empty() {
                 break;
             }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            if name.eq_ignore_ascii_case("content-length") {
                 n_bytes = value.trim().parse()?;
             }
+            chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.trim().eq_ignore_ascii_case("chunked");
         }
-        let mut answer = vec![0; n_bytes];
-        self.stream.read_exact(&mut answer).await?;
+        let answer = if chunked { self.chunks().await? } else { self.exactly(n_bytes).await? };
         Ok((status, String::from_utf8_lossy(&answer).into_owned()))
+    }
+
+    async fn exactly(&mut self, n_bytes: usize) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; n_bytes];
+        self.stream.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    async fn chunks(&mut self) -> anyhow::Result<Vec<u8>> {
+        let mut answer = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).await?;
+            let n_bytes = usize::from_str_radix(line.trim(), 16).with_context(|| format!("`{}` is not the size of a chunk", line.trim()))?;
+            answer.extend(self.exactly(n_bytes).await?);
+            self.exactly(2).await?;
+            if n_bytes == 0 {
+                return Ok(answer);
+            }
+        }
     }
 }
 

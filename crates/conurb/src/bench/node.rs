@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 use host::Stopwatch;
 use serde_json::Value;
 
+use super::process::cpu_seconds;
+
 /// A folder that goes away with its owner. On the disk of the current folder: /tmp may be memory, which syncs for nothing.
 pub(super) struct WorkDir(PathBuf);
 
@@ -36,6 +38,10 @@ pub(super) struct BenchNode {
     dir: Option<WorkDir>,
     /// Address of HTTP.
     pub(super) http: String,
+    /// Address of MQTT.
+    pub(super) mqtt: String,
+    /// Address of SQL; none where it is built out.
+    pub(super) sql: Option<String>,
     /// From the start of the process to its ready line.
     pub(super) started_in: Duration,
 }
@@ -61,17 +67,20 @@ impl BenchNode {
         let started_in = stopwatch.elapsed();
         let ready: Value =
             serde_json::from_str(&line).with_context(|| format!("the node said `{}` instead of being ready", line.trim()))?;
-        let http = ready["http"].as_str().context("the ready line has no HTTP address")?.to_owned();
-        Ok(Self { child, dir: Some(dir), http, started_in })
+        let address = |key: &str| ready[key].as_str().map(str::to_owned);
+        let http = address("http").context("the ready line has no HTTP address")?;
+        let mqtt = address("mqtt").context("the ready line has no MQTT address")?;
+        Ok(Self { child, dir: Some(dir), http, mqtt, sql: address("sql"), started_in })
     }
 
-    /// CPU seconds used so far, by the kernel's clock ticks (100 per second on Linux).
+    /// CPU seconds used so far.
     pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
-            .context("CPU time is read from /proc, which this system lacks")?;
-        let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        let ticks: Vec<f64> = after_name.split(' ').skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
-        Ok(ticks.iter().sum::<f64>() / 100.0)
+        cpu_seconds(self.pid())
+    }
+
+    /// Of the process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory, MB.
