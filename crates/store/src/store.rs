@@ -321,7 +321,6 @@ impl Store {
             log: loaded.log,
             shared: loaded.shared,
             clock: options.clock,
-            bytes_since_capture: 0,
             observers: options.observers,
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.
