@@ -237,7 +237,7 @@ fn a_clock_an_hour_off_is_told() {
     let mut command = Command::new(crate::support::program());
     let any = "127.0.0.1:0";
     command.env("LD_PRELOAD", library).env("FAKETIME", "-1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    command.args(["serve", "--log", "warn", "--http", any, "--mqtt", any, "--sql", any, "--data"]).arg(cluster.data(1));
+    command.args(["serve", "--log", "warn", "--http", any, "--mqtt", any, "--sql", any, "--flight", any, "--data"]).arg(cluster.data(1));
     let b = Node::from_command(command, &cluster.data(1));
     let (_, sources) = ask(&b, "type=AirQualityObserved");
     let refused = source(&sources, "beijing");

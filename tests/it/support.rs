@@ -73,7 +73,7 @@ impl Node {
     /// A node on this folder, with more arguments.
     pub(crate) fn start_in(dir: &Path, arguments: &[&str]) -> Self {
         let any = "127.0.0.1:0";
-        let mut given = vec!["--http", any, "--mqtt", any, "--sql", any, "--log", "warn"];
+        let mut given = vec!["--http", any, "--mqtt", any, "--sql", any, "--flight", any, "--log", "warn"];
         given.extend(arguments);
         // Later flags of the same name win; clap refuses repetition, so a default that is given is left out.
         let mut command = Command::new(program());

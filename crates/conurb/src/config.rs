@@ -22,6 +22,7 @@ pub(crate) struct Config {
     pub(crate) http: SocketAddr,
     pub(crate) mqtt: SocketAddr,
     pub(crate) sql: SocketAddr,
+    pub(crate) flight: SocketAddr,
     pub(crate) dev: bool,
     pub(crate) default_context: String,
     pub(crate) checkpoint_minutes: u64,
@@ -86,6 +87,7 @@ const KEYS: &[(&str, &str)] = &[
     ("http", "Address of HTTP: NGSI-LD, console, metrics, questions from other cities. Port 0 lets the system choose."),
     ("mqtt", "Address of MQTT 3.1.1 and 5."),
     ("sql", "Address of SQL over the PostgreSQL wire protocol."),
+    ("flight", "Address of SQL over Arrow Flight, for programs that take columns (ADBC)."),
     ("dev", "For trying and tests: no authentication, loopback addresses only, callbacks to private addresses allowed."),
     ("default_context", "User @context of requests that name none; \"\" for the NGSI-LD core context alone."),
     ("checkpoint_minutes", "How often changed documents and history are written out of the log, in minutes."),
@@ -109,6 +111,7 @@ impl Default for Config {
             http: local(1026),
             mqtt: local(1883),
             sql: local(5433),
+            flight: local(5434),
             dev: false,
             default_context: ngsi::context::DEFAULT_USER_CONTEXT_URL.to_owned(),
             checkpoint_minutes: 5,
@@ -143,6 +146,9 @@ pub(crate) struct Flags {
     /// Address of SQL [default: 127.0.0.1:5433]
     #[arg(long, env = "CONURB_SQL", value_name = "ADDR")]
     pub(crate) sql: Option<SocketAddr>,
+    /// Address of SQL over Arrow Flight [default: 127.0.0.1:5434]
+    #[arg(long, env = "CONURB_FLIGHT", value_name = "ADDR")]
+    pub(crate) flight: Option<SocketAddr>,
     /// For trying and tests: no authentication, loopback only, callbacks to private addresses allowed
     #[arg(long, env = "CONURB_DEV")]
     pub(crate) dev: bool,
@@ -167,12 +173,13 @@ impl Flags {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => Config::default(),
             Err(e) => return Err(e).with_context(|| format!("cannot read configuration file `{}`", path.display())),
         };
-        let Self { data, city, http, mqtt, sql, dev, log, log_format, .. } = self.clone();
+        let Self { data, city, http, mqtt, sql, flight, dev, log, log_format, .. } = self.clone();
         set(&mut config.data, data);
         set(&mut config.city, city);
         set(&mut config.http, http);
         set(&mut config.mqtt, mqtt);
         set(&mut config.sql, sql);
+        set(&mut config.flight, flight);
         set(&mut config.log, log);
         set(&mut config.log_format, log_format);
         config.dev |= dev;
@@ -210,7 +217,7 @@ impl Config {
         if !(memory_mb_min..=MEMORY_MB_MAX).contains(&self.store.memory_mb) {
             bail!("[store] memory_mb = {}: expected {memory_mb_min} to {MEMORY_MB_MAX}", self.store.memory_mb);
         }
-        for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql)] {
+        for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
             if self.dev && !address.ip().is_loopback() {
                 bail!(
                     "{key} = \"{address}\": in development mode nobody is asked who they are, so only loopback addresses such as 127.0.0.1 are possible"

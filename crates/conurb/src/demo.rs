@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Where the nodes keep their data; what is there from an earlier demo goes on
     #[arg(long, default_value = ".demo", value_name = "DIR")]
     dir: PathBuf,
-    /// HTTP port of the first city; the others follow in steps of 10, and so do the MQTT (1883) and SQL (5433) ports
+    /// HTTP port of the first city; the others follow in steps of 10, and so do the MQTT (1883), SQL (5433) and Flight SQL (5434) ports
     #[arg(long, default_value_t = 1026)]
     port: u16,
     /// Speed of the recorded data: `max`, or how many times faster than real time [default: 43200, half a day per second]
@@ -84,6 +84,7 @@ fn prepare(options: &Options, names: [&'static str; 3]) -> anyhow::Result<Vec<Ci
             http: port(options.port)?,
             mqtt: port(1883u16.wrapping_add(shift))?,
             sql: port(5433u16.wrapping_add(shift))?,
+            flight: port(5434u16.wrapping_add(shift))?,
             dev: true,
             log: "warn".to_owned(),
             peer_probe_seconds: 5,
@@ -315,10 +316,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let options = Options { data_from: None, dir: dir.path().to_owned(), port: 1026, speed: None, seed: 1 };
         let cities = prepare(&options, ["shanghai", "suzhou", "hangzhou"]).expect("it is prepared");
-        let mut ports: Vec<u16> = cities.iter().flat_map(|c| [c.config.http, c.config.mqtt, c.config.sql]).map(|a| a.port()).collect();
+        let mut ports: Vec<u16> = cities.iter().flat_map(|c| [c.config.http, c.config.mqtt, c.config.sql, c.config.flight]).map(|a| a.port()).collect();
         ports.sort_unstable();
         ports.dedup();
-        assert_eq!(ports.len(), 9);
+        assert_eq!(ports.len(), 12);
         for city in &cities {
             assert_eq!(city.config.peers.len(), 2);
         }

@@ -42,8 +42,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
     #[cfg(feature = "sql")]
     let (sql, sql_address) = bind("SQL", config.sql).await.map(|(l, a)| (l, Some(a)))?;
+    #[cfg(feature = "sql")]
+    let (flight, flight_address) = bind("Flight SQL", config.flight).await.map(|(l, a)| (l, Some(a)))?;
     #[cfg(not(feature = "sql"))]
-    let sql_address = None;
+    let (sql_address, flight_address) = (None, None);
 
     let node = Arc::new(open_node(&config)?);
     let auth = Arc::new(if config.dev {
@@ -66,7 +68,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),
-        addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address },
+        addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address, flight: flight_address },
         stop: stop.clone(),
     });
     let mqtt_context =
@@ -77,7 +79,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
     #[cfg(feature = "sql")]
-    tasks.spawn(crate::sql::serve(sql, Arc::clone(&node), auth, contexts, stop.clone()));
+    {
+        let shared = || (Arc::clone(&node), Arc::clone(&auth), Arc::clone(&contexts), stop.clone());
+        let (node, auth, contexts, stop) = shared();
+        tasks.spawn(crate::sql::serve_flight(flight, node, auth, contexts, stop));
+        let (node, auth, contexts, stop) = shared();
+        tasks.spawn(crate::sql::serve(sql, node, auth, contexts, stop));
+    }
     {
         let (app, stop) = (Arc::clone(&app), stop.clone());
         tasks.spawn(async move {
@@ -140,6 +148,9 @@ fn ready_line(config: &Config, addresses: &Addresses) -> String {
     });
     if let Some(sql) = addresses.sql {
         line["sql"] = json!(sql.to_string());
+    }
+    if let Some(flight) = addresses.flight {
+        line["flight"] = json!(flight.to_string());
     }
     line.to_string()
 }

@@ -16,10 +16,30 @@ pub(crate) async fn serve(
     node: Arc<Node>,
     auth: Arc<Authenticator>,
     contexts: Arc<ngsi::ContextStore>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let factory = Arc::new(Factory { node, contexts });
-    let check = Arc::clone(&auth);
+    if let Err(e) = query::serve(listener, factory, settings(&auth), stopped(stop)).await {
+        tracing::error!(error = %e, "SQL ended");
+    }
+}
+
+/// Serves programs that take columns until `stop` turns true.
+pub(crate) async fn serve_flight(
+    listener: TcpListener,
+    node: Arc<Node>,
+    auth: Arc<Authenticator>,
+    contexts: Arc<ngsi::ContextStore>,
+    stop: watch::Receiver<bool>,
+) {
+    let factory = Arc::new(Factory { node, contexts });
+    if let Err(e) = query::serve_flight(listener, factory, settings(&auth), stopped(stop)).await {
+        tracing::error!(error = %e, "Flight SQL ended");
+    }
+}
+
+fn settings(auth: &Arc<Authenticator>) -> Settings {
+    let check = Arc::clone(auth);
     let auth = if auth.is_dev() {
         Auth::Trust
     } else {
@@ -28,14 +48,12 @@ pub(crate) async fn serve(
             None => Err(LoginError::Refused),
         }))
     };
-    let settings = Settings { auth, limits: Limits::default(), tls: None };
-    let stopped = async move {
-        // An error means that the sender is gone: the same as stop.
-        let _ = stop.wait_for(|s| *s).await;
-    };
-    if let Err(e) = query::serve(listener, factory, settings, stopped).await {
-        tracing::error!(error = %e, "SQL ended");
-    }
+    Settings { auth, limits: Limits::default(), tls: None }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone: the same as stop.
+    let _ = stop.wait_for(|s| *s).await.is_ok();
 }
 
 struct Factory {
@@ -72,5 +90,9 @@ impl Source for NodeSource {
 
     fn short_name(&self, name: &Iri) -> String {
         self.contexts.default_context().short_name(name)
+    }
+
+    fn full_name(&self, name: &str) -> Option<Iri> {
+        self.contexts.default_context().expand(name).ok()
     }
 }

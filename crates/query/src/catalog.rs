@@ -75,7 +75,7 @@ impl Tables {
     }
 
     /// The history behind a history table.
-    pub(crate) fn history_table(&self, name: &str) -> Option<Described> {
+    pub(crate) fn described(&self, name: &str) -> Option<Described> {
         self.list().into_iter().filter(|t| t.name == name).find_map(|t| t.history)
     }
 

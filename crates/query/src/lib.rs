@@ -45,7 +45,7 @@ mod threads;
 
 pub use engine::{Engine, Limits};
 pub use error::QueryError;
-pub use flight::serve_flight;
+pub use flight::{INGEST_BATCH_ROWS_MAX, serve_flight};
 pub use server::{Auth, LoginError, PasswordCheck, Settings, serve};
-pub use sink::{SINK_BATCH_ROWS_MAX, SINK_ENTITY_ID, SINK_OBSERVED_AT, Sink, SinkError};
+pub use sink::{Sink, SinkError};
 pub use source::{Source, SourceFactory};

@@ -72,6 +72,8 @@ pub struct Addresses {
     pub mqtt: SocketAddr,
     /// PostgreSQL wire protocol; none if SQL is built out.
     pub sql: Option<SocketAddr>,
+    /// Arrow Flight SQL; none if SQL is built out.
+    pub flight: Option<SocketAddr>,
 }
 
 /// Serves HTTP until `stop` turns true; requests under way are answered.

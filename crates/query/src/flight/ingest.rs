@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
@@ -17,12 +17,17 @@ use tonic::Status;
 
 use super::session::Session;
 use super::status::{after_rows, of_sink};
+use super::target::Target;
 use crate::engine::{CATALOG, SCHEMA};
 use crate::pushdown::{ID, OBSERVED_AT};
-use crate::sink::{Target, SINK_BATCH_ROWS_MAX, SINK_ENTITY_ID, fixed_fields, observed_at_type};
 
+/// Rows that are kept whole or not at all. What a client sends is cut into such pieces, so that a large batch does not have to fit the log at once.
+pub const INGEST_BATCH_ROWS_MAX: usize = 65_536;
 /// Columns of ingested rows.
 const COLUMNS_MAX: usize = 1_000;
+
+/// What the sink calls the column with the entity.
+const ENTITY_ID: &str = "entity_id";
 
 /// Takes rows into a history table and gives their number once all of them are durable.
 pub(super) async fn ingest(session: &Session, command: &CommandStatementIngest, mut rows: FlightRecordBatchStream) -> Result<u64, Status> {
@@ -41,13 +46,18 @@ pub(super) async fn ingest(session: &Session, command: &CommandStatementIngest, 
             shape = Some((batch.schema(), Shape::of(&batch.schema(), &target, session).map_err(Status::invalid_argument)?));
         }
         let (_, shape) = shape.as_ref().expect("set above");
-        for start in (0..batch.num_rows()).step_by(SINK_BATCH_ROWS_MAX) {
-            let piece = batch.slice(start, SINK_BATCH_ROWS_MAX.min(batch.num_rows() - start));
+        for start in (0..batch.num_rows()).step_by(INGEST_BATCH_ROWS_MAX) {
+            let piece = batch.slice(start, INGEST_BATCH_ROWS_MAX.min(batch.num_rows() - start));
             // Rows are counted from one, over all batches, as the client counts those of its table.
             let piece = shape.fit(&piece, n_rows).map_err(|reason| Status::invalid_argument(after_rows(&reason, n_rows)))?;
             n_rows += sink.append(&target.entity_type, piece).await.map_err(|e| of_sink(&e, n_rows))?;
         }
     }
+}
+
+/// As the sink takes it.
+fn observed_at_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
 /// The table that a client names, existing or to be.
@@ -95,11 +105,11 @@ impl Shape {
         }
         let (mut id, mut observed_at) = (None, None);
         let (mut attributes, mut empty) = (Vec::new(), Vec::new());
-        let mut fields = fixed_fields().to_vec();
+        let mut fields = vec![Field::new(ENTITY_ID, DataType::Utf8, false), Field::new(OBSERVED_AT, observed_at_type(), false)];
         let mut names = HashSet::new();
         for (i, field) in found.fields().iter().enumerate() {
             match field.name().as_str() {
-                ID | SINK_ENTITY_ID if id.is_none() => id = Some(i),
+                ID | ENTITY_ID if id.is_none() => id = Some(i),
                 OBSERVED_AT if observed_at.is_none() => observed_at = Some(i),
                 "dataset_id" | "recorded_at" => empty.push((i, field.name().clone())),
                 name => {
@@ -153,7 +163,7 @@ impl Shape {
         for (column, name, data_type) in &self.attributes {
             let values = convert(*column, name, data_type)?;
             if *data_type == DataType::Float64
-                && let Some(i) = values.as_primitive::<arrow::datatypes::Float64Type>().iter().position(|v| v.is_some_and(|v| !v.is_finite()))
+                && let Some(i) = values.as_primitive::<Float64Type>().iter().position(|v| v.is_some_and(|v| !v.is_finite()))
             {
                 return Err(format!("row {}: column `{name}` is not a finite number", row(i)));
             }

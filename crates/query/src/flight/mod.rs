@@ -3,7 +3,7 @@
 //! * [`serve_flight`] accepts connections until it is told to stop; `listener` are the connections, inside TLS if there is a certificate.
 //! * `session` is who asks, and what is kept for them: tickets, prepared statements.
 //! * `service` is one method per call of the protocol; `answer` computes rows while they are fetched; `describe` tells what there is;
-//!   `ingest` takes rows in; `parameters` are the `?` and `$1` of statements.
+//!   `ingest` takes rows in, `target` is the table they are for; `parameters` are the `?` and `$1` of statements.
 //!
 //! # What is understood
 //! * Log in by handshake (user and password, answered by a bearer token), or show `authorization: Basic ...` or `Bearer ...` with every call.
@@ -12,7 +12,7 @@
 //! * Catalogs, schemas, tables with their columns (unit code and IRI are in the metadata of a field), types, and what the server can do.
 //! * `CancelFlightInfo`, `CancelQuery`, and calls that their client breaks off: the work ends.
 //! * Bulk ingestion (`adbc_ingest`) into history tables: columns `id` and `observed_at`, the others attributes, by the names that queries use.
-//!   Rows are kept in pieces of at most [`crate::SINK_BATCH_ROWS_MAX`]; the call is answered when the last one is durable.
+//!   Rows are kept in pieces of at most [`INGEST_BATCH_ROWS_MAX`]; the call is answered when the last one is durable.
 //! * No transactions, no Substrait, and nothing else that changes anything.
 //!
 //! The limits are those of SQL over the PostgreSQL wire protocol, counted apart; [`crate::Limits::connections`] is the limit of connections
@@ -26,6 +26,9 @@ mod parameters;
 mod service;
 mod session;
 mod status;
+mod target;
+
+pub use ingest::INGEST_BATCH_ROWS_MAX;
 
 use std::future::Future;
 use std::io;

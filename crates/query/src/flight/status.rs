@@ -44,7 +44,12 @@ pub(super) fn of_sink(error: &SinkError, n_rows_before: u64) -> Status {
         SinkError::Denied { .. } => Code::PermissionDenied,
         SinkError::Unavailable { .. } => Code::Unavailable,
     };
-    Status::new(code, after_rows(&error.to_string(), n_rows_before))
+    let place = match error {
+        // Counted from one, over all rows of the call.
+        SinkError::Invalid { row: Some(row), .. } => format!("row {}: ", n_rows_before + *row as u64 + 1),
+        _ => String::new(),
+    };
+    Status::new(code, after_rows(&format!("{place}{error}"), n_rows_before))
 }
 
 /// The message with the number of rows that are kept all the same.
