@@ -3,6 +3,7 @@
 //! The command line, the configuration and the wiring; everything else is in the crates.
 
 mod bench;
+mod bulk;
 mod config;
 mod demo;
 mod feeding;
@@ -37,6 +38,10 @@ enum Command {
     Replay(feeding::Replay),
     /// Play a simulated city over MQTT.
     Simulate(feeding::Simulate),
+    /// Read CSV, Parquet or NGSI-LD JSON lines into a running node; goes on where it was interrupted.
+    Import(bulk::ImportOptions),
+    /// Write the history or the present of a type to a file.
+    Export(bulk::ExportOptions),
     /// Measure this build on this machine.
     Bench(bench::Options),
 }
@@ -50,6 +55,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Replay(options) => feeding::replay(&options),
         Command::Simulate(options) => feeding::simulate(&options),
+        Command::Import(options) => bulk::import(&options),
+        Command::Export(options) => bulk::export(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

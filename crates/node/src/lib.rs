@@ -22,7 +22,7 @@ pub use error::{Kind, NodeError};
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
-pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
+pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryError, HistoryScan, TemporalQuery, TimeProperty};
 pub use store::state::{Page, Space};
 pub use store::{Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};

@@ -101,6 +101,7 @@ impl Node {
             clock: Arc::clone(&options.clock),
             observers: vec![observer],
             checkpoint_every: options.checkpoint_every,
+            log_keep_bytes: 0,
         })?);
         let node = Self {
             started_at,
