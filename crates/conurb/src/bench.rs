@@ -29,7 +29,7 @@ use self::node::BenchNode;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = list_of_workloads())]
 pub(crate) struct Options {
-    /// Which workloads, separated by commas; default: all but `city`
+    /// Which workloads, separated by commas; default: all but `city` and `many-entities`
     #[arg(value_delimiter = ',')]
     workloads: Vec<String>,
     /// How often each is run; the median is reported
@@ -72,8 +72,12 @@ const WORKLOADS: &[(&str, &str)] = &[
     ("load", "entities/s by batch create, 1,000 per request, then memory and restart time with all of them"),
     ("retrieve", "retrieves/s of one entity of about 1 KB, 16 clients"),
     ("query", "type+q query over all entities with limit 20: milliseconds, p50"),
+    ("many-entities", "N entities of about 1 KB after a restart: memory, start, latency of retrieve, type+q and geo query with limit 20"),
     ("city", "a month of 600 stations (8.64 M values) in by every way and out by four questions; beside the peers with --peers"),
 ];
+
+/// Workloads that take minutes and so must be asked for.
+const LONG: [&str; 2] = ["city", "many-entities"];
 
 /// What `conurb bench --help` says after the options.
 fn list_of_workloads() -> String {
@@ -87,7 +91,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             bail!("there is no workload `{name}`\n{}", list_of_workloads());
         }
     }
-    let wanted = |name: &str| options.workloads.is_empty() && name != "city" || options.workloads.iter().any(|w| w == name);
+    let wanted = |name: &str| options.workloads.is_empty() && !LONG.contains(&name) || options.workloads.iter().any(|w| w == name);
     let runtime = crate::runtime()?;
     let mut runs: Vec<Vec<Measure>> = Vec::new();
     for run in 1..=options.runs.max(1) {
@@ -122,6 +126,9 @@ async fn one_run(options: &Options, wanted: &dyn Fn(&str) -> bool) -> anyhow::Re
         if wanted(&name) {
             results.push(updates(&name, n_clients, seconds, syncs_per_s).await?);
         }
+    }
+    if wanted("many-entities") {
+        results.extend(after_restart(options, seconds).await?);
     }
     if ["load", "retrieve", "query"].iter().any(|w| wanted(w)) {
         results.extend(many_entities(options, wanted, seconds).await?);
@@ -207,6 +214,38 @@ async fn many_entities(options: &Options, wanted: &dyn Fn(&str) -> bool, time: D
         let again = BenchNode::start(Some(dir))?;
         results.push(measure("restart", again.started_in.as_secs_f64(), "s"));
     }
+    Ok(results)
+}
+
+/// What a node is like that holds many entities and has just been started: nothing of the load is left in memory.
+async fn after_restart(options: &Options, time: Duration) -> anyhow::Result<Vec<Measure>> {
+    let n = options.entities;
+    let node = BenchNode::start(None)?;
+    let idle_mb = node.resident_mb()?;
+    load_entities(&node, n).await?;
+    let node = BenchNode::start(Some(node.stop()?))?;
+    let mut results = vec![
+        measure("many-entities/idle-empty", idle_mb, "MB"),
+        measure("many-entities/start", node.started_in.as_secs_f64(), "s"),
+        measure("many-entities/memory-at-start", node.resident_mb()?, "MB"),
+    ];
+    let questions: [(&str, &(dyn Fn(usize) -> String + Sync)); 4] = [
+        ("retrieve", &|i| format!("/ngsi-ld/v1/entities/{}", entity_id(i.wrapping_mul(2_654_435_761) % n))),
+        ("type-q", &|i| format!("/ngsi-ld/v1/entities?type=AirQualityObserved&q=pm25%3E{}&limit=20", 400 + i % 90)),
+        ("type-q-rare", &|i| {
+            format!("/ngsi-ld/v1/entities?type=AirQualityObserved&q=pm25=={};pm10=={};o3=={}&limit=20", i % 500, i % 600, i % 300)
+        }),
+        ("geo", &|i| {
+            let (lon, lat) = (120.0 + (i * 7_919 % 20_000) as f64 / 1e4, 30.0 + (i * 104_729 % 20_000) as f64 / 1e4);
+            let near = "georel=near%3BmaxDistance==2000&geometry=Point";
+            format!("/ngsi-ld/v1/entities?type=AirQualityObserved&{near}&coordinates=%5B{lon},{lat}%5D&limit=20")
+        }),
+    ];
+    for (name, path) in questions {
+        let load = drive(&node.http, 1, time, &|_, i| ("GET", path(i), String::new())).await?;
+        results.push(with_latency(measure(&format!("many-entities/{name}"), load.quantile_ms(0.99), "ms p99"), &load));
+    }
+    results.push(measure("many-entities/memory-after-queries", node.resident_mb()?, "MB"));
     Ok(results)
 }
 

@@ -3,6 +3,7 @@
 //! The command line, the configuration and the wiring; everything else is in the crates.
 
 mod bench;
+mod bulk;
 mod config;
 mod demo;
 mod explain;
@@ -49,6 +50,10 @@ enum Command {
     Verify(maintenance::Verify),
     /// Show what the data take on disk, by entity type.
     Space(maintenance::Space),
+    /// Read CSV, Parquet or NGSI-LD JSON lines into a running node; goes on where it was interrupted.
+    Import(bulk::ImportOptions),
+    /// Write the history or the present of a type to a file.
+    Export(bulk::ExportOptions),
     /// Measure this build on this machine.
     Bench(bench::Options),
 }
@@ -71,6 +76,8 @@ fn main() -> ExitCode {
             Err(e) => Err(e),
         },
         Command::Space(options) => maintenance::space(&options),
+        Command::Import(options) => bulk::import(&options),
+        Command::Export(options) => bulk::export(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

@@ -187,8 +187,8 @@ impl Node {
 
     async fn store_job(&self, job: &BulkJob) -> Result<(), NodeError> {
         let document = serde_json::to_value(job).expect("a job is JSON");
-        let stored = Entity::new(job_id(&job.job), Iri::known(JOB_TYPE))
-            .with(Iri::known(DOCUMENT), Attribute::new(AttributeValue::Json(document)));
+        let stored =
+            Entity::new(job_id(&job.job), Iri::known(JOB_TYPE)).with(Iri::known(DOCUMENT), Attribute::new(AttributeValue::Json(document)));
         self.submit(Space::Node, vec![Command::UpsertReplace(stored)])?.await?;
         Ok(())
     }

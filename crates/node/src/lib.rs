@@ -24,7 +24,7 @@ pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
-pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
+pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryError, HistoryScan, TemporalQuery, TimeProperty};
 pub use store::state::{
     ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,
 };

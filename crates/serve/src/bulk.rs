@@ -4,7 +4,7 @@
 //! turns out wrong in the middle is refused from the wrong row on: the rows before are in, and the answer says how many.
 
 mod lines;
-mod parameters;
+pub(crate) mod parameters;
 mod rows;
 
 use std::io::{self, Read};
@@ -18,8 +18,8 @@ use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::response::{IntoResponse, Response};
 use entity::Iri;
 use futures::StreamExt;
-use node::{BulkJob, BulkState};
 use ngsi::Context;
+use node::{BulkJob, BulkState};
 use policy::Principal;
 use serde_json::{Value, json};
 use table::Format;
@@ -77,11 +77,12 @@ pub(crate) async fn import(State(app): State<Arc<App>>, Path(type_name): Path<St
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "InvalidRequest", detail));
     }
     app.node.may_import(&who, &entity_type)?;
-    let _turn = app.imports.try_acquire().map_err(|_| {
+    let held = Arc::clone(&app);
+    let _turn = held.imports.try_acquire().map_err(|_| {
         let detail = format!("{IMPORTS_MAX} imports are under way, which is the limit; try again when one has ended");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", detail)
     })?;
-    let node = Arc::clone(&app.node);
+    let node = &held.node;
     let mut lease = match &parameters.job {
         Some(job) => Some(node.lease_bulk_job(&who, job, &entity_type, parameters.from_row).await?),
         None => None,
@@ -111,6 +112,12 @@ pub(crate) async fn import(State(app): State<Arc<App>>, Path(type_name): Path<St
             Ok((problem.status, Json(document)).into_response())
         }
     }
+}
+
+/// What a body may be, for OpenAPI.
+pub(crate) fn media_types() -> Value {
+    let all = [Format::Csv, Format::Parquet, Format::Arrow].map(Format::media_type).into_iter().chain([JSON_LINES[0]]);
+    all.map(|media_type| (media_type.to_owned(), json!({}))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// `GET /api/v1/bulk/jobs/{job}`: how far an import has come.

@@ -12,6 +12,7 @@
 
 pub mod auth;
 mod bulk;
+mod bulk_export;
 mod console;
 mod contexts;
 mod live;

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
-use crate::{App, bulk, console, live, maintenance, peer, platform};
+use crate::{App, bulk, bulk_export, console, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -71,6 +71,7 @@ routes! {
     GET "/api/v1/explain" (Explain) entities::explain, "How a query of entities is answered: indexes, counts, documents read";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
     POST "/api/v1/bulk/{type}" bulk::import, "Take in observations as CSV, Parquet or an Arrow stream, or entities as JSON lines";
+    GET "/api/v1/export/{type}" bulk_export::export, "The history or the present of a type as CSV, Parquet, Arrow stream or JSON lines";
     GET "/api/v1/bulk/jobs" bulk::jobs, "Bulk imports, the newest first";
     GET "/api/v1/bulk/jobs/{job}" bulk::job, "How far a bulk import has come";
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
@@ -159,6 +160,8 @@ pub(crate) fn openapi() -> Value {
             in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect();
         let own: &[&str] = match route.path {
             "/api/v1/changes" => maintenance::CHANGES_PARAMETERS,
+            "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
+            "/api/v1/export/{type}" => &bulk_export::NAMES,
             _ => &[],
         };
         for name in route.parameters.map(Endpoint::parameters).unwrap_or_default().iter().chain(own) {
@@ -174,7 +177,10 @@ pub(crate) fn openapi() -> Value {
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
         if matches!(route.method, Method::POST | Method::PUT) {
-            operation["requestBody"] = json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}});
+            operation["requestBody"] = match route.path {
+                "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
+                _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),
+            };
         }
         let item = paths.entry(path).or_insert_with(|| json!({}));
         item[route.method.as_str().to_ascii_lowercase()] = operation;

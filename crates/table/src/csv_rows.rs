@@ -36,7 +36,9 @@ struct Metered<R> {
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.n_bytes.load(Ordering::Relaxed) > ROW_BYTES_MAX {
-            return Err(io::Error::other(format!("a row is longer than the limit of {ROW_BYTES_MAX} bytes (a quotation mark that is not closed?)")));
+            return Err(io::Error::other(format!(
+                "a row is longer than the limit of {ROW_BYTES_MAX} bytes (a quotation mark that is not closed?)"
+            )));
         }
         let n = self.inner.read(buffer)?;
         self.n_bytes.fetch_add(n, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //!
 //! * [`Reader`]: rows of observations from one of the three [`Format`]s, typed, checked, as batches of at most [`BATCH_ROWS_MAX`] rows.
 //!   Its [`Layout`] says which columns hold ids and times and what the others are called.
-//! * [`Writer`]: batches to the same formats.
+//! * [`Writer`]: batches to the same formats; [`HistoryExport`] and [`LatestExport`] write what a node has with it.
 //!
 //! A batch has the columns `entity_id` (Utf8), `observed_at` (Timestamp µs UTC), then one column per attribute, `Float64`, `Boolean` or `Utf8`,
 //! null where the row has no value; the unit code is in the field's metadata under [`UNIT_CODE`].
@@ -15,6 +15,7 @@
 
 mod arrow_stream;
 mod csv_rows;
+mod export;
 mod layout;
 mod read;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod time;
 mod write;
 
 pub use arrow::record_batch::RecordBatch;
+pub use export::{Cell, ColumnType, ExportColumn, HistoryExport, LatestExport};
 pub use layout::Layout;
 pub use read::{ReadError, Reader, Rows, Source};
 pub use time::UtcOffset;

@@ -125,7 +125,10 @@ impl Roles {
         }
         for (what, names) in [("a unit", layout.units.keys().collect::<Vec<_>>()), ("text", layout.text.iter().collect())] {
             if let Some(name) = names.into_iter().find(|n| !attributes.iter().any(|a| a.name == **n)) {
-                return Err(ReadError::Column { column: name.clone(), what: format!("declared as having {what}, but there is no such attribute") });
+                return Err(ReadError::Column {
+                    column: name.clone(),
+                    what: format!("declared as having {what}, but there is no such attribute"),
+                });
             }
         }
         Ok(Self { id, id_name: layout.id.clone(), time, time_name: layout.time.clone(), dataset_id, attributes })
@@ -150,7 +153,8 @@ impl Source {
 
     /// A Parquet file. Errors: it is none.
     pub fn parquet(file: impl ChunkReader + 'static) -> Result<Self, ReadError> {
-        let not_parquet = |e: parquet::errors::ParquetError| ReadError::Form { what: format!("this is not a Parquet file that can be read: {e}") };
+        let not_parquet =
+            |e: parquet::errors::ParquetError| ReadError::Form { what: format!("this is not a Parquet file that can be read: {e}") };
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(not_parquet)?;
         let n_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).ok();
         let schema = Arc::clone(builder.schema());
@@ -207,12 +211,7 @@ impl Reader {
     /// Opens a table and passes over its first `skip_rows` rows. `name` gives the name that an attribute has in the batches.
     ///
     /// Errors: a column is missing, double, of an impossible kind, or has a name that `name` refuses.
-    pub fn open(
-        source: Source,
-        layout: Layout,
-        name: &dyn Fn(&str) -> Result<String, String>,
-        skip_rows: u64,
-    ) -> Result<Self, ReadError> {
+    pub fn open(source: Source, layout: Layout, name: &dyn Fn(&str) -> Result<String, String>, skip_rows: u64) -> Result<Self, ReadError> {
         let mut input = match source.0 {
             Kind::Csv(read) => Input::Csv(Box::new(CsvRows::open(read, &layout)?)),
             Kind::Columnar { schema, batches, .. } => {
@@ -247,7 +246,14 @@ impl Reader {
                 let ids = StringArray::from(found.ids);
                 let times = StringArray::from(found.times);
                 let attributes = found.attributes.into_iter().map(|(i, array)| (i, array, None));
-                assemble(Parts { ids: &ids, times: &times, attributes: attributes.collect() }, &rows.roles, layout, names, checked, first_row)?
+                assemble(
+                    Parts { ids: &ids, times: &times, attributes: attributes.collect() },
+                    &rows.roles,
+                    layout,
+                    names,
+                    checked,
+                    first_row,
+                )?
             }
             Input::Columnar { roles, units, batches, rest } => {
                 let Some(batch) = next_columnar(batches, rest)? else { return Ok(None) };
@@ -376,13 +382,7 @@ fn assemble(
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| broken(&e))
 }
 
-fn ids(
-    found: &StringArray,
-    roles: &Roles,
-    layout: &Layout,
-    checked: &mut HashSet<String>,
-    first_row: u64,
-) -> Result<ArrayRef, ReadError> {
+fn ids(found: &StringArray, roles: &Roles, layout: &Layout, checked: &mut HashSet<String>, first_row: u64) -> Result<ArrayRef, ReadError> {
     let missing = |i: usize| ReadError::Missing { row: first_row + i as u64 + 1, column: roles.id_name.clone() };
     let with_prefix: Option<StringArray> =
         (!layout.id_prefix.is_empty()).then(|| found.iter().map(|id| id.map(|id| format!("{}{id}", layout.id_prefix))).collect());
@@ -418,7 +418,11 @@ fn times(found: &dyn Array, roles: &Roles, layout: &Layout, first_row: u64) -> R
             for (i, text) in texts.iter().enumerate() {
                 let text = text.ok_or_else(|| ReadError::Missing { row: first_row + i as u64 + 1, column: roles.time_name.clone() })?;
                 times.push(time::parse(text, layout.utc_offset).ok_or_else(|| {
-                    fault(i, text, "a time such as `2024-01-01T00:00:00Z` (times without a zone need to be told how far they are ahead of UTC)")
+                    fault(
+                        i,
+                        text,
+                        "a time such as `2024-01-01T00:00:00Z` (times without a zone need to be told how far they are ahead of UTC)",
+                    )
                 })?);
             }
             times.into()

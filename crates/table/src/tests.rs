@@ -29,11 +29,14 @@ fn csv_becomes_typed_columns() {
     let batch = &rows[0].batch;
     let types: Vec<_> = batch.schema().fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect();
     assert_eq!(types[0], (ENTITY_ID.to_owned(), DataType::Utf8));
-    assert_eq!(types[2..], [
-        ("https://example.org/pm25".to_owned(), DataType::Float64),
-        ("https://example.org/open".to_owned(), DataType::Boolean),
-        ("https://example.org/note".to_owned(), DataType::Utf8),
-    ]);
+    assert_eq!(
+        types[2..],
+        [
+            ("https://example.org/pm25".to_owned(), DataType::Float64),
+            ("https://example.org/open".to_owned(), DataType::Boolean),
+            ("https://example.org/note".to_owned(), DataType::Utf8),
+        ]
+    );
     assert_eq!(batch.schema().field(2).metadata()[UNIT_CODE], "GQ");
     assert_eq!(batch.column(2).as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(3.5), None, Some(-40.0)]);
     let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
@@ -66,7 +69,10 @@ fn what_is_wrong_is_said_with_row_and_column() {
     check("id,observedAt\n", "there is no column of an attribute, only ids and times");
     check("id,observedAt,a,a\n", "column `a`: there are two columns for the attribute `a`");
     check("id,observedAt,a b\nurn:a:1,2024-01-01T00:00:00Z,1\n", "column `a b`: `a b` is not a name");
-    check("id,observedAt,a\nurn:a:1,2024-01-01T00:00:00Z,1\n5,2024-01-01T00:00:00Z,1\n", "row 2, column `id`: found `5`, expected an absolute URI");
+    check(
+        "id,observedAt,a\nurn:a:1,2024-01-01T00:00:00Z,1\n5,2024-01-01T00:00:00Z,1\n",
+        "row 2, column `id`: found `5`, expected an absolute URI",
+    );
     check("id,observedAt,a\nurn:a:1,yesterday,1\n", "row 1, column `observedAt`: found `yesterday`, expected a time");
     check("id,observedAt,a\nurn:a:1,2024-01-01T00:00:00,1\n", "row 1, column `observedAt`: found `2024-01-01T00:00:00`, expected a time");
     check("id,observedAt,a\nurn:a:1,,1\n", "row 1, column `observedAt`: there is no value");

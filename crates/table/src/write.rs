@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
@@ -71,6 +71,12 @@ impl Writer {
         Ok(Self { schema, kind })
     }
 
+    /// A writer for batches of this schema with other names for the columns.
+    pub fn named(format: Format, schema: &Schema, name: impl Fn(&str) -> &str) -> Result<Self, WriteError> {
+        let fields: Vec<_> = schema.fields().iter().map(|f| f.as_ref().clone().with_name(name(f.name()))).collect();
+        Self::new(format, Arc::new(Schema::new(fields)))
+    }
+
     /// Adds rows. A column whose type has become another one since the beginning is converted; errors: it cannot be.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
         let mut columns = Vec::with_capacity(self.schema.fields().len());
@@ -126,7 +132,9 @@ fn write_csv(csv: &mut csv::Writer<Vec<u8>>, batch: &RecordBatch) -> Result<(), 
         Ok(match column.data_type() {
             DataType::Float64 => Cells::Number(column.as_primitive::<Float64Type>()),
             DataType::Boolean => Cells::Bool(column.as_boolean()),
-            DataType::Timestamp(..) if column.as_primitive_opt::<TimestampMicrosecondType>().is_some() => Cells::Time(column.as_primitive()),
+            DataType::Timestamp(..) if column.as_primitive_opt::<TimestampMicrosecondType>().is_some() => {
+                Cells::Time(column.as_primitive())
+            }
             _ => Cells::Text(cast(column, &DataType::Utf8)?),
         })
     });
@@ -140,7 +148,13 @@ fn write_csv(csv: &mut csv::Writer<Vec<u8>>, batch: &RecordBatch) -> Result<(), 
                     push(&mut text, &a.value(row));
                     &text
                 }
-                Cells::Bool(a) if a.is_valid(row) => if a.value(row) { "true" } else { "false" },
+                Cells::Bool(a) if a.is_valid(row) => {
+                    if a.value(row) {
+                        "true"
+                    } else {
+                        "false"
+                    }
+                }
                 Cells::Time(a) if a.is_valid(row) => {
                     push(&mut text, &Instant::from_micros(a.value(row)));
                     &text

@@ -258,7 +258,9 @@ mod tests {
         assert!(line(&city.influx_lines(0..2), 602).starts_with(&format!("air,station=s002 pm25={value},")));
         assert!(line(&city.influx_lines(0..2), 602).ends_with(" 1704068100"));
         assert_eq!(line(&city.copy_lines(1..2), 10), format!("10\t2024-01-01T00:15:00Z\t{value}"));
-        assert!(line(&city.csv(0..2), 603).starts_with(&format!("urn:ngsi-ld:AirQualityObserved:bench:s002,2024-01-01T00:15:00Z,{value},")));
+        assert!(
+            line(&city.csv(0..2), 603).starts_with(&format!("urn:ngsi-ld:AirQualityObserved:bench:s002,2024-01-01T00:15:00Z,{value},"))
+        );
         assert!(line(&city.victoriametrics_lines(1..2), 10).contains(&format!(r#""values":[{value}],"timestamps":[1704068100000]"#)));
         let entities: serde_json::Value = serde_json::from_str(&city.entities(1)).expect("JSON");
         assert_eq!(entities[2]["pm25"]["value"].to_string(), value);

@@ -74,7 +74,8 @@ impl Client {
         loop {
             let mut line = String::new();
             self.stream.read_line(&mut line).await?;
-            let n_bytes = usize::from_str_radix(line.trim(), 16).with_context(|| format!("`{}` is not the size of a chunk", line.trim()))?;
+            let n_bytes =
+                usize::from_str_radix(line.trim(), 16).with_context(|| format!("`{}` is not the size of a chunk", line.trim()))?;
             answer.extend(self.exactly(n_bytes).await?);
             self.exactly(2).await?;
             if n_bytes == 0 {

@@ -16,9 +16,10 @@ use super::city::{self, City, N_STATIONS, N_STEPS, PROPERTIES};
 use super::client::{Client, drive};
 use super::node::{WorkDir, work_dir};
 use super::process::{cpu_seconds, disk_bytes, settled_cpu_seconds};
+use crate::bulk::encoded;
 
 /// Quarter hours of one request: 17 x 600 = 10,200 rows of 5 values.
-pub(super) const STEPS_PER_REQUEST: usize = 17;
+const STEPS_PER_REQUEST: usize = 17;
 /// How long a peer may take to merge before its bytes are counted.
 const MERGE_WAIT: Duration = Duration::from_secs(20);
 
@@ -111,8 +112,7 @@ impl Peers {
     async fn ingest_influxdb(&self, city: &City) -> anyhow::Result<Ingest> {
         let server = &self.started.influxdb;
         let mut client = Client::connect(&server.address).await?;
-        let (status, answer) =
-            client.send("POST", "/query?q=create%20database%20t", "application/x-www-form-urlencoded", b"").await?;
+        let (status, answer) = client.send("POST", "/query?q=create%20database%20t", "application/x-www-form-urlencoded", b"").await?;
         if status != 200 {
             bail!("InfluxDB answered {status}: {answer}");
         }
@@ -125,7 +125,10 @@ impl Peers {
 
     async fn ingest_postgresql(&self, city: &City) -> anyhow::Result<Ingest> {
         let server = &self.started.postgresql;
-        psql(server, "create table t (series int not null, ts timestamptz not null, value float8 not null); create index on t (series, ts);")?;
+        psql(
+            server,
+            "create table t (series int not null, ts timestamptz not null, value float8 not null); create index on t (series, ts);",
+        )?;
         let cpu_before = cpu_seconds(server.pid)?;
         let stopwatch = Stopwatch::start();
         let mut child = psql_command(&server.address, "postgres", "postgres").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
@@ -198,7 +201,7 @@ impl Drop for Peers {
 }
 
 /// The requests of the whole set.
-pub(super) fn requests() -> impl Iterator<Item = std::ops::Range<usize>> {
+fn requests() -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..N_STEPS).step_by(STEPS_PER_REQUEST).map(|first| first..(first + STEPS_PER_REQUEST).min(N_STEPS))
 }
 
@@ -243,8 +246,7 @@ pub(super) fn ask_psql(
     let run = |n: usize| -> anyhow::Result<Vec<f64>> {
         let script = format!("\\o /dev/null\n\\timing on\n{}", format!("{statement};\n").repeat(n));
         let output = psql_script(address, user, database, &script).with_context(|| format!("{system}, `{question}`"))?;
-        let mut times_ms: Vec<f64> =
-            output.lines().filter_map(|l| l.strip_prefix("Time: ")?.split(' ').next()?.parse().ok()).collect();
+        let mut times_ms: Vec<f64> = output.lines().filter_map(|l| l.strip_prefix("Time: ")?.split(' ').next()?.parse().ok()).collect();
         if times_ms.len() != n {
             bail!("{system}, `{question}`: psql timed {} of {n} statements: {output}", times_ms.len());
         }
@@ -292,10 +294,6 @@ fn psql_script(address: &str, user: &str, database: &str, script: &str) -> anyho
         bail!("psql: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn encoded(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 fn names(separator: &str, write: impl Fn(&str) -> String) -> String {

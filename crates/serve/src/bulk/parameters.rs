@@ -18,15 +18,17 @@ pub(super) struct Parameters {
 }
 
 /// The names, for messages and for OpenAPI.
-pub(crate) const NAMES: [&str; 11] =
-    ["job", "fromRow", "complete", "id", "time", "idPrefix", "map", "unit", "text", "null", "utcOffset"];
+pub(crate) const NAMES: [&str; 11] = ["job", "fromRow", "complete", "id", "time", "idPrefix", "map", "unit", "text", "null", "utcOffset"];
 
 impl Parameters {
     pub(super) fn of(query: &str) -> Result<Self, Problem> {
         let mut found = Self { complete: true, ..Self::default() };
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let fault = |expected: &str| {
-                Problem::invalid_request(format!("parameter `{name}`: expected {expected}, found `{}`", value.chars().take(80).collect::<String>()))
+                Problem::invalid_request(format!(
+                    "parameter `{name}`: expected {expected}, found `{}`",
+                    value.chars().take(80).collect::<String>()
+                ))
             };
             let pair = |expected: &str| {
                 let (a, b) = value.split_once('=').ok_or_else(|| fault(expected))?;
@@ -67,14 +69,22 @@ mod tests {
 
     #[test]
     fn parameters_are_read_and_wrong_ones_named() {
-        let p = Parameters::of("job=j1&fromRow=7&map=PM2.5%3Dpm25&map=junk%3D&unit=pm25%3DGQ&text=code&null=NA&utcOffset=%2B08:00&complete=false").unwrap();
+        let p = Parameters::of(
+            "job=j1&fromRow=7&map=PM2.5%3Dpm25&map=junk%3D&unit=pm25%3DGQ&text=code&null=NA&utcOffset=%2B08:00&complete=false",
+        )
+        .unwrap();
         assert_eq!((p.job.as_deref(), p.from_row, p.complete), (Some("j1"), 7, false));
         assert_eq!(p.layout.rename["PM2.5"], "pm25");
         assert_eq!(p.layout.rename["junk"], "");
         assert_eq!(p.layout.units["pm25"], "GQ");
         assert_eq!(p.layout.utc_offset, Some(UtcOffset(28_800)));
         assert!(p.layout.text.contains("code") && p.layout.nulls.contains("NA"));
-        for (query, want) in [("fromRow=x", "parameter `fromRow`"), ("unit=GQ", "`attribute=code`"), ("rows=1", "unknown parameter `rows`"), ("utcOffset=8", "such as `+08:00`")] {
+        for (query, want) in [
+            ("fromRow=x", "parameter `fromRow`"),
+            ("unit=GQ", "`attribute=code`"),
+            ("rows=1", "unknown parameter `rows`"),
+            ("utcOffset=8", "such as `+08:00`"),
+        ] {
             let problem = Parameters::of(query).unwrap_err();
             assert!(problem.detail.contains(want), "{}", problem.detail);
         }

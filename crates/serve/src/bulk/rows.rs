@@ -53,11 +53,7 @@ pub(super) async fn take_in(
         Format::Arrow => (Source::arrow(collect(body, ARROW_BYTES_MAX).await?.into())?, None),
         Format::Parquet => (Source::parquet(collect(body, PARQUET_BYTES_MAX).await?)?, None),
     };
-    let decoder = Decoder {
-        node: Arc::clone(&import.app.node),
-        who: import.who.clone(),
-        entity_type: import.entity_type.clone(),
-    };
+    let decoder = Decoder { node: Arc::clone(&import.app.node), who: import.who.clone(), entity_type: import.entity_type.clone() };
     let (layout, context) = (import.parameters.layout.clone(), Arc::clone(&import.context));
     let (from_row, skip_rows) = (import.parameters.from_row, first_row - import.parameters.from_row);
     let reading = tokio::task::spawn_blocking(move || {
