@@ -29,22 +29,36 @@ pub(crate) struct Config {
     pub(crate) profiles: String,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
-    pub(crate) store: StoreConfig,
+    pub(crate) store: StoreTable,
     pub(crate) peers: Vec<PeerEntry>,
 }
 
-/// How data are kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The table `[store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct StoreConfig {
+pub(crate) struct StoreTable {
+    pub(crate) memory_mb: usize,
     pub(crate) log_keep_mb: u64,
 }
 
-impl Default for StoreConfig {
+impl Default for StoreTable {
     fn default() -> Self {
-        Self { log_keep_mb: 256 }
+        Self { memory_mb: node::MEMORY_BYTES_DEFAULT >> 20, log_keep_mb: 256 }
     }
 }
+
+impl StoreTable {
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.memory_mb << 20
+    }
+
+    pub(crate) const fn log_keep_bytes(&self) -> u64 {
+        self.log_keep_mb.saturating_mul(1 << 20)
+    }
+}
+
+/// The largest `memory_mb`: 16 TiB.
+const MEMORY_MB_MAX: usize = 16 << 20;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -79,7 +93,7 @@ const KEYS: &[(&str, &str)] = &[
     ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
     ("log", "What is logged: error, warn, info, debug, trace, or per module, such as `info,serve=debug`."),
     ("log_format", "How log lines look on standard error: text or json."),
-    ("store", "How data are kept: log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes."),
+    ("store", "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present state may take together; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes. Both in MiB."),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
 ];
 
@@ -99,7 +113,7 @@ impl Default for Config {
             profiles: String::new(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
-            store: StoreConfig::default(),
+            store: StoreTable::default(),
             peers: Vec::new(),
         }
     }
@@ -189,6 +203,10 @@ impl Config {
         if self.checkpoint_minutes == 0 || self.peer_probe_seconds == 0 {
             bail!("checkpoint_minutes and peer_probe_seconds must be at least 1");
         }
+        let memory_mb_min = node::MEMORY_BYTES_MIN >> 20;
+        if !(memory_mb_min..=MEMORY_MB_MAX).contains(&self.store.memory_mb) {
+            bail!("[store] memory_mb = {}: expected {memory_mb_min} to {MEMORY_MB_MAX}", self.store.memory_mb);
+        }
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql)] {
             if self.dev && !address.ip().is_loopback() {
                 bail!(
@@ -277,6 +295,15 @@ mod tests {
     fn an_unknown_key_names_the_nearest() {
         let error = parse("checkpoint_minute = 5").expect_err("it is unknown").to_string();
         assert!(error.contains("did you mean `checkpoint_minutes`?"), "{error}");
+    }
+
+    #[test]
+    fn memory_has_a_least_and_a_most() {
+        for (memory_mb, is_possible) in [(1, false), (64, true), (MEMORY_MB_MAX + 1, false)] {
+            let config = parse(&format!("[store]\nmemory_mb = {memory_mb}")).expect("it reads");
+            assert_eq!(config.check().is_ok(), is_possible, "{memory_mb}");
+        }
+        assert!(parse("[store]\nmemory = 1").is_err());
     }
 
     #[test]

@@ -110,7 +110,8 @@ fn open_node(config: &Config) -> anyhow::Result<Node> {
         peers: config.members()?,
         clock: Arc::new(host::SystemClock),
         checkpoint_every: config.checkpoint_every(),
-        log_keep_bytes: config.store.log_keep_mb << 20,
+        log_keep_bytes: config.store.log_keep_bytes(),
+        memory_bytes: config.store.memory_bytes(),
     };
     Node::open(options).with_context(|| format!("cannot open the node in `{}`", config.data.display()))
 }

@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub checkpoint_every: Duration,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
     pub log_keep_bytes: u64,
+    /// Memory that the present state may use, in bytes (see [`store::Options::memory_bytes`]).
+    pub memory_bytes: usize,
 }
 
 /// Why a node cannot be opened.
@@ -101,7 +103,7 @@ impl Node {
             clock: Arc::clone(&options.clock),
             observers: vec![observer],
             checkpoint_every: options.checkpoint_every,
-            memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
+            memory_bytes: options.memory_bytes,
             log_keep_bytes: options.log_keep_bytes,
         })?);
         let node = Self {

@@ -67,6 +67,8 @@ routes! {
     GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
     POST "/api/v1/backup" maintenance::backup, "Make a backup to a folder or s3://bucket/prefix";
     POST "/api/v1/verify" maintenance::verify, "Verify checksums and rules of everything on disk, while the node works";
+    GET "/api/v1/search" (Search) entities::search, "Entities by the words of their names, in any language; other parameters as for entities";
+    GET "/api/v1/explain" (Explain) entities::explain, "How a query of entities is answered: indexes, counts, documents read";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
     GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
