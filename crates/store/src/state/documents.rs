@@ -370,6 +370,11 @@ mod tests {
         check_contract(&MemoryDocuments::default());
         let dir = tempfile::tempdir().unwrap();
         check_contract(&FjallDocuments::open(dir.path()).unwrap());
+        let disk = Arc::new(host::sim::SimDisk::new(1, 1 << 20));
+        let open = || crate::state::DiskDocuments::open(disk.clone(), Path::new("/documents")).unwrap();
+        let documents = open();
+        check_contract(&documents);
+        assert_eq!(open().load().unwrap(), documents.load().unwrap(), "what was written is there after reopening");
     }
 
     #[test]
