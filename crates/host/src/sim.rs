@@ -56,6 +56,12 @@ impl SimDisk {
         self.inner().n_steps
     }
 
+    /// Has the machine died, and not been started again?
+    #[must_use]
+    pub fn has_crashed(&self) -> bool {
+        self.inner().crashed
+    }
+
     /// More or less room from now on.
     pub fn set_capacity(&self, bytes: usize) {
         self.inner().capacity_bytes = bytes;

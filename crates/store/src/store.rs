@@ -699,4 +699,6 @@ impl Checkpointer {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

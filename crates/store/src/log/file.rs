@@ -285,6 +285,9 @@ impl FileLog {
             segments.next_position
         };
         // Only the last segment may end with a torn frame: what is behind must be whole before there is another one.
+        if self.tail_dirty {
+            self.cut_tail()?;
+        }
         if self.unsynced {
             self.sync()?;
         }
@@ -313,11 +316,10 @@ impl FileLog {
     fn write(&mut self, frame: &[u8]) -> Result<u64, LogError> {
         let Some((first, bytes)) = self.index.lock().list.last().map(|s| (s.first_position, s.bytes)) else { return Err(LogError::Stopped) };
         let path = self.index.path_of(first);
-        let Some(file) = self.current.as_mut() else { return Err(LogError::Stopped) };
         if self.tail_dirty {
-            file.truncate(bytes).map_err(|source| to_error("cut", path.clone(), source))?;
-            self.tail_dirty = false;
+            self.cut_tail()?;
         }
+        let Some(file) = self.current.as_mut() else { return Err(LogError::Stopped) };
         if let Err(source) = file.append(frame) {
             // Nothing was acknowledged yet: take the half frame back, now or before the next one.
             self.tail_dirty = file.truncate(bytes).is_err();
@@ -326,6 +328,15 @@ impl FileLog {
             return Err(error);
         }
         Ok(bytes)
+    }
+
+    /// Takes back what a refused batch has left behind the last good byte.
+    fn cut_tail(&mut self) -> Result<(), LogError> {
+        let last = self.index.lock().list.last().map(|s| (s.first_position, s.bytes));
+        let (Some(file), Some((first, bytes))) = (self.current.as_mut(), last) else { return Err(LogError::Stopped) };
+        file.truncate(bytes).map_err(|source| to_error("cut", self.index.path_of(first), source))?;
+        self.tail_dirty = false;
+        Ok(())
     }
 
     /// Makes the current segment durable.

@@ -51,6 +51,17 @@ pub enum DocumentsError {
         #[source]
         source: Box<fjall::Error>,
     },
+    /// A file cannot be read or written.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A document does not read back.
     #[error("document `{key}` is damaged")]
     Damaged {
@@ -201,7 +212,7 @@ fn readable(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
-fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DocumentsError> {
+pub(super) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DocumentsError> {
     let damaged = |source| DocumentsError::Damaged { key: MANIFEST_KEY.to_owned(), source: Box::new(source) };
     // The version is looked at first: a newer manifest may have another shape.
     #[derive(Deserialize)]
@@ -359,6 +370,11 @@ mod tests {
         check_contract(&MemoryDocuments::default());
         let dir = tempfile::tempdir().unwrap();
         check_contract(&FjallDocuments::open(dir.path()).unwrap());
+        let disk = Arc::new(host::sim::SimDisk::new(1, 1 << 20));
+        let open = || crate::state::DiskDocuments::open(disk.clone(), Path::new("/documents")).unwrap();
+        let documents = open();
+        check_contract(&documents);
+        assert_eq!(open().load().unwrap(), documents.load().unwrap(), "what was written is there after reopening");
     }
 
     #[test]

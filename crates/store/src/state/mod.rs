@@ -3,9 +3,11 @@
 //! [`LiveTable`] answers queries from columns and indexes in memory within a [`Budget`]; [`Documents`] keeps the entities on disk as of
 //! the last checkpoint. Two [`Space`]s share the log: the city's entities and the node's own bookkeeping (subscriptions).
 
+mod disk;
 mod documents;
 mod live;
 
+pub use disk::DiskDocuments;
 pub use documents::{
     Changed, Document, Documents, DocumentsError, DocumentsMemory, FjallDocuments, Loaded, Manifest, MemoryDocuments, Visit,
 };
