@@ -5,6 +5,8 @@ use std::sync::Arc;
 use entity::{Entity, Iri};
 use store::history::History;
 
+use crate::Sink;
+
 /// The entities and the history that one session may see.
 ///
 /// Every method is asked anew for each statement, so that types, entities and permissions may change at any time.
@@ -26,4 +28,9 @@ pub trait Source: Send + Sync {
 pub trait SourceFactory: Send + Sync {
     /// The source for a session of this principal, whose identity has been checked.
     fn source(&self, principal: &str) -> Arc<dyn Source>;
+
+    /// Where this principal's rows go; none if it may only read.
+    fn sink(&self, _principal: &str) -> Option<Arc<dyn Sink>> {
+        None
+    }
 }

@@ -3,6 +3,7 @@
 
 mod city;
 mod engine;
+mod functions;
 mod psql;
 mod slt;
 mod wire;
