@@ -6,7 +6,7 @@ use ::serve::auth::Authenticator;
 use entity::{Entity, Iri};
 use node::{History, Node};
 use policy::Principal;
-use query::{Auth, Limits, LoginError, Settings, Source, SourceFactory};
+use query::{Auth, LoginError, Settings, Source, SourceFactory};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -48,7 +48,7 @@ fn settings(auth: &Arc<Authenticator>) -> Settings {
             None => Err(LoginError::Refused),
         }))
     };
-    Settings { auth, limits: Limits::default(), tls: None }
+    Settings::new(auth)
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

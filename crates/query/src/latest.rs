@@ -22,7 +22,7 @@ use store::history::{AttributeColumn, ColumnKind};
 
 use crate::error::QueryError;
 use crate::pushdown::{ID, Narrowing, OBSERVED_AT, supported};
-use crate::{Source, names};
+use crate::{Source, geometry, names};
 
 /// Names that attributes cannot have, in either table of a type, so that an attribute is called the same in both.
 pub(crate) const RESERVED: [&str; 9] =
@@ -42,6 +42,10 @@ pub(crate) fn attribute_field(name: &str, column: &AttributeColumn) -> Field {
     let mut metadata = HashMap::from([("iri".to_owned(), column.name.to_string())]);
     if let Some(unit_code) = &column.unit_code {
         metadata.insert("unit_code".to_owned(), unit_code.clone());
+    }
+    if column.kind == ColumnKind::Json {
+        // Its texts are JSON, which their type does not tell.
+        metadata.insert("kind".to_owned(), "json".to_owned());
     }
     Field::new(name, column.kind.data_type(), true).with_metadata(metadata)
 }
@@ -100,7 +104,7 @@ impl LatestTable {
             Field::new("modified_at", timestamp(), false),
             Field::new("lon", DataType::Float64, true),
             Field::new("lat", DataType::Float64, true),
-            Field::new(LOCATION_COLUMN, DataType::Utf8, true),
+            geometry::place_field(LOCATION_COLUMN, LOCATION),
         ];
         let attributes = infer(&entities).into_iter().filter(|c| c.name.as_str() != LOCATION).collect();
         for (name, column) in column_names(&*source, attributes) {
@@ -198,7 +202,11 @@ fn array(column: &Column, entities: &[Arc<Entity>]) -> Result<ArrayRef> {
         Column::ModifiedAt => times(each().map(|e| Some(e.modified_at))),
         Column::Lon => numbers(each().map(|e| Ok(position(e).map(|p| p.x()))))?,
         Column::Lat => numbers(each().map(|e| Ok(position(e).map(|p| p.y()))))?,
-        Column::Location => texts(each().map(|e| Some(json(&shown(e, LOCATION)?.value).to_string()))),
+        Column::Location => geometry::place_array(each().map(|e| match &shown(e, LOCATION)?.value {
+            AttributeValue::Geo(geometry) => Some(geometry),
+            // Something else of that name is no place; NGSI-LD does not let it in.
+            _ => None,
+        })),
         Column::Attribute { name, kind } => {
             let value = |e: &Entity| shown(e, name.as_str()).map(|a| a.value.clone());
             match kind {

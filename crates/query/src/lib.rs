@@ -30,9 +30,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod catalog;
+mod dialect;
 mod engine;
 mod error;
 mod flight;
+mod geometry;
 mod guard;
 mod history;
 mod latest;
@@ -41,11 +43,13 @@ mod pushdown;
 mod server;
 mod sink;
 mod source;
+mod system_time;
 mod threads;
+mod time;
 
 pub use engine::{Engine, Limits};
 pub use error::QueryError;
 pub use flight::{INGEST_BATCH_ROWS_MAX, serve_flight};
-pub use server::{Auth, LoginError, PasswordCheck, Settings, serve};
+pub use server::{Auth, LoginError, PasswordCheck, Secret, SecretLookup, Settings, serve};
 pub use sink::{Sink, SinkError};
 pub use source::{Source, SourceFactory};

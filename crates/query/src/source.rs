@@ -5,7 +5,7 @@ use std::sync::Arc;
 use entity::{Entity, Iri};
 use store::history::History;
 
-use crate::sink::Sink;
+use crate::Sink;
 
 /// The entities and the history that one session may see.
 ///
@@ -34,7 +34,7 @@ pub trait SourceFactory: Send + Sync {
     /// The source for a session of this principal, whose identity has been checked.
     fn source(&self, principal: &str) -> Arc<dyn Source>;
 
-    /// Where this principal's rows go; none if it can only read.
+    /// Where this principal's rows go; none if it may only read.
     fn sink(&self, _principal: &str) -> Option<Arc<dyn Sink>> {
         None
     }
