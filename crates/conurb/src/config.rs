@@ -30,8 +30,31 @@ pub(crate) struct Config {
     pub(crate) profiles: String,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    pub(crate) store: StoreTable,
     pub(crate) peers: Vec<PeerEntry>,
 }
+
+/// The table `[store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StoreTable {
+    pub(crate) memory_mb: usize,
+}
+
+impl Default for StoreTable {
+    fn default() -> Self {
+        Self { memory_mb: node::MEMORY_BYTES_DEFAULT >> 20 }
+    }
+}
+
+impl StoreTable {
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.memory_mb << 20
+    }
+}
+
+/// The largest `memory_mb`: 16 TiB.
+const MEMORY_MB_MAX: usize = 16 << 20;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -67,6 +90,7 @@ const KEYS: &[(&str, &str)] = &[
     ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
     ("log", "What is logged: error, warn, info, debug, trace, or per module, such as `info,serve=debug`."),
     ("log_format", "How log lines look on standard error: text or json."),
+    ("store", "Present state: memory_mb is what its indexes, caches and unwritten changes may take together, in MiB."),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
 ];
 
@@ -87,6 +111,7 @@ impl Default for Config {
             profiles: String::new(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            store: StoreTable::default(),
             peers: Vec::new(),
         }
     }
@@ -180,6 +205,10 @@ impl Config {
         if self.checkpoint_minutes == 0 || self.peer_probe_seconds == 0 {
             bail!("checkpoint_minutes and peer_probe_seconds must be at least 1");
         }
+        let memory_mb_min = node::MEMORY_BYTES_MIN >> 20;
+        if !(memory_mb_min..=MEMORY_MB_MAX).contains(&self.store.memory_mb) {
+            bail!("[store] memory_mb = {}: expected {memory_mb_min} to {MEMORY_MB_MAX}", self.store.memory_mb);
+        }
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
             if self.dev && !address.ip().is_loopback() {
                 bail!(
@@ -217,6 +246,7 @@ impl Config {
                         text.push_str(&format!("[[{key}]]\n{item}"));
                     }
                 }
+                Some(toml::Value::Table(table)) => text.push_str(&format!("[{key}]\n{table}")),
                 Some(value) => text.push_str(&format!("{key} = {value}\n")),
                 None => {}
             }
@@ -267,6 +297,15 @@ mod tests {
     fn an_unknown_key_names_the_nearest() {
         let error = parse("checkpoint_minute = 5").expect_err("it is unknown").to_string();
         assert!(error.contains("did you mean `checkpoint_minutes`?"), "{error}");
+    }
+
+    #[test]
+    fn memory_has_a_least_and_a_most() {
+        for (memory_mb, is_possible) in [(1, false), (64, true), (MEMORY_MB_MAX + 1, false)] {
+            let config = parse(&format!("[store]\nmemory_mb = {memory_mb}")).expect("it reads");
+            assert_eq!(config.check().is_ok(), is_possible, "{memory_mb}");
+        }
+        assert!(parse("[store]\nmemory = 1").is_err());
     }
 
     #[test]

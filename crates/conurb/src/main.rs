@@ -5,6 +5,7 @@
 mod bench;
 mod config;
 mod demo;
+mod explain;
 mod feeding;
 mod identity;
 mod serve;
@@ -29,6 +30,8 @@ enum Command {
     Serve(config::Flags),
     /// Print the complete configuration in force, with comments.
     Config(config::Flags),
+    /// Tell how a running node answers a query: indexes, counts, documents read.
+    Explain(explain::Options),
     /// Print this city's public key, making the key pair if there is none.
     Key(config::Flags),
     /// Run three cities on this machine, fed with simulated or recorded data, until Ctrl-C.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(flags) => serve::run(&flags),
         Command::Config(flags) => config::print(&flags),
+        Command::Explain(options) => explain::run(&options),
         Command::Key(flags) => identity::print(&flags),
         Command::Demo(options) => demo::run(&options),
         Command::Replay(options) => feeding::replay(&options),

@@ -118,6 +118,7 @@ fn open_node(config: &Config) -> anyhow::Result<Node> {
         peers: config.members()?,
         clock: Arc::new(host::SystemClock),
         checkpoint_every: config.checkpoint_every(),
+        memory_bytes: config.store.memory_bytes(),
     };
     Node::open(options).with_context(|| format!("cannot open the node in `{}`", config.data.display()))
 }

@@ -251,6 +251,32 @@ pub enum GeoRelation {
     Overlaps,
 }
 
+/// A plain value, as a column holds it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Scalar<'a> {
+    /// A number.
+    Number(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A string, an IRI or a term.
+    Text(&'a str),
+    /// A point in time that is not a string in the document: a plain member or a recorded time.
+    Instant(Instant),
+}
+
+impl Comparison {
+    /// Does a plain value stand so? The same answer as for the value in its entity.
+    #[must_use]
+    pub fn holds(&self, value: Scalar<'_>) -> bool {
+        match value {
+            Scalar::Number(n) => compare(&Found::Json(&Value::from(n)), self),
+            Scalar::Bool(b) => compare(&Found::Json(&Value::Bool(b)), self),
+            Scalar::Text(t) => compare(&Found::Text(t), self),
+            Scalar::Instant(i) => compare(&Found::Time(i), self),
+        }
+    }
+}
+
 impl Filter {
     /// True of everything.
     #[must_use]
@@ -467,16 +493,26 @@ impl GeoCondition {
     /// Does a place satisfy the condition?
     #[must_use]
     pub fn holds(&self, place: &Geometry) -> bool {
+        self.holds_of(place.shape(), place.bbox())
+    }
+
+    /// Does a position satisfy the condition? The same answer as for the point as a geometry.
+    #[must_use]
+    pub fn holds_at(&self, lon: f64, lat: f64) -> bool {
+        self.holds_of(&geo::Geometry::Point(geo::Point::new(lon, lat)), [lon, lat, lon, lat])
+    }
+
+    fn holds_of(&self, place: &geo::Geometry<f64>, bbox: [f64; 4]) -> bool {
         if let GeoRelation::NearMax(m) = self.relation {
             return distance_m(place, &self.reference) <= m;
         }
         if let GeoRelation::NearMin(m) = self.relation {
             return distance_m(place, &self.reference) >= m;
         }
-        if boxes_are_apart(place.bbox(), self.reference.bbox()) {
+        if boxes_are_apart(bbox, self.reference.bbox()) {
             return self.relation == GeoRelation::Disjoint;
         }
-        let Some(matrix) = relate(place, &self.reference) else { return false };
+        let Some(matrix) = relate(place, self.reference.shape()) else { return false };
         match self.relation {
             GeoRelation::Within => matrix.is_within(),
             GeoRelation::Contains => matrix.is_contains(),
@@ -492,8 +528,8 @@ impl GeoCondition {
 /// How two shapes lie to one another; none if the library gives up.
 ///
 /// `geo` 0.33 asserts while it builds the topology of some self-crossing polygons. A strange polygon must not end the thread that meets it.
-fn relate(a: &Geometry, b: &Geometry) -> Option<geo::relate::IntersectionMatrix> {
-    std::panic::catch_unwind(|| a.shape().relate(b.shape())).ok()
+fn relate(a: &geo::Geometry<f64>, b: &geo::Geometry<f64>) -> Option<geo::relate::IntersectionMatrix> {
+    std::panic::catch_unwind(|| a.relate(b)).ok()
 }
 
 fn boxes_are_apart(a: [f64; 4], b: [f64; 4]) -> bool {
@@ -502,9 +538,9 @@ fn boxes_are_apart(a: [f64; 4], b: [f64; 4]) -> bool {
 
 /// Distance in metres: great-circle between points; between other shapes in a plane laid around the reference's middle
 /// (within 0.5 % up to some 200 km, which is as far as a city asks).
-fn distance_m(a: &Geometry, b: &Geometry) -> f64 {
-    if let (Some(p), Some(q)) = (a.as_point(), b.as_point()) {
-        return Haversine.distance(p, q);
+fn distance_m(a: &geo::Geometry<f64>, b: &Geometry) -> f64 {
+    if let (geo::Geometry::Point(p), Some(q)) = (a, b.as_point()) {
+        return Haversine.distance(*p, q);
     }
     // Metres per degree on the sphere that Haversine uses (mean radius 6,371,008.8 m, IUGG).
     const METRES_PER_DEGREE: f64 = 6_371_008.8 * std::f64::consts::PI / 180.0;
@@ -514,7 +550,7 @@ fn distance_m(a: &Geometry, b: &Geometry) -> f64 {
     let flat = |g: &geo::Geometry<f64>| {
         g.map_coords(|c| geo::Coord { x: (c.x - lon0) * k * METRES_PER_DEGREE, y: (c.y - lat0) * METRES_PER_DEGREE })
     };
-    Euclidean.distance(&flat(a.shape()), &flat(b.shape()))
+    Euclidean.distance(&flat(a), &flat(b.shape()))
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ mod name;
 pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, resolve};
 pub use entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers, Value};
 pub use filter::{
-    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Target, TypeSelector,
+    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar, Target,
+    TypeSelector,
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
 pub use instant::{Instant, InstantError};

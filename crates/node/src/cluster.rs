@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use entity::{Filter, TypeSelector};
+use entity::{Filter, Iri, TypeSelector};
 use federation::signature::{MessageParts, NonceCache, Receiver, SignatureError, Verified, verify_request};
 use federation::{
     Answer, CityResult, Contribution, Evolution as AskedEvolution, Kind as Asked, Member, MergedEntities, MergedPast, Outcome, Past, Peer,
@@ -246,12 +246,12 @@ impl Node {
     /// What a permit lets of the answer to a question.
     fn outcome(&self, permit: &Permit, question: &Question) -> Result<Outcome, NodeError> {
         match &question.kind {
-            Asked::Entities => Ok(self.entities_outcome(permit, question)),
+            Asked::Entities => self.entities_outcome(permit, question),
             Asked::Evolution(asked) => self.evolution_outcome(permit, question, asked),
         }
     }
 
-    fn entities_outcome(&self, permit: &Permit, question: &Question) -> Outcome {
+    fn entities_outcome(&self, permit: &Permit, question: &Question) -> Result<Outcome, NodeError> {
         let wanted = of_types(question.types.clone(), question.filter.clone());
         // What nobody but the true entity could satisfy is not tested on it: only the permit's own condition finds candidates, and of the
         // question what can be judged by type and id alone. The rest is judged by what may be seen.
@@ -262,10 +262,14 @@ impl Node {
         let table = self.store.table(Space::City);
         let limit = question.limit as usize;
         let mut entities: Vec<Shared> = Vec::new();
-        let mut offset = 0;
+        let mut after: Option<Iri> = None;
         let mut truncated = false;
         'rounds: loop {
-            let page = table.page(&PageRequest { filter: &candidates, offset, limit: CANDIDATES_PER_ROUND, count: false });
+            let page = table.try_page(&PageRequest {
+                after: after.as_ref().map(Iri::as_str),
+                now: Some(self.now()),
+                ..PageRequest::of(&candidates, CANDIDATES_PER_ROUND)
+            })?;
             for entity in &page.entities {
                 if let Some(mut shared) = permit.answer(&wanted, entity) {
                     if entities.len() == limit {
@@ -278,17 +282,17 @@ impl Node {
                     entities.push(shared);
                 }
             }
-            offset += page.entities.len();
-            if !page.more {
+            after = page.entities.last().map(|e| e.id.clone());
+            if !page.more || after.is_none() {
                 break;
             }
         }
-        Outcome::Entities { agreements: permit.agreements(), entities, truncated }
+        Ok(Outcome::Entities { agreements: permit.agreements(), entities, truncated })
     }
 
     fn evolution_outcome(&self, permit: &Permit, question: &Question, asked: &AskedEvolution) -> Result<Outcome, NodeError> {
         let agreements = permit.agreements();
-        let Some(present) = self.store.table(Space::City).get(asked.entity.as_str()) else {
+        let Some(present) = self.store.table(Space::City).try_get(asked.entity.as_str())? else {
             return Ok(Outcome::Evolution { agreements, past: None });
         };
         let query = TemporalQuery {

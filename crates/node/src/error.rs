@@ -71,6 +71,9 @@ pub enum NodeError {
     /// The history cannot be read.
     #[error("cannot read the history")]
     History(#[source] Arc<store::history::HistoryError>),
+    /// The present state cannot be read.
+    #[error("cannot read the documents")]
+    Documents(#[source] Arc<store::state::DocumentsError>),
 }
 
 impl NodeError {
@@ -92,8 +95,14 @@ impl NodeError {
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
             Self::Submit(_) => Kind::Unavailable,
-            Self::History(_) => Kind::Bug,
+            Self::History(_) | Self::Documents(_) => Kind::Bug,
         }
+    }
+}
+
+impl From<store::state::DocumentsError> for NodeError {
+    fn from(e: store::state::DocumentsError) -> Self {
+        Self::Documents(Arc::new(e))
     }
 }
 

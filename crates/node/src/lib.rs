@@ -21,6 +21,8 @@ pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
-pub use store::state::{Page, Space};
+pub use store::state::{
+    ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,
+};
 pub use store::{Committed, Stats};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};

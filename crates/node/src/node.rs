@@ -34,6 +34,8 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// How often a checkpoint is made when something has changed.
     pub checkpoint_every: Duration,
+    /// Memory that the present state may use, in bytes (see [`store::Options::memory_bytes`]).
+    pub memory_bytes: usize,
 }
 
 /// Why a node cannot be opened.
@@ -99,6 +101,7 @@ impl Node {
             clock: Arc::clone(&options.clock),
             observers: vec![observer],
             checkpoint_every: options.checkpoint_every,
+            memory_bytes: options.memory_bytes,
         })?);
         let node = Self {
             started_at,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector};
 use host::Stopwatch;
 use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request};
-use store::history::{Evolution, History, TemporalQuery};
-use store::state::{Page, PageRequest, Space};
+use store::history::{AttributeColumn, Evolution, History, TemporalQuery};
+use store::state::{ColumnScan, Explanation, Latest, OrderBy, Page, PageRequest, Space};
 use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
 
@@ -35,6 +35,32 @@ pub struct Query {
     pub limit: usize,
     /// Count all matches.
     pub count: bool,
+    /// Another order than that of ids.
+    pub order_by: Option<OrderBy>,
+    /// Only entities with all words of this text in their names.
+    pub text: Option<String>,
+}
+
+impl Query {
+    /// The first entities that satisfy a condition.
+    #[must_use]
+    pub const fn of(filter: Filter, limit: usize) -> Self {
+        Self { filter, offset: 0, limit, count: false, order_by: None, text: None }
+    }
+
+    /// What is visible at `now`.
+    fn request(&self, now: Instant) -> PageRequest<'_> {
+        PageRequest {
+            filter: &self.filter,
+            offset: self.offset,
+            limit: self.limit,
+            count: self.count,
+            after: None,
+            order_by: self.order_by.clone(),
+            text: self.text.as_deref(),
+            now: Some(now),
+        }
+    }
 }
 
 const SUBSCRIPTION_TYPE: &str = "https://uri.etsi.org/ngsi-ld/Subscription";
@@ -117,7 +143,7 @@ impl Node {
     fn check_agreements(&self, commands: &[Command]) -> Result<bool, NodeError> {
         let mut any = false;
         for command in commands {
-            let current = self.store.table(Space::City).get(command.id().as_str());
+            let current = self.store.table(Space::City).try_get(command.id().as_str())?;
             let resulting = match command {
                 Command::Create(e) | Command::UpsertReplace(e) | Command::Replace(e) => Some(e.clone()),
                 _ if current.as_ref().is_some_and(|e| Agreement::is_one(e)) => after(command, current.as_deref()),
@@ -146,32 +172,65 @@ impl Node {
     pub fn entity(&self, who: &Principal, id: &Iri) -> Result<Arc<Entity>, NodeError> {
         let permit = self.permit(who, Action::Read, None)?;
         let missing = || NodeError::NoEntity { id: id.clone() };
-        let found = self.store.table(Space::City).get(id.as_str()).ok_or_else(missing)?;
+        let found = self.store.table(Space::City).try_get(id.as_str())?.ok_or_else(missing)?;
         see(&permit, found, self.now()).ok_or_else(missing)
     }
 
     /// Entities that satisfy a condition.
     pub fn query(&self, who: &Principal, query: &Query) -> Result<Page, NodeError> {
+        self.may_query(who, query)?;
+        Ok(self.store.table(Space::City).try_page(&query.request(self.now()))?)
+    }
+
+    /// The same, with what answering it took.
+    pub fn explain(&self, who: &Principal, query: &Query) -> Result<Explanation, NodeError> {
+        self.may_query(who, query)?;
+        Ok(self.store.table(Space::City).explain(&query.request(self.now()))?)
+    }
+
+    fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
         if query.limit > QUERY_LIMIT_MAX {
             return Err(NodeError::Limit {
                 what: format!("limit {} is more than the {QUERY_LIMIT_MAX} entities that one page may have", query.limit),
             });
         }
+        self.may_see_everything(who)
+    }
+
+    /// A peer asks through the exchange, where the question says its purpose.
+    fn may_see_everything(&self, who: &Principal) -> Result<(), NodeError> {
         match self.permit(who, Action::Read, None)? {
-            Permit::Everything => {
-                let filter = query.filter.clone();
-                Ok(self.store.table(Space::City).page(&PageRequest {
-                    filter: &filter,
-                    offset: query.offset,
-                    limit: query.limit,
-                    count: query.count,
-                }))
-            }
-            // A peer asks through the exchange, where the question says its purpose.
+            Permit::Everything => Ok(()),
             Permit::Granted(_) => {
                 Err(NodeError::Denied { reason: "another city's questions come through the exchange between nodes".to_owned() })
             }
         }
+    }
+
+    /// The entities that have a relationship to `target`, ordered by id; at most `limit`, and at most [`QUERY_LIMIT_MAX`].
+    pub fn referrers(&self, who: &Principal, target: &Iri, limit: usize) -> Result<Vec<Arc<Entity>>, NodeError> {
+        self.may_see_everything(who)?;
+        let now = self.now();
+        let found = self.store.table(Space::City).referrers(target, limit.min(QUERY_LIMIT_MAX))?;
+        Ok(found.into_iter().filter(|e| e.expires_at.is_none_or(|at| at > now)).collect())
+    }
+
+    /// The attributes of a type with the kinds of column that their values fit (see [`store::state::LiveTable::columns`]).
+    pub fn columns(&self, who: &Principal, entity_type: &Iri) -> Result<Vec<AttributeColumn>, NodeError> {
+        self.may_see_everything(who)?;
+        Ok(self.store.table(Space::City).columns(entity_type))
+    }
+
+    /// The present values of a type as batches of columns (see [`store::state::LiveTable::scan_columns`]).
+    pub fn scan_columns(&self, who: &Principal, entity_type: &Iri, attributes: &[Iri], filter: &Filter) -> Result<ColumnScan, NodeError> {
+        self.may_see_everything(who)?;
+        Ok(self.store.table(Space::City).scan_columns(entity_type, attributes, filter))
+    }
+
+    /// All entities of a type in the order of ids, a part at a time.
+    pub fn latest(&self, who: &Principal, entity_type: &Iri) -> Result<Latest, NodeError> {
+        self.may_see_everything(who)?;
+        Ok(self.store.table(Space::City).latest(entity_type))
     }
 
     /// The types that have entities, with how many.
@@ -180,7 +239,7 @@ impl Node {
         Ok(self.store.table(Space::City).types())
     }
 
-    /// All entities of a type: for tables.
+    /// All entities of a type at once: for types with few; see [`Node::latest`].
     pub fn of_type(&self, who: &Principal, entity_type: &Iri) -> Result<Vec<Arc<Entity>>, NodeError> {
         self.permit(who, Action::Read, None)?;
         Ok(self.store.table(Space::City).of_type(entity_type))

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::{Fact, What};
 use crate::log::{Log, LogError};
-use crate::state::{LiveTable, Space};
+use crate::state::{DocumentsError, Frozen, LiveTable, Space};
 use crate::store::Shared;
 
 /// Requests in one batch.
@@ -48,6 +48,9 @@ pub enum SubmitError {
     /// The log refused: nothing was written.
     #[error("the change could not be made durable and was not made")]
     Log(#[source] Arc<LogError>),
+    /// What the entities are now cannot be read: nothing was written.
+    #[error("the present state of what is to be changed cannot be read; nothing was changed")]
+    Documents(#[source] Arc<DocumentsError>),
     /// The store is closing.
     #[error("the node is shutting down")]
     Closed,
@@ -89,7 +92,8 @@ pub(crate) enum Request {
 pub(crate) struct Capture {
     pub(crate) next_position: u64,
     pub(crate) last_recorded_us: i64,
-    pub(crate) dirty: Vec<(Space, Iri, Option<Arc<Entity>>)>,
+    /// What changed, by space; it stays readable until the tables are told that it is on disk.
+    pub(crate) frozen: Vec<Frozen>,
 }
 
 /// One record of the log.
@@ -109,8 +113,9 @@ pub(crate) struct Committer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observers: Vec<Observer>,
     pub(crate) last_recorded_us: i64,
-    pub(crate) dirty: HashMap<(Space, Iri), ()>,
     pub(crate) wake_checkpoint: Box<dyn Fn() + Send>,
+    /// Bytes of records since the last capture.
+    pub(crate) bytes_since_capture: u64,
 }
 
 /// A request resolved, waiting for the sync.
@@ -176,15 +181,25 @@ impl Committer {
     }
 
     fn resolve(&mut self, submission: Submission, reply: Reply, batch: &mut Batch) {
-        let recorded_at = self.tick();
         let space = submission.space;
         let table = self.shared.table(space);
+        // Before anything is decided: a document that cannot be read refuses the whole submission, and only that.
+        let present = submission.commands.iter().map(|c| Ok((c.id().clone(), table.try_get(c.id().as_str())?)));
+        let present: HashMap<Iri, Option<Arc<Entity>>> = match present.collect() {
+            Ok(present) => present,
+            Err(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "a change was refused");
+                reply(Err(SubmitError::Documents(Arc::new(e))));
+                return;
+            }
+        };
+        let recorded_at = self.tick();
         let position = self.log.next_position() + batch.records.len() as u64;
         let mut deltas = Vec::new();
         let mut answers = Vec::new();
         for command in submission.commands {
             let key = (space, command.id().clone());
-            let before = batch.overlay.get(&key).cloned().unwrap_or_else(|| table.get(key.1.as_str()));
+            let before = batch.overlay.get(&key).cloned().unwrap_or_else(|| present[&key.1].clone());
             answers.push(resolve(command, before.as_deref()).map(|resolved| {
                 if let Some(delta) = resolved.delta {
                     let after = delta
@@ -221,6 +236,7 @@ impl Committer {
         if !batch.records.is_empty() {
             self.shared.set_write_error(None);
         }
+        self.bytes_since_capture += batch.records.iter().map(|r| r.len() as u64).sum::<u64>();
         let facts: Vec<Fact> = batch.changes.iter().flat_map(facts_of).collect();
         if !facts.is_empty() {
             self.shared.history.append(facts);
@@ -229,7 +245,6 @@ impl Committer {
             let changed = batch.overlay.iter().filter(|((s, _), _)| *s == space).map(|((_, id), e)| (id.clone(), e.clone()));
             self.shared.table(space).apply(changed);
         }
-        self.dirty.extend(batch.overlay.into_keys().map(|k| (k, ())));
         self.shared.committed(batch.changes.len(), batch.records.len(), self.log.next_position(), self.log.size_bytes());
         for observer in &self.observers {
             observer(&batch.changes);
@@ -237,41 +252,34 @@ impl Committer {
         for p in batch.pending {
             (p.reply)(Ok(p.answers));
         }
-        if self.log.size_bytes() > CHECKPOINT_LOG_BYTES {
+        if self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
             (self.wake_checkpoint)();
         }
     }
 
     fn capture(&mut self) -> Capture {
-        let dirty = std::mem::take(&mut self.dirty).into_keys().map(|(space, id)| {
-            let entity = self.shared.table(space).get(id.as_str());
-            (space, id, entity)
-        });
-        Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, dirty: dirty.collect() }
+        self.bytes_since_capture = 0;
+        let frozen = Space::ALL.iter().map(|s| self.shared.table(*s).freeze()).collect();
+        Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, frozen }
     }
 }
 
-/// When a record was recorded, and the entities that it touched.
-pub(crate) type Replayed = (Instant, Vec<(Space, Iri)>);
-
-/// Applies a record of the log to the state, at start.
+/// Applies a record of the log to the state, at start; returns when it was recorded.
 pub(crate) fn replay_record(
     bytes: &[u8],
-    tables: &dyn Fn(Space) -> Arc<LiveTable>,
+    tables: &dyn Fn(Space) -> LiveTable,
     facts: &mut Vec<Fact>,
-) -> Result<Replayed, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Instant, Box<dyn std::error::Error + Send + Sync>> {
     let record: Record = serde_json::from_slice(bytes)?;
     let table = tables(record.space);
-    let mut touched = Vec::new();
     for delta in record.deltas {
-        let before = table.get(delta.id.as_str());
+        let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), record.recorded_at)?.map(Arc::new);
         table.apply([(delta.id.clone(), after.clone())]);
-        touched.push((record.space, delta.id.clone()));
         let change = Committed { position: 0, space: record.space, recorded_at: record.recorded_at, before, after, delta: Arc::new(delta) };
         facts.extend(facts_of(&change));
     }
-    Ok((record.recorded_at, touched))
+    Ok(record.recorded_at)
 }
 
 /// What the history keeps of a change.

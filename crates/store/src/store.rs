@@ -1,6 +1,5 @@
 //! Log, state and history together.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -16,7 +15,7 @@ use crate::history::columnar::ColumnarHistory;
 use crate::history::{History, HistoryError};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError};
-use crate::state::{Documents, DocumentsError, FjallDocuments, LiveTable, Manifest, Space};
+use crate::state::{Budget, Documents, DocumentsError, FjallDocuments, Frozen, LiveTable, MEMORY_BYTES_MIN, Manifest, Space};
 
 /// Writes that may wait for the committer; more are refused with [`SubmitError::Busy`].
 const WAITING_MAX: usize = 8_192;
@@ -33,6 +32,9 @@ pub struct Options {
     pub observers: Vec<Observer>,
     /// How often a checkpoint is made when something has changed.
     pub checkpoint_every: Duration,
+    /// Memory that the present state may use: indexes, changed entities, caches and write buffers of the documents.
+    /// At least [`crate::state::MEMORY_BYTES_MIN`]; usually [`crate::state::MEMORY_BYTES_DEFAULT`].
+    pub memory_bytes: usize,
 }
 
 /// Why a store cannot be opened.
@@ -112,12 +114,16 @@ pub struct Stats {
     pub n_recent_facts: usize,
     /// Why the last write failed, if it did.
     pub write_error: Option<String>,
+    /// Bytes of memory that the indexes of the state take, about.
+    pub index_bytes: usize,
+    /// Bytes of changed entities that no checkpoint has written, about.
+    pub unwritten_bytes: usize,
 }
 
 /// What the committer, the checkpointer and the readers share.
 pub(crate) struct Shared {
-    city: Arc<LiveTable>,
-    node: Arc<LiveTable>,
+    city: LiveTable,
+    node: LiveTable,
     pub(crate) history: Arc<dyn History>,
     n_changes: AtomicU64,
     n_batches: AtomicU64,
@@ -128,7 +134,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) const fn table(&self, space: Space) -> &Arc<LiveTable> {
+    pub(crate) const fn table(&self, space: Space) -> &LiveTable {
         match space {
             Space::City => &self.city,
             Space::Node => &self.node,
@@ -170,8 +176,9 @@ impl Store {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let lock = lock_dir(&options.dir)?;
         let log = FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?;
-        let documents = FjallDocuments::open(&options.dir.join("documents"))?;
-        let (manifest, entities) = documents.load()?;
+        let budget = Budget { total_bytes: options.memory_bytes.max(MEMORY_BYTES_MIN) };
+        let documents: Arc<dyn Documents> = Arc::new(FjallDocuments::open_with(&options.dir.join("documents"), budget.documents())?);
+        let manifest = documents.manifest()?;
         // Before anything is touched: opening the history removes files that the manifest does not name.
         if log.first_position() > manifest.next_position {
             return Err(OpenError::Gap { found: log.first_position(), wanted: manifest.next_position });
@@ -181,17 +188,13 @@ impl Store {
             return Err(OpenError::Lost { path: history_dir });
         }
         let history = ColumnarHistory::open(&history_dir, manifest.segments.clone())?;
-        let mut loaded = Loading { log: Box::new(log), manifest, dirty: HashMap::new(), shared: Arc::new(new_shared(Arc::new(history))) };
-        for space in Space::ALL {
-            let of_space = entities.iter().filter(|(s, _)| *s == space).map(|(_, e)| (e.id.clone(), Some(Arc::new(e.clone()))));
-            loaded.shared.table(space).apply(of_space);
-        }
-        drop(entities);
+        let tables = open_tables(&documents, budget)?;
+        let mut loaded = Loading { log: Box::new(log), manifest, shared: Arc::new(new_shared(Arc::new(history), tables)) };
         loaded.replay()?;
         Self::start(loaded, documents, options, lock)
     }
 
-    fn start(loaded: Loading, documents: FjallDocuments, options: Options, lock: std::fs::File) -> Result<Self, OpenError> {
+    fn start(loaded: Loading, documents: Arc<dyn Documents>, options: Options, lock: std::fs::File) -> Result<Self, OpenError> {
         let (requests, inbox) = sync_channel(WAITING_MAX);
         let (checkpoints, checkpoint_inbox) = sync_channel::<CheckpointRequest>(16);
         let wake = checkpoints.clone();
@@ -201,19 +204,14 @@ impl Store {
             log: loaded.log,
             shared: loaded.shared,
             clock: options.clock,
+            bytes_since_capture: 0,
             observers: options.observers,
-            dirty: loaded.dirty,
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.
                 let _ = wake.try_send(None);
             }),
         };
-        let checkpointer = Checkpointer {
-            shared: Arc::clone(&shared),
-            documents: Box::new(documents),
-            requests: requests.clone(),
-            carried: HashMap::new(),
-        };
+        let checkpointer = Checkpointer { shared: Arc::clone(&shared), documents, requests: requests.clone() };
         let every = options.checkpoint_every;
         let spawn =
             |name: &str, f: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(f).map_err(OpenError::Thread);
@@ -282,7 +280,10 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let s = &self.shared;
+        let (index_bytes, unwritten_bytes) = s.city.memory_bytes();
         Stats {
+            index_bytes,
+            unwritten_bytes,
             n_entities: s.city.len(),
             n_changes: s.n_changes.load(Ordering::Relaxed),
             n_batches: s.n_batches.load(Ordering::Relaxed),
@@ -321,10 +322,17 @@ impl Drop for Store {
     }
 }
 
-fn new_shared(history: Arc<dyn History>) -> Shared {
+/// The tables of the city and of the node, as of the last checkpoint. The node's own entities are few.
+fn open_tables(documents: &Arc<dyn Documents>, budget: Budget) -> Result<(LiveTable, LiveTable), DocumentsError> {
+    let of_node = Budget { total_bytes: budget.total_bytes / 16 };
+    let of_city = Budget { total_bytes: budget.total_bytes - of_node.total_bytes };
+    Ok((LiveTable::open(Space::City, Arc::clone(documents), of_city)?, LiveTable::open(Space::Node, Arc::clone(documents), of_node)?))
+}
+
+fn new_shared(history: Arc<dyn History>, (city, node): (LiveTable, LiveTable)) -> Shared {
     Shared {
-        city: Arc::default(),
-        node: Arc::default(),
+        city,
+        node,
         history,
         n_changes: AtomicU64::new(0),
         n_batches: AtomicU64::new(0),
@@ -352,7 +360,6 @@ fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
 struct Loading {
     log: Box<dyn Log>,
     manifest: Manifest,
-    dirty: HashMap<(Space, entity::Iri), ()>,
     shared: Arc<Shared>,
 }
 
@@ -363,20 +370,19 @@ impl Loading {
             return Err(OpenError::Gap { found: self.log.next_position(), wanted: from });
         }
         let shared = Arc::clone(&self.shared);
-        let tables = |space| Arc::clone(shared.table(space));
+        let tables = |space| shared.table(space).clone();
         let mut facts = Vec::new();
         let mut n_replayed = 0;
         let mut expected = from;
-        let Self { log, manifest, dirty, .. } = self;
+        let Self { log, manifest, .. } = self;
         log.replay(from, &mut |position, bytes| {
             if position != expected {
                 return Err(format!("the log begins at position {position}, but the documents end before position {expected}").into());
             }
             expected += 1;
             n_replayed += 1;
-            let (recorded_at, touched) = replay_record(bytes, &tables, &mut facts)?;
+            let recorded_at = replay_record(bytes, &tables, &mut facts)?;
             manifest.last_recorded_us = manifest.last_recorded_us.max(recorded_at.micros());
-            dirty.extend(touched.into_iter().map(|k| (k, ())));
             if facts.len() >= REPLAY_FACTS {
                 shared.history.append(std::mem::take(&mut facts));
             }
@@ -393,10 +399,8 @@ impl Loading {
 /// Writes checkpoints, off the latency path.
 struct Checkpointer {
     shared: Arc<Shared>,
-    documents: Box<dyn Documents>,
+    documents: Arc<dyn Documents>,
     requests: SyncSender<Request>,
-    /// What a failed checkpoint has not written yet.
-    carried: HashMap<(Space, entity::Iri), Option<Arc<entity::Entity>>>,
 }
 
 impl Checkpointer {
@@ -430,16 +434,19 @@ impl Checkpointer {
             let _ = sender.send(capture);
         }));
         self.requests.send(capture).map_err(|_| CheckpointError::Closed)?;
-        let Capture { next_position, last_recorded_us, dirty } = receiver.recv().map_err(|_| CheckpointError::Closed)?;
-        self.carried.extend(dirty.into_iter().map(|(space, id, e)| ((space, id), e)));
+        // What an earlier checkpoint failed to write is captured again.
+        let Capture { next_position, last_recorded_us, frozen } = receiver.recv().map_err(|_| CheckpointError::Closed)?;
         // Sealing covers at least every fact of the capture; later ones are sealed early and found again by a replay, which the history forgives.
         let segments = self.shared.history.seal()?;
-        let changed: Vec<_> = self.carried.iter().map(|((space, id), e)| (*space, id.clone(), e.clone())).collect();
-        self.documents.checkpoint(&changed, &Manifest { next_position, last_recorded_us, segments, ..Manifest::default() })?;
+        let n_documents: usize = frozen.iter().map(Frozen::len).sum();
+        let manifest = Manifest { next_position, last_recorded_us, segments, ..Manifest::default() };
+        self.documents.checkpoint(&mut frozen.iter().flat_map(Frozen::changed), &manifest)?;
+        for space in Space::ALL {
+            self.shared.table(space).thaw();
+        }
         self.shared.history.committed();
-        self.carried.clear();
         self.requests.send(Request::Trim(next_position)).map_err(|_| CheckpointError::Closed)?;
-        tracing::debug!(next_position, n_documents = changed.len(), "checkpoint");
+        tracing::debug!(next_position, n_documents, "checkpoint");
         Ok(next_position)
     }
 }

@@ -27,6 +27,10 @@ pub enum Endpoint {
     List,
     /// `GET /types`, `/attributes` and below.
     Discovery,
+    /// Full-text search, a query of this node alone that adds the words of names.
+    Search,
+    /// What answering a query takes.
+    Explain,
     /// Anything without parameters of its own.
     Plain,
 }
@@ -72,6 +76,8 @@ impl Endpoint {
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
             Self::List => &[PAGED, &["options"]],
             Self::Discovery => &[&["details", "local"]],
+            Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
+            Self::Explain => &[&["text"], SELECTED, PAGED, &["attrs", "local"]],
             Self::Plain => &[],
         };
         groups.concat()
@@ -80,14 +86,14 @@ impl Endpoint {
     /// The keywords that `options` takes.
     pub(super) const fn options(self) -> &'static [&'static str] {
         match self {
-            Self::QueryEntities | Self::QueryByBody | Self::RetrieveEntity => {
+            Self::QueryEntities | Self::QueryByBody | Self::RetrieveEntity | Self::Search => {
                 &["sysAttrs", "normalized", "concise", "simplified", "keyValues"]
             }
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => &["sysAttrs", "temporalValues", "aggregatedValues"],
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
             Self::List => &["sysAttrs"],
-            Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Plain => &[],
+            Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Explain | Self::Plain => &[],
         }
     }
 
@@ -103,7 +109,12 @@ impl Endpoint {
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain)
+    }
+
+    /// Is a question of any width answered, because it is about this node alone?
+    pub(super) const fn is_local(self) -> bool {
+        matches!(self, Self::Search | Self::Explain)
     }
 
     /// Does it need a temporal query (clause 5.7.4)?

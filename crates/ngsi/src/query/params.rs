@@ -49,6 +49,8 @@ pub struct QueryParams {
     pub delete_all: bool,
     /// Details are asked for (`details`).
     pub details: bool,
+    /// The words that names must have (`text`).
+    pub text: Option<String>,
     /// The temporal query.
     pub temporal: TemporalParams,
 }
@@ -135,11 +137,12 @@ impl QueryParams {
         if endpoint.needs_time() && params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("parameter timerel"));
         }
-        params.finish(&selection, context, endpoint.selects()).map_err(of_parameter)?;
+        params.finish(&selection, context, endpoint.selects() && !endpoint.is_local()).map_err(of_parameter)?;
         params.page(&text)?;
         params.options(text("options"), endpoint)?;
         params.delete_all = flag("deleteAll", text("deleteAll"))?.unwrap_or(false);
         params.details = flag("details", text("details"))?.unwrap_or(false);
+        params.text = owned("text");
         Ok(params)
     }
 
@@ -158,6 +161,7 @@ impl QueryParams {
             update: false,
             delete_all: false,
             details: false,
+            text: None,
             temporal: TemporalParams::default(),
         }
     }

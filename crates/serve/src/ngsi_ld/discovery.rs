@@ -37,15 +37,22 @@ pub(crate) async fn type_info(call: Call, Path(name): Path<String>) -> Result<Re
 }
 
 fn info(call: &Call, entity_type: &Iri) -> Result<TypeInfo, Problem> {
-    let entities = call.app.node.of_type(&call.who, entity_type)?;
     let mut attributes: BTreeMap<Iri, Vec<&'static str>> = BTreeMap::new();
-    for (name, instances) in entities.iter().flat_map(|e| &e.attributes) {
-        let kinds = attributes.entry(name.clone()).or_default();
-        for kind in instances.iter().map(|i| i.value.kind()) {
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
+    let mut n_entities = 0;
+    for part in call.app.node.latest(&call.who, entity_type)? {
+        let part = part.map_err(node::NodeError::from)?;
+        n_entities += part.len();
+        for (name, instances) in part.iter().flat_map(|e| &e.attributes) {
+            if !attributes.contains_key(name) {
+                attributes.insert(name.clone(), Vec::new());
+            }
+            let kinds = attributes.get_mut(name).expect("it was just put in");
+            for kind in instances.iter().map(|i| i.value.kind()) {
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
             }
         }
     }
-    Ok(TypeInfo { entity_type: entity_type.clone(), n_entities: entities.len(), attributes: attributes.into_iter().collect() })
+    Ok(TypeInfo { entity_type: entity_type.clone(), n_entities, attributes: attributes.into_iter().collect() })
 }

@@ -36,9 +36,39 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
 
 fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
     let document = call.document(true)?;
-    let query = Query { filter: params.filter.clone(), offset: params.offset, limit: params.limit, count: params.count };
+    let query = query_of(params);
     let page = call.app.node.query(&call.who, &query)?;
     Ok(answer_page(call, params, &page, document))
+}
+
+pub(super) fn query_of(params: &QueryParams) -> Query {
+    Query {
+        filter: params.filter.clone(),
+        offset: params.offset,
+        limit: params.limit,
+        count: params.count,
+        order_by: None,
+        text: params.text.clone(),
+    }
+}
+
+/// `GET /api/v1/search`: entities by the words of their names.
+pub(crate) async fn search(call: Call) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::Search)?;
+    if params.text.as_ref().is_none_or(|t| t.trim().is_empty()) {
+        return Err(Problem::bad_data("parameter text: expected the words to look for".to_owned()));
+    }
+    answer_query(&call, &params)
+}
+
+/// `GET /api/v1/explain`: what answering a query takes.
+pub(crate) async fn explain(call: Call) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::Explain)?;
+    let explanation = call.app.node.explain(&call.who, &query_of(&params))?;
+    let text = explanation.to_string();
+    let mut body = serde_json::to_value(&explanation).expect("an explanation is JSON");
+    body["text"] = text.into();
+    Ok(axum::Json(body).into_response())
 }
 
 pub(super) fn answer_page(call: &Call, params: &QueryParams, page: &Page, document: encode::Document) -> Response {

@@ -25,7 +25,7 @@ use indexmap::IndexMap;
 pub mod columnar;
 pub mod memory;
 
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
 mod contract;

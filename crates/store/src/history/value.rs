@@ -72,7 +72,7 @@ pub(super) fn columns_of(seen: &SeenByName) -> Vec<AttributeColumn> {
 }
 
 /// The narrowest kind of column that holds this value.
-pub(super) const fn kind_of(value: &AttributeValue) -> ColumnKind {
+pub(crate) const fn kind_of(value: &AttributeValue) -> ColumnKind {
     match value {
         AttributeValue::Property(Value::Number(_)) => ColumnKind::Number,
         AttributeValue::Property(Value::Bool(_)) => ColumnKind::Bool,
@@ -83,7 +83,7 @@ pub(super) const fn kind_of(value: &AttributeValue) -> ColumnKind {
 }
 
 /// The value as plain JSON: what a `Json` column shows. A single target or term is a string, several are an array.
-pub(super) fn plain_of(value: &AttributeValue) -> Value {
+pub(crate) fn plain_of(value: &AttributeValue) -> Value {
     match value {
         AttributeValue::Property(v) | AttributeValue::Json(v) => v.clone(),
         AttributeValue::Geo(g) => g.json().clone(),

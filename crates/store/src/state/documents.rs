@@ -1,8 +1,11 @@
 //! Documents on disk, as of the last checkpoint.
+//!
+//! Documents of format 2 are in the binary form of [`entity::codec`]. Those of format 1 are JSON, told by their first byte `{`; they stay
+//! readable and turn into format 2 when they are next written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use entity::{Entity, Iri};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -12,7 +15,7 @@ use super::Space;
 use crate::history::Segment;
 
 /// Format of documents and manifest. Raise it with a migration on read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MANIFEST_KEY: &str = "manifest";
 
 /// What the last checkpoint covers.
@@ -53,9 +56,15 @@ pub enum DocumentsError {
     Damaged {
         /// Its key.
         key: String,
-        /// What the parser said.
+        /// What the decoder said.
         #[source]
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The live table knows an entity whose document is not there, or is another one.
+    #[error("the document of `{id}` is missing or not the one that belongs to the present state")]
+    Missing {
+        /// The entity.
+        id: String,
     },
     /// Written by a newer program.
     #[error("the data are of format {found}, this program reads up to format {VERSION}: use a newer program")]
@@ -65,15 +74,79 @@ pub enum DocumentsError {
     },
 }
 
-/// What a checkpoint left.
+/// An entity on its way to disk, decoded or in its bytes.
+#[derive(Clone, Debug)]
+pub enum Document {
+    /// The entity itself.
+    Whole(Arc<Entity>),
+    /// Its bytes, as [`Document::pack`] makes them.
+    Packed(Arc<[u8]>),
+}
+
+impl Document {
+    /// The bytes of an entity.
+    #[must_use]
+    pub fn pack(entity: &Entity) -> Vec<u8> {
+        encode(entity)
+    }
+
+    /// The entity.
+    ///
+    /// Errors: [`DocumentsError::Damaged`] if the bytes are none.
+    pub fn entity(&self, id: &str) -> Result<Arc<Entity>, DocumentsError> {
+        match self {
+            Self::Whole(e) => Ok(Arc::clone(e)),
+            Self::Packed(bytes) => decode(bytes, || id.to_owned()).map(Arc::new),
+        }
+    }
+}
+
+fn encode(entity: &Entity) -> Vec<u8> {
+    entity::codec::encode_entity(entity)
+}
+
+fn decode(bytes: &[u8], key: impl Fn() -> String) -> Result<Entity, DocumentsError> {
+    let damaged = |source: Box<dyn std::error::Error + Send + Sync>| DocumentsError::Damaged { key: key(), source };
+    match bytes.first() {
+        Some(b'{') => serde_json::from_slice(bytes).map_err(|e| damaged(Box::new(e))),
+        _ => entity::codec::decode_entity(bytes).map_err(|e| damaged(Box::new(e))),
+    }
+}
+
+/// Everything that a checkpoint left.
 pub type Loaded = (Manifest, Vec<(Space, Entity)>);
+
+/// A changed document of a checkpoint: none if the entity is gone.
+pub type Changed = (Space, Iri, Option<Document>);
+
+/// Is called with each document of a scan; an error ends it.
+pub type Visit<'a> = dyn FnMut(Entity) -> Result<(), DocumentsError> + 'a;
 
 /// Keeps documents and the manifest; a checkpoint replaces both together or not at all.
 pub trait Documents: Send + Sync {
-    /// Everything as of the last checkpoint.
-    fn load(&self) -> Result<Loaded, DocumentsError>;
-    /// Writes the changed documents (none: removed) and the manifest, atomically and durably.
-    fn checkpoint(&self, changed: &[(Space, Iri, Option<std::sync::Arc<Entity>>)], manifest: &Manifest) -> Result<(), DocumentsError>;
+    /// What the last checkpoint covers.
+    fn manifest(&self) -> Result<Manifest, DocumentsError>;
+
+    /// One document, as of the last checkpoint.
+    fn get(&self, space: Space, id: &str) -> Result<Option<Entity>, DocumentsError>;
+
+    /// All documents of a space in the order of ids, one at a time.
+    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError>;
+
+    /// Writes the changed documents and the manifest, atomically and durably.
+    fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError>;
+
+    /// Everything at once: for small folders and tests.
+    fn load(&self) -> Result<Loaded, DocumentsError> {
+        let mut entities = Vec::new();
+        for space in Space::ALL {
+            self.scan(space, &mut |e| {
+                entities.push((space, e));
+                Ok(())
+            })?;
+        }
+        Ok((self.manifest()?, entities))
+    }
 }
 
 /// Documents in fjall, an LSM tree.
@@ -84,12 +157,33 @@ pub struct FjallDocuments {
     path: PathBuf,
 }
 
+/// Memory of the engine, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DocumentsMemory {
+    /// Blocks read from disk.
+    pub cache_bytes: u64,
+    /// Written documents that are not sorted yet.
+    pub write_buffer_bytes: u64,
+}
+
+impl Default for DocumentsMemory {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20, write_buffer_bytes: 32 << 20 }
+    }
+}
+
 impl FjallDocuments {
     /// Opens or makes the database in `path`.
     pub fn open(path: &Path) -> Result<Self, DocumentsError> {
+        Self::open_with(path, DocumentsMemory::default())
+    }
+
+    /// The same, with as much memory.
+    pub fn open_with(path: &Path, memory: DocumentsMemory) -> Result<Self, DocumentsError> {
         let failed = |source| DocumentsError::Engine { action: "open", path: path.to_owned(), source: Box::new(source) };
-        let database = Database::builder(path).open().map_err(failed)?;
-        let documents = database.keyspace("documents", KeyspaceCreateOptions::default).map_err(failed)?;
+        let database = Database::builder(path).cache_size(memory.cache_bytes).open().map_err(failed)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.write_buffer_bytes / 2);
+        let documents = database.keyspace("documents", options).map_err(failed)?;
         let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(failed)?;
         Ok(Self { database, documents, meta, path: path.to_owned() })
     }
@@ -99,71 +193,99 @@ impl FjallDocuments {
     }
 }
 
-fn key_of(space: Space, id: &Iri) -> Vec<u8> {
-    [&[space.key_byte()], id.as_str().as_bytes()].concat()
+fn key_of(space: Space, id: &str) -> Vec<u8> {
+    [&[space.key_byte()], id.as_bytes()].concat()
+}
+
+fn readable(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DocumentsError> {
+    let damaged = |source| DocumentsError::Damaged { key: MANIFEST_KEY.to_owned(), source: Box::new(source) };
+    // The version is looked at first: a newer manifest may have another shape.
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if version > VERSION {
+        return Err(DocumentsError::Newer { found: version });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 impl Documents for FjallDocuments {
-    fn load(&self) -> Result<Loaded, DocumentsError> {
-        let manifest = match self.meta.get(MANIFEST_KEY).map_err(self.failed("read"))? {
-            None => Manifest::default(),
-            Some(bytes) => {
-                let damaged = |source| DocumentsError::Damaged { key: MANIFEST_KEY.to_owned(), source };
-                // The version is looked at first: a newer manifest may have another shape.
-                #[derive(Deserialize)]
-                struct Version {
-                    version: u32,
-                }
-                let Version { version } = serde_json::from_slice(&bytes).map_err(damaged)?;
-                if version > VERSION {
-                    return Err(DocumentsError::Newer { found: version });
-                }
-                serde_json::from_slice(&bytes).map_err(damaged)?
-            }
-        };
-        let mut entities = Vec::new();
-        for space in Space::ALL {
-            for item in self.documents.prefix([space.key_byte()]) {
-                let (key, value) = item.into_inner().map_err(self.failed("read"))?;
-                let entity = serde_json::from_slice(&value)
-                    .map_err(|source| DocumentsError::Damaged { key: String::from_utf8_lossy(&key).into_owned(), source })?;
-                entities.push((space, entity));
-            }
+    fn manifest(&self) -> Result<Manifest, DocumentsError> {
+        match self.meta.get(MANIFEST_KEY).map_err(self.failed("read"))? {
+            None => Ok(Manifest::default()),
+            Some(bytes) => decode_manifest(&bytes),
         }
-        Ok((manifest, entities))
     }
 
-    fn checkpoint(&self, changed: &[(Space, Iri, Option<std::sync::Arc<Entity>>)], manifest: &Manifest) -> Result<(), DocumentsError> {
+    fn get(&self, space: Space, id: &str) -> Result<Option<Entity>, DocumentsError> {
+        let found = self.documents.get(key_of(space, id)).map_err(self.failed("read"))?;
+        found.map(|bytes| decode(&bytes, || id.to_owned())).transpose()
+    }
+
+    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+        // One byte of the space, then the id: the order of keys is the order of ids.
+        for item in self.documents.prefix([space.key_byte()]) {
+            let (key, value) = item.into_inner().map_err(self.failed("read"))?;
+            visit(decode(&value, || readable(&key))?)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
-        for (space, id, entity) in changed {
-            match entity {
-                Some(e) => batch.insert(&self.documents, key_of(*space, id), serde_json::to_vec(e).expect("an entity is JSON")),
-                None => batch.remove(&self.documents, key_of(*space, id)),
+        for (space, id, document) in changed {
+            let key = key_of(space, id.as_str());
+            match document {
+                Some(Document::Whole(e)) => batch.insert(&self.documents, key, encode(&e)),
+                Some(Document::Packed(bytes)) => batch.insert(&self.documents, key, &*bytes),
+                None => batch.remove(&self.documents, key),
             }
         }
-        batch.insert(&self.meta, MANIFEST_KEY, serde_json::to_vec(manifest).expect("a manifest is JSON"));
+        // From now on the folder holds documents of this format.
+        let manifest = Manifest { version: manifest.version.max(VERSION), ..manifest.clone() };
+        batch.insert(&self.meta, MANIFEST_KEY, serde_json::to_vec(&manifest).expect("a manifest is JSON"));
         batch.commit().map_err(self.failed("write"))
     }
 }
 
-/// Documents in memory, for tests.
+/// Documents in memory, for tests; in their bytes, so that the codec is tried too.
 #[derive(Default)]
 pub struct MemoryDocuments(Mutex<Kept>);
 
-type Kept = (Manifest, BTreeMap<(Space, Iri), Entity>);
+type Kept = (Manifest, BTreeMap<(Space, Iri), Arc<[u8]>>);
 
 impl Documents for MemoryDocuments {
-    fn load(&self) -> Result<Loaded, DocumentsError> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((inner.0.clone(), inner.1.iter().map(|((space, _), e)| (*space, e.clone())).collect()))
+    fn manifest(&self) -> Result<Manifest, DocumentsError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone())
     }
 
-    fn checkpoint(&self, changed: &[(Space, Iri, Option<std::sync::Arc<Entity>>)], manifest: &Manifest) -> Result<(), DocumentsError> {
+    fn get(&self, space: Space, id: &str) -> Result<Option<Entity>, DocumentsError> {
+        let Ok(key) = id.parse::<Iri>() else { return Ok(None) };
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.get(&(space, key)).cloned();
+        found.map(|bytes| decode(&bytes, || id.to_owned())).transpose()
+    }
+
+    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        for ((_, id), bytes) in all.into_iter().filter(|((s, _), _)| *s == space) {
+            visit(decode(&bytes, || id.to_string())?)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (space, id, entity) in changed {
-            match entity {
-                Some(e) => inner.1.insert((*space, id.clone()), e.as_ref().clone()),
-                None => inner.1.remove(&(*space, id.clone())),
+        for (space, id, document) in changed {
+            match document {
+                Some(Document::Whole(e)) => inner.1.insert((space, id), encode(&e).into()),
+                Some(Document::Packed(bytes)) => inner.1.insert((space, id), bytes),
+                None => inner.1.remove(&(space, id)),
             };
         }
         inner.0 = manifest.clone();
@@ -175,44 +297,121 @@ impl Documents for MemoryDocuments {
 mod tests {
     use super::*;
     use entity::Attribute;
-    use std::sync::Arc;
 
-    fn check_contract(open: &dyn Fn() -> Box<dyn Documents>) {
-        let station = |i: u32| {
-            let id = Iri::known(&format!("urn:ngsi-ld:Station:{i}"));
-            let e = Entity::new(id.clone(), Iri::known("https://example.org/Station")).with(Iri::known("urn:a:b"), Attribute::property(i));
-            (Space::City, id, Some(Arc::new(e)))
-        };
-        let documents = open();
+    fn station(i: u32) -> Arc<Entity> {
+        let id = Iri::known(&format!("urn:ngsi-ld:Station:{i}"));
+        Arc::new(Entity::new(id, Iri::known("https://example.org/Station")).with(Iri::known("urn:a:b"), Attribute::property(i)))
+    }
+
+    fn whole(space: Space, e: &Arc<Entity>) -> Changed {
+        (space, e.id.clone(), Some(Document::Whole(Arc::clone(e))))
+    }
+
+    fn packed(space: Space, e: &Arc<Entity>) -> Changed {
+        (space, e.id.clone(), Some(Document::Packed(Document::pack(e).into())))
+    }
+
+    fn write(documents: &dyn Documents, changed: Vec<Changed>, next_position: u64) {
+        documents.checkpoint(&mut changed.into_iter(), &Manifest { next_position, ..Manifest::default() }).unwrap();
+    }
+
+    fn check_contract(documents: &dyn Documents) {
         assert_eq!(documents.load().unwrap(), (Manifest::default(), Vec::new()));
-        documents.checkpoint(&[station(1), station(2)], &Manifest { next_position: 3, ..Manifest::default() }).unwrap();
-        documents
-            .checkpoint(
-                &[(Space::City, station(1).1, None), (Space::Node, station(2).1, station(2).2)],
-                &Manifest { next_position: 5, ..Manifest::default() },
-            )
-            .unwrap();
+        assert_eq!(documents.get(Space::City, "urn:ngsi-ld:Station:1").unwrap(), None);
+        // Ids that are prefixes of one another, out of order.
+        let stations: Vec<_> = [2, 1, 12, 10].into_iter().map(station).collect();
+        write(documents, stations.iter().map(|s| whole(Space::City, s)).collect(), 3);
+        write(documents, vec![(Space::City, station(1).id.clone(), None), packed(Space::Node, &station(2))], 5);
         let (manifest, entities) = documents.load().unwrap();
         assert_eq!(manifest.next_position, 5);
         assert_eq!(
             entities.iter().map(|(s, e)| (*s, e.id.as_str())).collect::<Vec<_>>(),
-            [(Space::City, "urn:ngsi-ld:Station:2"), (Space::Node, "urn:ngsi-ld:Station:2")]
+            [
+                (Space::City, "urn:ngsi-ld:Station:10"),
+                (Space::City, "urn:ngsi-ld:Station:12"),
+                (Space::City, "urn:ngsi-ld:Station:2"),
+                (Space::Node, "urn:ngsi-ld:Station:2")
+            ]
         );
-        assert_eq!(Some(Arc::new(entities[0].1.clone())), station(2).2);
+        for space in Space::ALL {
+            assert_eq!(documents.get(space, "urn:ngsi-ld:Station:2").unwrap().as_ref(), Some(&*station(2)));
+            assert_eq!(documents.get(space, "urn:ngsi-ld:Station:1").unwrap(), None);
+        }
+        assert_eq!(documents.get(Space::Node, "urn:ngsi-ld:Station:10").unwrap(), None, "spaces are apart");
+        // The last one wins within a checkpoint and between checkpoints.
+        let mut changed = (*station(2)).clone();
+        changed.put(Iri::known("urn:a:b"), Attribute::property("other"));
+        let changed = Arc::new(changed);
+        write(documents, vec![packed(Space::City, &changed)], 6);
+        assert_eq!(documents.get(Space::City, "urn:ngsi-ld:Station:2").unwrap().as_ref(), Some(&*changed));
+        // An error of the visitor ends the scan and comes out.
+        let mut n_visited = 0;
+        let stopped = documents.scan(Space::City, &mut |e| {
+            n_visited += 1;
+            Err(DocumentsError::Missing { id: e.id.to_string() })
+        });
+        assert!(matches!(stopped, Err(DocumentsError::Missing { id }) if id == "urn:ngsi-ld:Station:10"));
+        assert_eq!(n_visited, 1);
     }
 
     #[test]
     fn every_engine_keeps_the_contract() {
-        check_contract(&|| Box::new(MemoryDocuments::default()));
+        check_contract(&MemoryDocuments::default());
         let dir = tempfile::tempdir().unwrap();
-        check_contract(&|| Box::new(FjallDocuments::open(dir.path()).unwrap()));
+        check_contract(&FjallDocuments::open(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn documents_survive_reopening_large_ones_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut large = (*station(7)).clone();
+        large.put(Iri::known("urn:a:text"), Attribute::property("长".repeat(20_000)));
+        let large = Arc::new(large);
+        {
+            let documents = FjallDocuments::open(dir.path()).unwrap();
+            write(&documents, vec![whole(Space::City, &large), whole(Space::City, &station(8))], 9);
+        }
+        let documents = FjallDocuments::open(dir.path()).unwrap();
+        assert_eq!(documents.manifest().unwrap().next_position, 9);
+        assert_eq!(documents.get(Space::City, large.id.as_str()).unwrap().as_ref(), Some(&*large));
+        assert_eq!(documents.get(Space::City, "urn:ngsi-ld:Station:8").unwrap().as_ref(), Some(&*station(8)));
     }
 
     #[test]
     fn a_newer_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let documents = FjallDocuments::open(dir.path()).unwrap();
-        documents.checkpoint(&[], &Manifest { version: VERSION + 1, ..Manifest::default() }).unwrap();
+        documents.checkpoint(&mut std::iter::empty(), &Manifest { version: VERSION + 1, ..Manifest::default() }).unwrap();
+        assert!(matches!(documents.manifest(), Err(DocumentsError::Newer { found }) if found == VERSION + 1));
         assert!(matches!(documents.load(), Err(DocumentsError::Newer { .. })));
+    }
+
+    #[test]
+    fn documents_of_format_1_are_read_and_become_format_2() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            // As the first version of this program wrote it.
+            let database = Database::builder(dir.path()).open().unwrap();
+            let documents = database.keyspace("documents", KeyspaceCreateOptions::default).unwrap();
+            let meta = database.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
+            documents.insert("curn:ngsi-ld:Station:1", serde_json::to_vec(&*station(1)).unwrap()).unwrap();
+            meta.insert(MANIFEST_KEY, br#"{"version":1,"next_position":4,"last_recorded_us":7,"segments":[]}"#).unwrap();
+            database.persist(PersistMode::SyncAll).unwrap();
+        }
+        let documents = FjallDocuments::open(dir.path()).unwrap();
+        let manifest = documents.manifest().unwrap();
+        assert_eq!((manifest.version, manifest.next_position), (1, 4));
+        assert_eq!(documents.get(Space::City, "urn:ngsi-ld:Station:1").unwrap().as_ref(), Some(&*station(1)));
+        documents.checkpoint(&mut std::iter::once(whole(Space::City, &station(2))), &manifest).unwrap();
+        assert_eq!(documents.manifest().unwrap().version, VERSION);
+        assert_eq!(documents.load().unwrap().1.len(), 2);
+    }
+
+    #[test]
+    fn a_damaged_document_is_named() {
+        for bytes in [&b""[..], b"{", b"\xff\x00", b"\x01"] {
+            let error = decode(bytes, || "urn:x:1".to_owned()).unwrap_err();
+            assert!(error.to_string().contains("`urn:x:1`"), "{error}");
+        }
     }
 }

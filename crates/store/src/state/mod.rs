@@ -1,13 +1,18 @@
 //! What is true now.
 //!
-//! [`LiveTable`] holds the present entities in memory, ordered by type and id and indexed by place; [`Documents`] keeps them on disk as of
+//! [`LiveTable`] answers queries from columns and indexes in memory within a [`Budget`]; [`Documents`] keeps the entities on disk as of
 //! the last checkpoint. Two [`Space`]s share the log: the city's entities and the node's own bookkeeping (subscriptions).
 
 mod documents;
 mod live;
 
-pub use documents::{Documents, DocumentsError, FjallDocuments, Loaded, Manifest, MemoryDocuments};
-pub use live::{LiveTable, Page, PageRequest};
+pub use documents::{
+    Changed, Document, Documents, DocumentsError, DocumentsMemory, FjallDocuments, Loaded, Manifest, MemoryDocuments, Visit,
+};
+pub use live::{
+    ASKED_MIN, AUTO_INDEXES_MAX, AutoReport, Budget, COLUMNS_PER_TYPE_MAX, ColumnScan, ConditionReport, Direction, ENTITIES_MIN,
+    Explanation, Frozen, Latest, LiveTable, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, PageRequest, ScanError,
+};
 
 use serde::{Deserialize, Serialize};
 

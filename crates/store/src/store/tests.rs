@@ -17,7 +17,14 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
-    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600) }).unwrap()
+    Store::open(Options {
+        dir: dir.to_owned(),
+        clock,
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: MEMORY_BYTES_MIN,
+    })
+    .unwrap()
 }
 
 fn put(store: &Store, commands: Vec<Command>) -> Vec<Result<Outcome, CommandError>> {
@@ -106,6 +113,7 @@ fn a_second_node_on_the_same_folder_is_refused() {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        memory_bytes: MEMORY_BYTES_MIN,
     });
     assert!(matches!(second, Err(OpenError::InUse { .. })));
 }
@@ -169,6 +177,7 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
         clock: Arc::new(SystemClock),
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
+        memory_bytes: MEMORY_BYTES_MIN,
     };
     // What is left of the log replays only if it begins at the beginning; without it nothing tells what the history is.
     std::fs::remove_dir_all(dir.path().join("log")).unwrap();
