@@ -21,6 +21,7 @@ use store::history::{HistoryScan, HistoryTable as Described};
 
 use crate::Source;
 use crate::error::QueryError;
+use crate::explained::Explained;
 use crate::geometry;
 use crate::latest::{LOCATION_COLUMN, attribute_field, column_names, timestamp};
 use crate::pushdown::{ID, Narrowing, OBSERVED_AT, supported};
@@ -104,9 +105,30 @@ impl TableProvider for HistoryTable {
             as_of: self.as_of,
         };
         let schema: SchemaRef = Arc::new(self.schema.project(&wanted)?);
+        let what = said(&self.source.short_name(&self.entity_type), &schema, &scan);
         let partition = Partition { schema: schema.clone(), source: self.source.clone(), scan, columns };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, limit)?))
+        let plan = StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, limit)?;
+        Ok(Arc::new(Explained::new("HistoryExec", what, Arc::new(plan))))
     }
+}
+
+/// What is read of the history, as `EXPLAIN` shows it.
+fn said(table: &str, schema: &Schema, scan: &HistoryScan) -> String {
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    let mut what = format!("{table}, columns=[{}]", names.join(", "));
+    if let Some(entities) = &scan.entities {
+        match entities.as_slice() {
+            [one] => what.push_str(&format!(", id = {one}")),
+            several => what.push_str(&format!(", id in {} ids", several.len())),
+        }
+    }
+    if let Some(observed) = &scan.observed {
+        what.push_str(&format!(", observed in [{}, {})", observed.start, observed.end));
+    }
+    if let Some(as_of) = scan.as_of {
+        what.push_str(&format!(", as of {as_of}"));
+    }
+    what
 }
 
 /// One reading of the history.

@@ -27,6 +27,8 @@ pub mod memory;
 
 pub(crate) mod value;
 
+pub use value::{kind_of, plain_of};
+
 #[cfg(test)]
 mod contract;
 
