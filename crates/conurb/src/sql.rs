@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use ::serve::auth::Authenticator;
-use entity::{Entity, Iri};
-use node::{History, Node};
+use entity::{Entity, Filter, Iri};
+use node::{AttributeColumn, History, Node, ScanError};
 use policy::Principal;
-use query::{Auth, Limits, LoginError, Settings, Source, SourceFactory};
+use query::{Auth, LoginError, Rows, Settings, Source, SourceError, SourceFactory};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -48,7 +48,7 @@ fn settings(auth: &Arc<Authenticator>) -> Settings {
             None => Err(LoginError::Refused),
         }))
     };
-    Settings { auth, limits: Limits::default(), tls: None }
+    Settings::new(auth)
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
@@ -68,6 +68,13 @@ impl SourceFactory for Factory {
     }
 }
 
+fn unread(error: ScanError) -> SourceError {
+    match error {
+        ScanError::Changed { attribute, entity, expected } => SourceError::Changed { attribute, entity, expected },
+        other => SourceError::Unreadable(Box::new(other)),
+    }
+}
+
 /// The node as one session sees it. What policy denies is not there.
 struct NodeSource {
     node: Arc<Node>,
@@ -82,6 +89,19 @@ impl Source for NodeSource {
 
     fn entities(&self, entity_type: &Iri) -> Vec<Arc<Entity>> {
         self.node.of_type(&self.who, entity_type).unwrap_or_default()
+    }
+
+    fn columns(&self, entity_type: &Iri) -> Option<Vec<AttributeColumn>> {
+        let columns = self.node.columns(&self.who, entity_type).ok()?;
+        // A type may have entities without a single attribute.
+        (!columns.is_empty() || self.types().contains(entity_type)).then_some(columns)
+    }
+
+    fn scan(&self, entity_type: &Iri, attributes: &[Iri], filter: &Filter) -> Rows {
+        match self.node.scan_columns(&self.who, entity_type, attributes, filter) {
+            Ok(batches) => Box::new(batches.map(|b| b.map_err(unread))),
+            Err(e) => Box::new(std::iter::once(Err(SourceError::Unreadable(Box::new(e))))),
+        }
     }
 
     fn history(&self) -> &dyn History {

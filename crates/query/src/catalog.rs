@@ -83,6 +83,31 @@ impl Tables {
     pub(crate) fn history_of(&self, name: &str) -> Option<Described> {
         self.list().into_iter().filter(|t| t.type_name == name || t.name == name).find_map(|t| t.history)
     }
+
+    /// Is this the name of a history table, and not that of a type?
+    pub(crate) fn is_history(&self, name: &str) -> bool {
+        self.list().iter().any(|t| t.name == name && t.history.is_some())
+    }
+
+    /// The type and the table that rows of a history table belong to.
+    ///
+    /// Errors: [`QueryError::Copy`] if it is no history table.
+    pub(crate) fn history_table(&self, name: &str) -> std::result::Result<(Iri, HistoryTable), QueryError> {
+        let listed = self.list();
+        match listed.iter().find(|t| t.name == name) {
+            Some(Listed { entity_type, history: Some(described), .. }) => {
+                Ok((entity_type.clone(), HistoryTable::new(self.source.clone(), described.clone(), None)))
+            }
+            Some(_) => {
+                let reason = format!("rows are observations: they are written to \"{name}{HISTORY_SUFFIX}\", not to \"{name}\"");
+                Err(QueryError::Copy { reason })
+            }
+            None => Err(match listed.iter().find(|t| t.name.eq_ignore_ascii_case(name)) {
+                Some(t) => QueryError::TableCase { asked: name.to_owned(), meant: t.name.clone() },
+                None => QueryError::Copy { reason: format!("there is no table \"{name}\"") },
+            }),
+        }
+    }
 }
 
 #[async_trait]

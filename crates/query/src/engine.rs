@@ -1,6 +1,7 @@
 //! SQL over one source, in process.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogPro
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
@@ -26,9 +27,10 @@ use url::Url;
 
 use crate::Source;
 use crate::catalog::{Directory, Tables};
+use crate::dialect;
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement, check_text};
-use crate::history::HistoryAsOf;
+use crate::system_time;
 use crate::threads::Threads;
 
 /// Name of the catalog: what `psql -d` names.
@@ -45,12 +47,14 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Sessions at a time.
     pub connections: usize,
+    /// Disk for what does not fit the memory, all sessions together, in bytes; 0 refuses such statements instead.
+    pub spill_bytes: u64,
 }
 
 impl Default for Limits {
-    /// 30 s, 256 MiB, 64 sessions.
+    /// 30 s, 256 MiB, 64 sessions, 4 GiB of disk.
     fn default() -> Self {
-        Self { statement_time: Duration::from_secs(30), memory_bytes: 256 << 20, connections: 64 }
+        Self { statement_time: Duration::from_secs(30), memory_bytes: 256 << 20, connections: 64, spill_bytes: 4 << 30 }
     }
 }
 
@@ -65,12 +69,23 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(limits: &Limits) -> Result<Self, QueryError> {
-        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limits.memory_bytes));
+    /// With limits of its own. Without a folder, what does not fit the memory is refused instead of written to a disk.
+    pub(crate) fn new(limits: &Limits, spill_folder: Option<&Path>, threads: Arc<Threads>) -> Result<Self, QueryError> {
+        let spill_folder = spill_folder.filter(|_| limits.spill_bytes > 0);
+        let pool: Arc<dyn MemoryPool> = match spill_folder {
+            // Shares the memory between the operators that can go on with less, so that each of them can.
+            Some(_) => Arc::new(FairSpillPool::new(limits.memory_bytes)),
+            None => Arc::new(GreedyMemoryPool::new(limits.memory_bytes)),
+        };
+        let disk = match spill_folder {
+            Some(folder) => DiskManagerBuilder::default()
+                .with_mode(DiskManagerMode::Directories(vec![folder.to_owned()]))
+                .with_max_temp_directory_size(limits.spill_bytes),
+            None => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+        };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(pool)
-            // No temporary files: what does not fit is refused instead of filling the node's disk.
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .with_disk_manager_builder(disk)
             .with_object_store_registry(Arc::new(NoObjectStores))
             .build_arc()?;
         let mut config = SessionConfig::new()
@@ -80,10 +95,7 @@ impl Shared {
         let options = config.options_mut();
         options.execution.time_zone = Some("+00:00".to_owned());
         options.sql_parser.map_string_types_to_utf8view = false;
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .with_default_features()
+        let state = crate::time::configure(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features())
             // The features above bring readers and writers of files, which no statement may reach.
             .with_table_factories(HashMap::new())
             .with_file_formats(Vec::new())
@@ -91,18 +103,22 @@ impl Shared {
         let context = SessionContext::new_with_state(state);
         context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()));
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
+        crate::geometry::register(&context)?;
+        crate::time::register(&context);
         Ok(Self {
             template: context.state(),
             pg_catalog: Arc::new(PgCatalogStaticTables::try_new()?),
             parser: Arc::new(PostgresCompatibilityParser::new()),
             statement_time: limits.statement_time,
-            threads: Arc::new(Threads::start().map_err(DataFusionError::IoError)?),
+            threads,
         })
     }
 
-    /// Where sessions run.
-    pub(crate) fn threads(&self) -> &Threads {
-        &self.threads
+    /// Threads for one server or engine.
+    ///
+    /// Errors: [`QueryError::Engine`] if the machine has none to give.
+    pub(crate) fn threads() -> Result<Arc<Threads>, QueryError> {
+        Ok(Arc::new(Threads::start().map_err(DataFusionError::IoError)?))
     }
 }
 
@@ -148,7 +164,7 @@ impl Engine {
     ///
     /// Errors: [`QueryError::Engine`] if the SQL engine cannot be set up.
     pub fn new(source: Arc<dyn Source>, limits: &Limits) -> Result<Self, QueryError> {
-        Self::sharing(source, "conurb", &Shared::new(limits)?)
+        Self::sharing(source, "conurb", &Shared::new(limits, None, Shared::threads()?)?)
     }
 
     /// An engine for a principal that shares memory with others.
@@ -162,7 +178,7 @@ impl Engine {
         list.register_catalog(CATALOG.to_owned(), catalog.clone());
         let pg_catalog = PgCatalogSchemaProvider::try_new(Directory::new(list), shared.pg_catalog.clone(), EmptyContextProvider)?;
         catalog.register_schema("pg_catalog", Arc::new(pg_catalog))?;
-        context.register_udtf("history_as_of", Arc::new(HistoryAsOf { tables: tables.clone() }));
+        system_time::register(&context, &tables);
         name_principal(&context, principal);
         Ok(Self {
             context: Arc::new(context),
@@ -184,7 +200,7 @@ impl Engine {
 
     async fn answer(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
         let statement = self.parse_one(text)?;
-        if check_statement(&statement)? == Served::Session {
+        if check_statement(&statement)? != Served::Engine {
             return Err(QueryError::ReadOnly { statement: statement.to_string() });
         }
         let answer = async { Ok(self.frame(statement).await?.collect().await?) };
@@ -195,7 +211,10 @@ impl Engine {
     /// The statements of a text, each let in by [`check_statement`] afterwards.
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Statement>, QueryError> {
         check_text(text)?;
-        self.parser.parse(text).map_err(|e| QueryError::Syntax { reason: e.to_string() })
+        let text = system_time::rewrite(text)?;
+        let mut statements = self.parser.parse(&text).map_err(|e| QueryError::Syntax { reason: e.to_string() })?;
+        statements.iter_mut().for_each(dialect::rewrite);
+        Ok(statements)
     }
 
     /// The only statement of a text.
@@ -209,9 +228,24 @@ impl Engine {
 
     /// The answer to a statement that was let in, not yet executed.
     pub(crate) async fn frame(&self, statement: Statement) -> Result<DataFrame, QueryError> {
+        let plan = self.plan(statement).await?;
+        self.framed(plan).await
+    }
+
+    /// The plan of a statement that was let in.
+    pub(crate) async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         let plan = self.context.state().statement_to_plan(EngineStatement::Statement(Box::new(statement))).await?;
         check_plan(&plan)?;
+        Ok(plan)
+    }
+
+    /// The answer to a plan that passed the gates, not yet executed.
+    pub(crate) async fn framed(&self, plan: LogicalPlan) -> Result<DataFrame, QueryError> {
         Ok(self.context.execute_logical_plan(plan).await?)
+    }
+
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     pub(crate) fn context(&self) -> &Arc<SessionContext> {

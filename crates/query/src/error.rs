@@ -7,6 +7,8 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use store::history::HistoryError;
 
+use crate::SinkError;
+
 /// Why a statement has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -67,6 +69,39 @@ pub enum QueryError {
         /// The limit.
         max: usize,
     },
+    /// A COPY that cannot be started: a column, an option, the target.
+    #[error("COPY: {reason}")]
+    Copy {
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A row of a COPY cannot be recorded.
+    #[error("{}", describe_row(*line, column.as_deref(), reason, *n_recorded))]
+    CopyRow {
+        /// The line it starts on, from 1; 0 if it is not known.
+        line: u64,
+        /// The column, if it is one.
+        column: Option<String>,
+        /// What is wrong.
+        reason: String,
+        /// How many rows before it are recorded and durable.
+        n_recorded: u64,
+    },
+    /// The rows of a COPY are not taken.
+    #[error("COPY: {error}; {}", recorded(*n_recorded))]
+    CopySink {
+        /// Why.
+        #[source]
+        error: SinkError,
+        /// How many rows before are recorded and durable.
+        n_recorded: u64,
+    },
+    /// A way to ask for the past that is not served.
+    #[error("FOR SYSTEM_TIME: {reason}")]
+    SystemTime {
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
     /// The engine refused or failed; also the memory limit.
     #[error("{}", describe(.0))]
     Engine(#[source] Box<DataFusionError>),
@@ -106,8 +141,26 @@ impl QueryError {
             Self::History(_) => "58030",
             Self::Timeout { .. } => "57014",
             Self::TooLarge { .. } => "54000",
+            Self::Copy { .. } => "0A000",
+            Self::CopyRow { .. } => "22P04",
+            Self::CopySink { error: SinkError::Denied { .. }, .. } => "42501",
+            Self::CopySink { error: SinkError::Invalid { .. }, .. } => "22000",
+            Self::CopySink { error: SinkError::Unavailable { .. }, .. } => "57P03",
+            Self::SystemTime { .. } => "0A000",
             Self::Engine(error) => engine_sqlstate(error),
         }
+    }
+}
+
+fn describe_row(line: u64, column: Option<&str>, reason: &str, n_recorded: u64) -> String {
+    let at = column.map(|c| format!(", column {c}")).unwrap_or_default();
+    format!("COPY line {line}{at}: {reason}; {}", recorded(n_recorded))
+}
+
+fn recorded(n_rows: u64) -> String {
+    match n_rows {
+        0 => "nothing is recorded".to_owned(),
+        n => format!("the first {n} rows are recorded, nothing after them"),
     }
 }
 

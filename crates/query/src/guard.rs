@@ -2,7 +2,7 @@
 //!
 //! The first of two gates: by the kind of statement, before anything is looked up. The second one is in [`crate::engine`], on the plan.
 
-use datafusion::sql::sqlparser::ast::{Expr, Set, SetExpr, Statement, Value, ValueWithSpan, visit_relations};
+use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Expr, Set, SetExpr, Statement, Value, ValueWithSpan, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -82,6 +82,8 @@ pub(crate) enum Served {
     Engine,
     /// The session: parameters, transactions, cursors, housekeeping.
     Session,
+    /// The session: rows out to the client, or in from it.
+    Copy,
 }
 
 /// Lets in what only reads, and what clients send to arrange their session.
@@ -102,8 +104,14 @@ pub(crate) fn check_statement(statement: &Statement) -> Result<Served, QueryErro
         }
         Statement::Explain { statement, .. } => match check_statement(statement)? {
             Served::Engine => Ok(Served::Engine),
-            Served::Session => Err(refused()),
+            Served::Session | Served::Copy => Err(refused()),
         },
+        Statement::Copy { source, to: true, target: CopyTarget::Stdout, .. } => match source {
+            CopySource::Query(query) if changes(&query.body) => Err(refused()),
+            _ => Ok(Served::Copy),
+        },
+        // What the client sends goes to the sink, if there is one, and nowhere else.
+        Statement::Copy { to: false, target: CopyTarget::Stdin, values, .. } if values.is_empty() => Ok(Served::Copy),
         Statement::ShowTables { .. } | Statement::ShowColumns { .. } | Statement::ShowFunctions { .. } => Ok(Served::Engine),
         Statement::Declare { stmts } => {
             for declare in stmts {
@@ -235,6 +243,13 @@ mod tests {
     }
 
     #[test]
+    fn copying_to_and_from_the_client_is_let_in() {
+        for sql in ["copy a to stdout", "copy (select 1) to stdout with (format csv)", "copy a (b) from stdin", "copy a (b) from stdin csv header"] {
+            assert_eq!(checked(sql).unwrap(), Served::Copy, "{sql}");
+        }
+    }
+
+    #[test]
     fn changing_is_refused() {
         for sql in [
             "insert into a values (1)",
@@ -252,7 +267,9 @@ mod tests {
             "alter table a add b int",
             "copy a to '/tmp/x'",
             "copy a from '/etc/passwd'",
-            "copy (select 1) to stdout",
+            "copy (select 1) to program 'cat'",
+            "copy a from program 'cat'",
+            "copy (select 1 into b) to stdout",
             "select 1 into a",
             "explain insert into a values (1)",
             "explain analyze insert into a values (1)",

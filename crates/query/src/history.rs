@@ -7,8 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
-use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
-use datafusion::common::plan_err;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -21,9 +20,10 @@ use futures::StreamExt;
 use store::history::{HistoryScan, HistoryTable as Described};
 
 use crate::Source;
-use crate::catalog::Tables;
 use crate::error::QueryError;
-use crate::latest::{attribute_field, column_names, timestamp};
+use crate::explained::Explained;
+use crate::geometry;
+use crate::latest::{LOCATION_COLUMN, attribute_field, column_names, timestamp};
 use crate::pushdown::{ID, Narrowing, OBSERVED_AT, supported};
 
 /// Columns before the attributes, in the order in which the history gives them.
@@ -58,7 +58,8 @@ impl HistoryTable {
         ];
         let mut attributes = Vec::new();
         for (name, column) in column_names(&*source, described.columns) {
-            fields.push(attribute_field(&name, &column));
+            let is_place = name == LOCATION_COLUMN;
+            fields.push(if is_place { geometry::place_field(&name, column.name.as_str()) } else { attribute_field(&name, &column) });
             attributes.push(column.name);
         }
         Self { source, entity_type: described.entity_type, attributes, schema: Arc::new(Schema::new(fields)), as_of }
@@ -107,9 +108,30 @@ impl TableProvider for HistoryTable {
             as_of: self.as_of,
         };
         let schema: SchemaRef = Arc::new(self.schema.project(&wanted)?);
+        let what = said(&self.source.short_name(&self.entity_type), &schema, &scan);
         let partition = Partition { schema: schema.clone(), source: self.source.clone(), scan, columns };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, limit)?))
+        let plan = StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, limit)?;
+        Ok(Arc::new(Explained::new("HistoryExec", what, Arc::new(plan))))
     }
+}
+
+/// What is read of the history, as `EXPLAIN` shows it.
+fn said(table: &str, schema: &Schema, scan: &HistoryScan) -> String {
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    let mut what = format!("{table}, columns=[{}]", names.join(", "));
+    if let Some(entities) = &scan.entities {
+        match entities.as_slice() {
+            [one] => what.push_str(&format!(", id = {one}")),
+            several => what.push_str(&format!(", id in {} ids", several.len())),
+        }
+    }
+    if let Some(observed) = &scan.observed {
+        what.push_str(&format!(", observed in [{}, {})", observed.start, observed.end));
+    }
+    if let Some(as_of) = scan.as_of {
+        what.push_str(&format!(", as of {as_of}"));
+    }
+    what
 }
 
 /// One reading of the history.
@@ -172,6 +194,7 @@ fn fit(schema: &SchemaRef, columns: &[usize], answer: &RecordBatch) -> Result<Re
             answer.columns().get(i).ok_or_else(|| QueryError::ColumnChanged { what: format!("column `{}` is gone", field.name()) })?;
         match (found.data_type(), field.data_type()) {
             (a, b) if a == b => Ok(found.clone()),
+            (DataType::Utf8, DataType::Binary) => Ok(geometry::places_of_json(found)),
             // The same instants, written with another name for UTC.
             (DataType::Timestamp(..), DataType::Timestamp(..)) => Ok(cast(found, field.data_type())?),
             (now, planned) => Err(QueryError::ColumnChanged {
@@ -183,30 +206,4 @@ fn fit(schema: &SchemaRef, columns: &[usize], answer: &RecordBatch) -> Result<Re
     let arrays = schema.fields().iter().zip(columns).map(column).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(answer.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?)
-}
-
-/// `history_as_of('<table>', '<time>')`: the history as it was known at a recorded time.
-#[derive(Debug)]
-pub(crate) struct HistoryAsOf {
-    pub(crate) tables: Arc<Tables>,
-}
-
-impl TableFunctionImpl for HistoryAsOf {
-    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
-        let text = |e: &Expr| match e {
-            Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
-            _ => None,
-        };
-        let texts: Vec<Option<String>> = args.exprs().iter().map(text).collect();
-        let [Some(table), Some(at)] = texts.as_slice() else {
-            return plan_err!(
-                "history_as_of takes two texts: a table and a time, as in history_as_of('AirQualityObserved', '2014-01-05T00:00:00Z')"
-            );
-        };
-        let as_of: Instant = at.parse().map_err(|e: entity::InstantError| DataFusionError::Plan(format!("history_as_of: {e}")))?;
-        let Some(described) = self.tables.history_of(table) else {
-            return plan_err!("history_as_of: there is no table `{table}` with a history");
-        };
-        Ok(Arc::new(HistoryTable::new(self.tables.source.clone(), described, Some(as_of))))
-    }
 }

@@ -30,9 +30,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod catalog;
+mod condition;
+mod dialect;
 mod engine;
 mod error;
+mod explained;
 mod flight;
+mod geometry;
 mod guard;
 mod history;
 mod latest;
@@ -41,11 +45,14 @@ mod pushdown;
 mod server;
 mod sink;
 mod source;
+mod system_time;
 mod threads;
+mod time;
+mod walk;
 
 pub use engine::{Engine, Limits};
 pub use error::QueryError;
 pub use flight::{INGEST_BATCH_ROWS_MAX, serve_flight};
-pub use server::{Auth, LoginError, PasswordCheck, Settings, serve};
+pub use server::{Auth, LoginError, PasswordCheck, Secret, SecretLookup, Settings, serve};
 pub use sink::{Sink, SinkError};
-pub use source::{Source, SourceFactory};
+pub use source::{Rows, Source, SourceError, SourceFactory};

@@ -35,7 +35,7 @@ impl Narrowing {
                     None => ids,
                 });
             }
-            if let Some(interval) = interval_us(condition) {
+            if let Some(interval) = interval_us(condition, OBSERVED_AT) {
                 narrowing.observed_us = Some(match narrowing.observed_us.take() {
                     Some(before) => before.start.max(interval.start)..before.end.min(interval.end),
                     None => interval,
@@ -89,15 +89,15 @@ fn ids(condition: &Expr) -> Option<BTreeSet<String>> {
     }
 }
 
-/// The half-open interval of observed time in microseconds a condition allows, if it is about nothing but that.
-fn interval_us(condition: &Expr) -> Option<Range<i64>> {
+/// The half-open interval of the times in a column that a condition allows, in microseconds, if it is about nothing but that.
+pub(crate) fn interval_us(condition: &Expr, time: &str) -> Option<Range<i64>> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (&**left, &**right) {
-            (column, Expr::Literal(value, _)) if is_column(column, OBSERVED_AT) => bound(*op, value),
-            (Expr::Literal(value, _), column) if is_column(column, OBSERVED_AT) => bound(op.swap()?, value),
+            (column, Expr::Literal(value, _)) if is_column(column, time) => bound(*op, value),
+            (Expr::Literal(value, _), column) if is_column(column, time) => bound(op.swap()?, value),
             _ => None,
         },
-        Expr::Between(between) if !between.negated && is_column(&between.expr, OBSERVED_AT) => match (&*between.low, &*between.high) {
+        Expr::Between(between) if !between.negated && is_column(&between.expr, time) => match (&*between.low, &*between.high) {
             (Expr::Literal(low, _), Expr::Literal(high, _)) => Some(bound(Operator::GtEq, low)?.start..bound(Operator::LtEq, high)?.end),
             _ => None,
         },
@@ -128,7 +128,7 @@ fn bound(op: Operator, value: &ScalarValue) -> Option<Range<i64>> {
 fn is_column(expr: &Expr, name: &str) -> bool {
     match expr {
         Expr::Column(column) => column.name() == name,
-        Expr::Cast(cast) => name == OBSERVED_AT && is_column(&cast.expr, name),
+        Expr::Cast(cast) => name != ID && is_column(&cast.expr, name),
         _ => false,
     }
 }

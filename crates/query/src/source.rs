@@ -2,10 +2,32 @@
 
 use std::sync::Arc;
 
-use entity::{Entity, Iri};
-use store::history::History;
+use arrow::record_batch::RecordBatch;
+use entity::{Entity, Filter, Iri};
+use store::history::{AttributeColumn, History};
 
-use crate::sink::Sink;
+use crate::{Sink, walk};
+
+/// Rows as they are now, a batch at a time. Dropping it ends the reading.
+pub type Rows = Box<dyn Iterator<Item = Result<RecordBatch, SourceError>> + Send>;
+
+/// Why rows cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A value came that does not fit the column that was announced.
+    #[error("attribute `{attribute}` of `{entity}` is no longer {expected}")]
+    Changed {
+        /// The attribute.
+        attribute: Iri,
+        /// The entity that has such a value.
+        entity: String,
+        /// What the column was.
+        expected: &'static str,
+    },
+    /// The store cannot read them.
+    #[error("the entities cannot be read: {0}")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
 
 /// The entities and the history that one session may see.
 ///
@@ -16,6 +38,23 @@ pub trait Source: Send + Sync {
 
     /// The entities that have this type. Cost: one pointer per entity.
     fn entities(&self, entity_type: &Iri) -> Vec<Arc<Entity>>;
+
+    /// The attributes of the entities of a type, with the narrowest kind of column that holds what a table shows of each; none if there is no entity.
+    ///
+    /// Cost, unless the source knows better: looks at every attribute of every entity of the type.
+    fn columns(&self, entity_type: &Iri) -> Option<Vec<AttributeColumn>> {
+        let entities = self.entities(entity_type);
+        (!entities.is_empty()).then(|| walk::columns(&entities))
+    }
+
+    /// The entities of a type that satisfy a condition, in batches.
+    ///
+    /// Columns: `entity_id` (text), `created_at`, `modified_at` and `observed_at` (microseconds, UTC; the last one is that of the attribute observed
+    /// most recently, or null), `lon` and `lat` (of `location`: the point, or the middle; or null), then each of `attributes` as [`Source::columns`]
+    /// says at this moment (an empty text for what no entity has). Of several instances the default one is shown, else the most recently observed.
+    fn scan(&self, entity_type: &Iri, attributes: &[Iri], filter: &Filter) -> Rows {
+        walk::rows(self.entities(entity_type), attributes, filter)
+    }
 
     /// The history.
     fn history(&self) -> &dyn History;
@@ -34,7 +73,7 @@ pub trait SourceFactory: Send + Sync {
     /// The source for a session of this principal, whose identity has been checked.
     fn source(&self, principal: &str) -> Arc<dyn Source>;
 
-    /// Where this principal's rows go; none if it can only read.
+    /// Where this principal's rows go; none if it may only read.
     fn sink(&self, _principal: &str) -> Option<Arc<dyn Sink>> {
         None
     }

@@ -15,8 +15,8 @@
 //!   Rows are kept in pieces of at most [`INGEST_BATCH_ROWS_MAX`]; the call is answered when the last one is durable.
 //! * No transactions, no Substrait, and nothing else that changes anything.
 //!
-//! The limits are those of SQL over the PostgreSQL wire protocol, counted apart; [`crate::Limits::connections`] is the limit of connections
-//! and of statements at work.
+//! The limits are those of SQL over the PostgreSQL wire protocol, by role and counted apart; [`crate::Limits::connections`] is the limit of
+//! statements at work in a role, and the sum over the roles that of connections.
 
 mod answer;
 mod describe;
@@ -41,7 +41,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::engine::Shared;
-use crate::server::Settings;
+use crate::server::{Settings, empty};
 use crate::source::SourceFactory;
 
 /// How long running statements may go on after the end of the server was asked for.
@@ -65,7 +65,10 @@ pub async fn serve_flight(
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let shared = Arc::new(Shared::new(&settings.limits).map_err(io::Error::other)?);
+    if let Some(folder) = &settings.spill_folder {
+        empty(folder)?;
+    }
+    let threads = Shared::threads().map_err(io::Error::other)?;
     let address = listener.local_addr().ok();
     let listener = listener.into_std()?;
     let (stop, mut stopped) = watch::channel(false);
@@ -75,14 +78,15 @@ pub async fn serve_flight(
     let mut serving = JoinSet::new();
     serving.spawn_on(
         {
-            let shared = shared.clone();
+            let threads = threads.clone();
             async move {
-                let limits = settings.limits;
-                let places = Arc::new(Semaphore::new(limits.connections));
-                let sessions = session::Sessions::new(sources, settings.auth, shared);
-                let service = service::Service::new(sessions, limits, places, was_cut).map_err(io::Error::other)?;
+                // Of all roles together; each has its own limit of statements besides.
+                let n_connections = settings.roles.values().chain([&settings.limits]).map(|l| l.connections).sum::<usize>();
+                let (limits, tls) = (settings.limits, settings.tls.clone());
+                let sessions = session::Sessions::new(sources, settings, &threads).map_err(io::Error::other)?;
+                let service = service::Service::new(sessions, &limits, was_cut).map_err(io::Error::other)?;
                 let service = FlightServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-                let incoming = listener::connections(TcpListener::from_std(listener)?, settings.tls, limits.connections);
+                let incoming = listener::connections(TcpListener::from_std(listener)?, tls, n_connections.min(Semaphore::MAX_PERMITS));
                 let stopped = async move {
                     // An error means that the sender is gone: the same as stop.
                     let _ = stopped.wait_for(|stop| *stop).await.is_ok();
@@ -97,7 +101,7 @@ pub async fn serve_flight(
                     .map_err(io::Error::other)
             }
         },
-        shared.threads().handle(),
+        threads.handle(),
     );
     tokio::select! {
         () = shutdown => {}

@@ -21,7 +21,7 @@ use arrow_flight::{
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answer::{Answer, Stops, Work};
@@ -56,9 +56,6 @@ const SESSION_CLOSED: i32 = 1;
 pub(super) struct Service {
     sessions: Sessions,
     descriptions: Descriptions,
-    limits: Limits,
-    /// Places for statements at work, all sessions together.
-    places: Arc<Semaphore>,
     /// True when what is still running must end.
     cut: watch::Receiver<bool>,
 }
@@ -66,18 +63,12 @@ pub(super) struct Service {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
 
 impl Service {
-    pub(super) fn new(sessions: Sessions, limits: Limits, places: Arc<Semaphore>, cut: watch::Receiver<bool>) -> Result<Self, FlightError> {
-        Ok(Self { sessions, descriptions: Descriptions::new(&limits)?, limits, places, cut })
+    pub(super) fn new(sessions: Sessions, limits: &Limits, cut: watch::Receiver<bool>) -> Result<Self, FlightError> {
+        Ok(Self { sessions, descriptions: Descriptions::new(limits)?, cut })
     }
 
     async fn session<T>(&self, request: &Request<T>) -> Result<Arc<Session>, Status> {
         self.sessions.of(request.metadata(), address(request)).await
-    }
-
-    /// A place for a statement at work.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let place = self.places.clone().try_acquire_owned();
-        place.map_err(|_| Status::resource_exhausted(format!("too many statements at a time: the limit is {}", self.limits.connections)))
     }
 
     /// Plans a statement that only reads.
@@ -85,8 +76,8 @@ impl Service {
         let engine = &session.engine;
         let planned = async {
             let statement = engine.parse_one(&parameters::numbered(text)?)?;
-            if check_statement(&statement)? == Served::Session {
-                // SET, BEGIN and their like arrange a connection, which there is none of here.
+            if check_statement(&statement)? != Served::Engine {
+                // SET, BEGIN and their like arrange a connection, which there is none of here; COPY has its own calls.
                 return Err(QueryError::ReadOnly { statement: statement.to_string() });
             }
             let (_, plan) = engine.frame(statement).await?.into_parts();
@@ -102,7 +93,7 @@ impl Service {
         let work = match command {
             Command::CommandStatementQuery(query) => {
                 no_transaction(query.transaction_id.as_ref())?;
-                let _place = self.place()?;
+                let _place = session.place()?;
                 self.plan(session, &query.query).await?
             }
             Command::CommandPreparedStatementQuery(query) => {
@@ -154,12 +145,12 @@ impl Service {
         };
         let stops = Stops { cancelled, cut: self.cut.clone() };
         let Promised { work, schema } = promised;
-        let answer = Answer::new(session.engine.clone(), work, schema.clone(), stops, self.place()?);
+        let answer = Answer::new(session.engine.clone(), work, schema.clone(), stops, session.place()?);
         Ok((schema, answer.batches().boxed()))
     }
 
     async fn create_prepared(&self, session: &Session, text: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let _place = self.place()?;
+        let _place = session.place()?;
         let work = self.plan(session, text).await?;
         let parameters = parameters::schema(&work.plan).map_err(|e| status::of(&e))?;
         let dataset_schema = encoded(work.plan.schema().as_arrow())?;
@@ -266,7 +257,7 @@ impl FlightService for Service {
         let answer = match command(&descriptor.cmd)? {
             Command::CommandStatementIngest(command) => {
                 no_transaction(command.transaction_id.as_ref())?;
-                let _place = self.place()?;
+                let _place = session.place()?;
                 let mut stops = Stops { cancelled: watch::channel(false).1, cut: self.cut.clone() };
                 let n_rows = tokio::select! {
                     status = stops.stopped() => return Err(status),

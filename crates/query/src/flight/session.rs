@@ -11,15 +11,17 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::answer::Work;
-use crate::engine::{CATALOG, Engine, Shared};
-use crate::server::{Auth, LoginError};
+use crate::engine::{CATALOG, Engine, Limits, Shared};
+use crate::error::QueryError;
+use crate::server::{Auth, LoginError, Settings};
 use crate::source::SourceFactory;
+use crate::threads::Threads;
 
 /// Sessions that are kept; beyond that the one unused for longest ends.
 const SESSIONS_MAX: usize = 1_024;
@@ -34,26 +36,46 @@ const PREPARED_MAX: usize = 256;
 /// How long a prepared statement is kept without being used.
 const PREPARED_IDLE_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// What the sessions of a role share.
+struct Role {
+    /// Empty for everybody without a role of their own.
+    name: String,
+    limits: Limits,
+    shared: Shared,
+    /// Places for statements at work.
+    places: Arc<Semaphore>,
+}
+
 /// How a session is found again.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {
     /// By the token that the handshake gave.
     Token(String),
-    /// By the principal, of calls that carry their own credentials.
-    Principal(String),
+    /// By the principal and its role, of calls that carry their own credentials.
+    Principal(String, String),
 }
 
 /// The sessions of a server.
 pub(super) struct Sessions {
     sources: Arc<dyn SourceFactory>,
     auth: Auth,
-    shared: Arc<Shared>,
+    everybody: Arc<Role>,
+    roles: HashMap<String, Arc<Role>>,
     open: Mutex<HashMap<Key, (Instant, Arc<Session>)>>,
 }
 
 impl Sessions {
-    pub(super) fn new(sources: Arc<dyn SourceFactory>, auth: Auth, shared: Arc<Shared>) -> Self {
-        Self { sources, auth, shared, open: Mutex::default() }
+    pub(super) fn new(sources: Arc<dyn SourceFactory>, settings: Settings, threads: &Arc<Threads>) -> Result<Self, QueryError> {
+        let role = |name: &str, limits: Limits| -> Result<Arc<Role>, QueryError> {
+            let shared = Shared::new(&limits, settings.spill_folder.as_deref(), threads.clone())?;
+            Ok(Arc::new(Role { name: name.to_owned(), limits, shared, places: Arc::new(Semaphore::new(limits.connections)) }))
+        };
+        let mut roles = HashMap::new();
+        for (name, &limits) in &settings.roles {
+            roles.insert(name.clone(), role(name, limits)?);
+        }
+        let everybody = role("", settings.limits)?;
+        Ok(Self { sources, auth: settings.auth, everybody, roles, open: Mutex::default() })
     }
 
     /// The session of a call, by its `authorization` header.
@@ -64,8 +86,8 @@ impl Sessions {
         {
             return Ok(session);
         }
-        let principal = self.check(credentials, peer).await?;
-        self.find_or_open(Key::Principal(principal.clone()), &principal)
+        let (principal, role) = self.check(credentials, peer).await?;
+        self.find_or_open(Key::Principal(principal.clone(), role.name.clone()), &principal, &role)
     }
 
     /// Opens a session for the credentials of a handshake and gives its token.
@@ -74,9 +96,9 @@ impl Sessions {
             (Credentials::None, Some((user, password))) => Credentials::Basic { user, password },
             (found, _) => found,
         };
-        let principal = self.check(credentials, peer).await?;
+        let (principal, role) = self.check(credentials, peer).await?;
         let token = host::random_hex::<24>();
-        self.find_or_open(Key::Token(token.clone()), &principal)?;
+        self.find_or_open(Key::Token(token.clone()), &principal, &role)?;
         tracing::debug!(principal, "Flight SQL session opened");
         Ok(token)
     }
@@ -102,7 +124,7 @@ impl Sessions {
         Some(session.clone())
     }
 
-    fn find_or_open(&self, key: Key, principal: &str) -> Result<Arc<Session>, Status> {
+    fn find_or_open(&self, key: Key, principal: &str, role: &Arc<Role>) -> Result<Arc<Session>, Status> {
         if let Some(session) = self.find(&key) {
             return Ok(session);
         }
@@ -113,17 +135,19 @@ impl Sessions {
         {
             open.remove(&oldest);
         }
-        // An engine is a principal's: its sessions share it.
-        let engine = open.values().find(|(_, s)| s.principal == principal).map(|(_, s)| s.engine.clone());
+        // An engine is a principal's in a role: its sessions share it.
+        let alike = |s: &Session| s.principal == principal && Arc::ptr_eq(&s.role, role);
+        let engine = open.values().find(|(_, s)| alike(s)).map(|(_, s)| s.engine.clone());
         let engine = match engine {
             Some(engine) => engine,
             None => {
-                let engine = Engine::sharing(self.sources.source(principal), principal, &self.shared);
+                let engine = Engine::sharing(self.sources.source(principal), principal, &role.shared);
                 Arc::new(engine.map_err(|e| super::status::of(&e))?)
             }
         };
         let session = Arc::new(Session {
             principal: principal.to_owned(),
+            role: role.clone(),
             engine,
             sources: self.sources.clone(),
             tickets: Mutex::default(),
@@ -133,18 +157,18 @@ impl Sessions {
         Ok(session)
     }
 
-    /// The principal behind credentials.
-    async fn check(&self, credentials: Credentials, peer: Option<SocketAddr>) -> Result<String, Status> {
-        let check = match &self.auth {
+    /// The principal behind credentials, and its role.
+    async fn check(&self, credentials: Credentials, peer: Option<SocketAddr>) -> Result<(String, Arc<Role>), Status> {
+        let role = |user: &str| self.roles.get(user).unwrap_or(&self.everybody).clone();
+        if matches!(self.auth, Auth::Trust) {
             // Everybody is who they say they are; a token says nothing.
-            Auth::Trust => {
-                return Ok(match credentials {
-                    Credentials::Basic { user, .. } if !user.is_empty() => user,
-                    _ => CATALOG.to_owned(),
-                });
-            }
-            Auth::Password(check) => check.clone(),
-        };
+            let user = match credentials {
+                Credentials::Basic { user, .. } if !user.is_empty() => user,
+                _ => CATALOG.to_owned(),
+            };
+            let role = role(&user);
+            return Ok((user, role));
+        }
         let (user, password) = match credentials {
             Credentials::Basic { user, password } => (user, password),
             Credentials::Bearer(token) => (CATALOG.to_owned(), token),
@@ -152,10 +176,10 @@ impl Sessions {
                 return Err(Status::unauthenticated("credentials are needed: user and password, or `authorization: Bearer <token>`"));
             }
         };
-        let asked = user.clone();
-        let checked = tokio::task::spawn_blocking(move || check(&asked, &password)).await;
+        let (auth, asked) = (self.auth.clone(), user.clone());
+        let checked = tokio::task::spawn_blocking(move || auth.check(&asked, &password)).await;
         match checked.unwrap_or_else(|e| Err(LoginError::Unavailable { reason: e.to_string() })) {
-            Ok(principal) => Ok(principal),
+            Ok(principal) => Ok((principal, role(&user))),
             Err(error @ LoginError::Refused) => {
                 tracing::warn!(user, ?peer, "Flight SQL login refused");
                 Err(Status::unauthenticated(format!("{error}, or the session has ended: log in again")))
@@ -195,6 +219,7 @@ impl Credentials {
 /// What is kept for a client between two calls.
 pub(super) struct Session {
     pub(super) principal: String,
+    role: Arc<Role>,
     pub(super) engine: Arc<Engine>,
     pub(super) sources: Arc<dyn SourceFactory>,
     /// In the order in which they were made.
@@ -227,6 +252,12 @@ pub(super) struct Prepared {
 }
 
 impl Session {
+    /// A place for a statement at work, among those of its role.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = self.role.places.clone().try_acquire_owned();
+        place.map_err(|_| Status::resource_exhausted(format!("too many statements at a time: the limit is {}", self.role.limits.connections)))
+    }
+
     /// Keeps a statement to be fetched and gives its handle.
     pub(super) fn promise(&self, promised: Promised) -> String {
         let handle = host::random_hex::<16>();

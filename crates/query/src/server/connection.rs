@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion_postgres::pgwire::api::cancel::DefaultCancelHandler;
-use datafusion_postgres::pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
+use datafusion_postgres::pgwire::api::{ClientInfo, PgWireConnectionState};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::tokio::server::{negotiate_tls, process_error, process_message};
@@ -26,6 +26,7 @@ const LOGIN_TIME: Duration = Duration::from_secs(30);
 
 /// Answers a client until it goes, fails to log in, or the server stops.
 pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: bool, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+    let (stream, probe) = twice(stream)?;
     let login_deadline = tokio::time::sleep(LOGIN_TIME);
     tokio::pin!(login_deadline);
     let negotiated = tokio::select! {
@@ -60,8 +61,16 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
         let extended = message.is_extended_query();
         let cancelling = matches!(message, PgWireFrontendMessage::CancelRequest(_));
         let step =
-            process_message(message, &mut socket, session.clone(), session.clone(), session.clone(), Arc::new(NoopHandler), cancel.clone());
-        let mut info = match AssertUnwindSafe(step).catch_unwind().await {
+            process_message(message, &mut socket, session.clone(), session.clone(), session.clone(), session.clone(), cancel.clone());
+        // Who waits for nobody works for nobody: with the step everything that it has started is dropped.
+        let done = tokio::select! {
+            done = AssertUnwindSafe(step).catch_unwind() => done,
+            () = gone(&probe) => {
+                tracing::debug!("an SQL client went away during a statement, which was stopped");
+                return Ok(());
+            }
+        };
+        let mut info = match done {
             Ok(Ok(())) if cancelling => break,
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error_info(error),
@@ -78,6 +87,31 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
         }
     }
     Ok(())
+}
+
+/// How often it is looked whether the client is still there, while more of its messages wait to be read.
+const PROBE_PAUSE: Duration = Duration::from_millis(250);
+
+/// A second handle of the same connection, to look at it while the first one is lent to a statement.
+fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let probe = stream.try_clone()?;
+    Ok((TcpStream::from_std(stream)?, TcpStream::from_std(probe)?))
+}
+
+/// Completes when the client has closed its side of the connection.
+async fn gone(probe: &TcpStream) {
+    let mut one = [0];
+    loop {
+        match probe.peek(&mut one).await {
+            Ok(0) | Err(_) => return,
+            // It has sent more already, behind which the end may be.
+            Ok(_) => tokio::time::sleep(PROBE_PAUSE).await,
+        }
+        if probe.ready(tokio::io::Interest::READABLE).await.is_ok_and(|r| r.is_read_closed()) {
+            return;
+        }
+    }
 }
 
 /// Completes when the server is to stop, or is gone.

@@ -2,17 +2,25 @@
 //!
 //! * [`serve`] accepts connections until it is told to stop.
 //! * `connection` is the life of one connection: messages in, answers out, limits, the end.
-//! * `session` is what a connection may ask: log in, simple and extended queries.
+//! * `session` is what a connection may ask: log in, simple and extended queries, COPY.
+//! * `login` checks who somebody is; `answer` writes rows, `budget` bounds and cancels the work on them, `copy` reads rows.
 //!
-//! A connection has its own engine over its principal's source, so sessions share nothing but memory limits.
+//! A connection has its own engine over its principal's source, so sessions share nothing but the limits of their role.
 //! An error or a panic in one connection ends at most that connection.
 
+mod answer;
+mod budget;
 mod connection;
+mod copy;
 mod housekeeping;
+mod login;
 mod session;
+mod sessions;
 
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,53 +31,43 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::sessions::OpenSessions;
 use crate::engine::{Limits, Shared};
 use crate::source::SourceFactory;
+use crate::threads::Threads;
 
-/// Who may log in.
-#[derive(Clone)]
-pub enum Auth {
-    /// Everybody is who they say they are. For development on one machine.
-    Trust,
-    /// A password is asked for, in clear text as far as the protocol is concerned: use it inside TLS, or on the same machine.
-    Password(Arc<PasswordCheck>),
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Trust => "Trust",
-            Self::Password(_) => "Password",
-        })
-    }
-}
-
-/// Checks a user and a password and gives the principal. It may take its time: it runs on a thread of its own.
-pub type PasswordCheck = dyn Fn(&str, &str) -> Result<String, LoginError> + Send + Sync;
-
-/// Why somebody is not let in.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError {
-    /// Wrong password, or no such user: nobody is told which.
-    #[error("wrong user or password")]
-    Refused,
-    /// The check cannot be made now.
-    #[error("the password cannot be checked: {reason}")]
-    Unavailable {
-        /// Why.
-        reason: String,
-    },
-}
+pub use self::login::{Auth, LoginError, PasswordCheck, Secret, SecretLookup};
 
 /// How a server behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Who may log in.
     pub auth: Auth,
-    /// What statements and sessions may use.
+    /// What statements and sessions may use, of users without a role of their own.
     pub limits: Limits,
+    /// The same for users by their name: their sessions share a memory and a disk of their own.
+    pub roles: BTreeMap<String, Limits>,
+    /// Where statements put what does not fit their memory. The folder is the server's own: it is emptied at the start. None for no disk at all.
+    pub spill_folder: Option<PathBuf>,
     /// Certificate and key; with them TLS is offered, and required for passwords from other machines. Without them there is no TLS.
     pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Settings {
+    /// Default limits, no roles, no disk, no TLS.
+    #[must_use]
+    pub fn new(auth: Auth) -> Self {
+        Self { auth, limits: Limits::default(), roles: BTreeMap::new(), spill_folder: None, tls: None }
+    }
+}
+
+/// What the sessions of a role share.
+struct Role {
+    /// Its name; none for everybody without a role of their own.
+    name: Option<String>,
+    limits: Limits,
+    shared: Shared,
+    sessions: Arc<Semaphore>,
 }
 
 /// Connections beyond the limit of sessions: they are told so, or cancel a statement of another session, and go.
@@ -83,10 +81,50 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Server {
     sources: Arc<dyn SourceFactory>,
     auth: Auth,
-    limits: Limits,
-    shared: Shared,
+    everybody: Arc<Role>,
+    roles: HashMap<String, Arc<Role>>,
     manager: Arc<ConnectionManager>,
+    open: Arc<OpenSessions>,
     tls: Option<TlsAcceptor>,
+}
+
+impl Server {
+    fn new(sources: Arc<dyn SourceFactory>, settings: Settings, threads: &Arc<Threads>) -> io::Result<Self> {
+        if let Some(folder) = &settings.spill_folder {
+            empty(folder)?;
+        }
+        let role = |name: Option<&String>, limits: Limits| {
+            let shared = Shared::new(&limits, settings.spill_folder.as_deref(), threads.clone()).map_err(io::Error::other)?;
+            Ok::<_, io::Error>(Arc::new(Role { name: name.cloned(), limits, shared, sessions: Arc::new(Semaphore::new(limits.connections)) }))
+        };
+        let mut roles = HashMap::new();
+        for (name, &limits) in &settings.roles {
+            roles.insert(name.clone(), role(Some(name), limits)?);
+        }
+        Ok(Self {
+            sources,
+            auth: settings.auth,
+            everybody: role(None, settings.limits)?,
+            roles,
+            manager: Arc::new(ConnectionManager::new()),
+            open: Arc::default(),
+            tls: settings.tls.map(TlsAcceptor::from),
+        })
+    }
+
+    /// The role of a user.
+    fn role(&self, user: &str) -> &Arc<Role> {
+        self.roles.get(user).unwrap_or(&self.everybody)
+    }
+}
+
+/// Makes a folder, or removes what is left in it from before.
+pub(crate) fn empty(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::create_dir_all(folder)
 }
 
 /// Serves SQL to clients such as `psql`, JDBC or Grafana until `shutdown` completes.
@@ -99,16 +137,12 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let server = Arc::new(Server {
-        sources,
-        auth: settings.auth,
-        limits: settings.limits,
-        shared: Shared::new(&settings.limits).map_err(io::Error::other)?,
-        manager: Arc::new(ConnectionManager::new()),
-        tls: settings.tls.map(TlsAcceptor::from),
-    });
-    let handle = server.shared.threads().handle().clone();
-    let sessions = Arc::new(Semaphore::new(settings.limits.connections));
+    let threads = Shared::threads().map_err(io::Error::other)?;
+    let handle = threads.handle().clone();
+    // Of all roles together; each has its own limit besides.
+    let n_sessions = settings.roles.values().chain([&settings.limits]).map(|l| l.connections).sum::<usize>().min(Semaphore::MAX_PERMITS);
+    let server = Arc::new(Server::new(sources, settings, &threads)?);
+    let sessions = Arc::new(Semaphore::new(n_sessions));
     let beyond = Arc::new(Semaphore::new(CONNECTIONS_BEYOND));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();

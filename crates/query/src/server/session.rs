@@ -2,23 +2,23 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::catalog::TableProvider;
+use datafusion::sql::sqlparser::ast::{CopySource, Ident, Statement};
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion_postgres::arrow_pg::datatypes::df::encode_dataframe;
 use datafusion_postgres::hooks::cursor::CursorStatementHook;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::pgwire::api::auth::{
     DefaultServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation, save_startup_parameters_to_metadata,
 };
+use datafusion_postgres::pgwire::api::copy::CopyHandler;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse, Response};
+use datafusion_postgres::pgwire::api::results::{CopyResponse, FieldInfo, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{
@@ -26,19 +26,25 @@ use datafusion_postgres::pgwire::api::{
     PidSecretKeyGenerator, RandomPidSecretKeyGenerator, Type,
 };
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyOutResponse};
 use datafusion_postgres::pgwire::messages::startup::Authentication;
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use datafusion_postgres::{DfSessionService, QueryHook};
-use futures::channel::oneshot;
 use futures::{Sink, SinkExt, StreamExt};
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::housekeeping::Housekeeping;
-use super::{Auth, LoginError, Server};
+use super::budget::Budget;
+use super::copy::Form;
+use super::copy::incoming::Incoming;
+use super::login::{Exchange, Step, refusal, scram_offer};
+use super::sessions::OpenSession;
+use super::{Auth, LoginError, Server, answer};
 use crate::engine::{CATALOG, Engine, check_plan};
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement};
+use crate::sink::Sink as RowSink;
 
 /// A statement as the protocol crate's service keeps it: text, then syntax and plan unless it is empty.
 type Prepared = (String, Option<(Statement, LogicalPlan)>);
@@ -46,16 +52,16 @@ type Prepared = (String, Option<(Statement, LogicalPlan)>);
 /// The version of PostgreSQL whose catalogs are imitated, by which clients decide what to ask, and ours.
 pub(super) const SERVER_VERSION: &str = concat!("16.6 (conurb ", env!("CARGO_PKG_VERSION"), ")");
 
-/// Where the protocol crate keeps the time limit that a client asked for with `SET statement_timeout`, in milliseconds.
-const CLIENT_LIMIT_KEY: &str = "statement_timeout_ms";
-
 /// One connection's state and handlers.
 pub(super) struct Session {
     server: Arc<Server>,
     /// There was room for it.
     admitted: bool,
+    exchange: tokio::sync::Mutex<Exchange>,
     /// Set by the login.
     ready: OnceLock<Arc<Ready>>,
+    /// Rows that are arriving.
+    incoming: tokio::sync::Mutex<Option<Incoming>>,
 }
 
 /// A session after the login.
@@ -63,11 +69,15 @@ struct Ready {
     engine: Arc<Engine>,
     service: DfSessionService,
     hooks: Vec<Arc<dyn QueryHook>>,
+    sink: Option<Arc<dyn RowSink>>,
+    /// Its place among the sessions of the role, and among the open ones.
+    _place: OwnedSemaphorePermit,
+    _open: OpenSession,
 }
 
 impl Session {
     pub(super) fn new(server: Arc<Server>, admitted: bool) -> Self {
-        Self { server, admitted, ready: OnceLock::new() }
+        Self { server, admitted, exchange: Default::default(), ready: OnceLock::new(), incoming: Default::default() }
     }
 
     fn ready(&self) -> PgWireResult<&Arc<Ready>> {
@@ -75,40 +85,35 @@ impl Session {
     }
 
     /// Makes the engine for a principal.
-    fn open(&self, principal: &str) -> PgWireResult<()> {
+    fn open(&self, user: &str, principal: &str, pid: i32, handle: Arc<ConnectionHandle>) -> PgWireResult<()> {
+        let role = self.server.role(user);
+        let Ok(place) = role.sessions.clone().try_acquire_owned() else {
+            let whose = role.name.as_ref().map(|name| format!(" for role \"{name}\"")).unwrap_or_default();
+            return Err(user_error(fatal("53300", format!("too many connections{whose}: the limit is {}", role.limits.connections))));
+        };
         let source = self.server.sources.source(principal);
-        let engine = Arc::new(Engine::sharing(source, principal, &self.server.shared).map_err(api_error)?);
+        let sink = self.server.sources.sink(principal);
+        let engine = Arc::new(Engine::sharing(source, principal, &role.shared).map_err(api_error)?);
+        let open = OpenSession::new(&self.server.open, pid, principal, handle);
+        open.register(engine.context());
         let hooks: Vec<Arc<dyn QueryHook>> =
             vec![Arc::new(Housekeeping), Arc::new(CursorStatementHook), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
         let service = DfSessionService::new_with_hooks(engine.context().clone(), hooks.clone());
-        let first = self.ready.set(Arc::new(Ready { engine, service, hooks })).is_ok();
+        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, sink, _place: place, _open: open })).is_ok();
         if first { Ok(()) } else { Err(user_error(fatal("08P01", "already logged in"))) }
     }
 
     /// The principal behind a user and a password.
     async fn check_password(&self, user: &str, password: String) -> PgWireResult<String> {
-        let Auth::Password(check) = &self.server.auth else {
-            return Err(user_error(fatal("08P01", "no password was asked for")));
-        };
-        let (check, asked) = (check.clone(), user.to_owned());
-        let checked = tokio::task::spawn_blocking(move || check(&asked, &password)).await;
-        match checked.unwrap_or_else(|e| Err(LoginError::Unavailable { reason: e.to_string() })) {
-            Ok(principal) => Ok(principal),
-            Err(LoginError::Refused) => {
-                tracing::warn!(user, "SQL login refused");
-                Err(user_error(fatal("28P01", format!("password authentication failed for user \"{user}\""))))
-            }
-            Err(error @ LoginError::Unavailable { .. }) => {
-                tracing::warn!(user, %error, "SQL login impossible");
-                Err(user_error(fatal("58000", error.to_string())))
-            }
-        }
+        let (auth, asked) = (self.server.auth.clone(), user.to_owned());
+        let checked = tokio::task::spawn_blocking(move || auth.check(&asked, &password)).await;
+        checked.unwrap_or_else(|e| Err(LoginError::Unavailable { reason: e.to_string() })).map_err(|e| refusal(user, &e))
     }
 
     fn check_startup<C: ClientInfo>(&self, client: &C) -> PgWireResult<String> {
-        let limits = &self.server.limits;
         if !self.admitted {
-            return Err(user_error(fatal("53300", format!("too many connections: the limit is {}", limits.connections))));
+            let limit: usize = self.server.roles.values().chain([&self.server.everybody]).map(|r| r.limits.connections).sum();
+            return Err(user_error(fatal("53300", format!("too many connections: the limit is {limit}"))));
         }
         let user = client.metadata().get(METADATA_USER).filter(|u| !u.is_empty()).cloned();
         let user = user.ok_or_else(|| user_error(fatal("28000", "no user name in the startup message")))?;
@@ -138,29 +143,48 @@ impl StartupHandler for Session {
                 protocol_negotiation(client, startup).await?;
                 save_startup_parameters_to_metadata(client, startup);
                 let user = self.check_startup(client)?;
-                if let Auth::Password(_) = self.server.auth {
+                let question = match self.server.auth {
+                    Auth::Trust => None,
+                    Auth::Password(_) => Some(Authentication::CleartextPassword),
+                    Auth::Scram(_) => Some(scram_offer()),
+                };
+                if let Some(question) = question {
                     client.set_state(PgWireConnectionState::AuthenticationInProgress);
-                    client.send(PgWireBackendMessage::Authentication(Authentication::CleartextPassword)).await?;
+                    client.send(PgWireBackendMessage::Authentication(question)).await?;
                     return Ok(());
                 }
                 user
             }
             PgWireFrontendMessage::PasswordMessageFamily(message) => {
                 let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
-                self.check_password(&user, message.into_password()?.password).await?
+                match &self.server.auth {
+                    Auth::Trust => return Err(user_error(fatal("08P01", "no password was asked for"))),
+                    Auth::Password(_) => self.check_password(&user, message.into_password()?.password).await?,
+                    Auth::Scram(lookup) => match self.exchange.lock().await.step(&user, message, lookup).await? {
+                        Step::Ask(question) => {
+                            client.send(PgWireBackendMessage::Authentication(question)).await?;
+                            return Ok(());
+                        }
+                        Step::LetIn(proof, principal) => {
+                            client.feed(PgWireBackendMessage::Authentication(proof)).await?;
+                            principal
+                        }
+                    },
+                }
             }
             _ => return Err(user_error(fatal("08P01", "expected a startup message"))),
         };
-        self.open(&principal)?;
         let (pid, key) = RandomPidSecretKeyGenerator::default().generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
         let (handle, guard) = self.server.manager.register(pid, key);
+        let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
+        self.open(&user, &principal, pid, handle.clone())?;
         client.session_extensions().insert::<Arc<ConnectionHandle>>(handle);
         client.session_extensions().insert::<ConnectionGuard>(guard);
         let mut parameters = DefaultServerParameterProvider::default();
         parameters.server_version = SERVER_VERSION.to_owned();
         parameters.is_superuser = false;
-        parameters.default_transaction_read_only = true;
+        parameters.default_transaction_read_only = self.ready()?.sink.is_none();
         tracing::debug!(principal, peer = %client.socket_addr(), "SQL session opened");
         finish_authentication(client, &parameters).await
     }
@@ -180,8 +204,15 @@ impl SimpleQueryHandler for Session {
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
         }
+        let alone = statements.len() == 1;
         let mut responses = Vec::new();
         for statement in statements {
+            if check_statement(&statement).map_err(api_error)? == Served::Copy {
+                if !alone {
+                    return Err(api_error(QueryError::Copy { reason: "send it by itself, not together with other statements".to_owned() }));
+                }
+                return Ok(self.copy(ready, client, statement).await?.into_iter().collect());
+            }
             let budget = Budget::of(&ready.engine, client);
             let response = budget.bound(ready.answer(client, statement)).await?;
             responses.push(budget.bound_rows(client, response));
@@ -205,12 +236,11 @@ impl Ready {
                 return response;
             }
         }
-        if served == Served::Session {
+        if served != Served::Engine {
             return Err(api_error(QueryError::ReadOnly { statement: statement.to_string() }));
         }
         let frame = self.engine.frame(statement).await.map_err(api_error)?;
-        let format = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
-        Ok(Response::Query(encode_dataframe(frame, &Format::UnifiedText, Some(format)).await?))
+        Ok(Response::Query(answer::rows(frame, &Format::UnifiedText, FormatOptions::from_client_metadata(client.metadata())).await?))
     }
 
     /// The hook for cursors plans their queries without asking: they pass both gates here.
@@ -239,10 +269,17 @@ impl QueryParser for Preparer {
     {
         let Ready { engine, service, .. } = &*self.0;
         let statement = engine.parse_one(text).map_err(api_error)?;
-        check_statement(&statement).map_err(api_error)?;
+        if check_statement(&statement).map_err(api_error)? == Served::Copy {
+            return Err(api_error(QueryError::Copy { reason: "it cannot be prepared; send it as a simple query".to_owned() }));
+        }
         self.0.check_cursors(&statement).await?;
-        let prepare = service.query_parser();
-        let prepared = Budget::of(engine, client).bound(prepare.parse_sql(client, text, types)).await?;
+        if check_statement(&statement).map_err(api_error)? == Served::Engine {
+            let written = statement.to_string();
+            let planned = async { engine.plan(statement.clone()).await.map_err(api_error) };
+            let plan = Budget::of(engine, client).bound(planned).await?;
+            return Ok(Some((written, Some((statement, plan)))));
+        }
+        let prepared = Budget::of(engine, client).bound(service.query_parser().parse_sql(client, text, types)).await?;
         if let Some((_, Some((_, plan)))) = &prepared {
             check_plan(plan).map_err(api_error)?;
         }
@@ -254,7 +291,12 @@ impl QueryParser for Preparer {
     }
 
     fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
-        self.0.service.query_parser().get_result_schema(statement, format)
+        match statement {
+            (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
+                answer::fields(plan.schema().as_arrow(), format.unwrap_or(&Format::UnifiedText), None)
+            }
+            _ => self.0.service.query_parser().get_result_schema(statement, format),
+        }
     }
 }
 
@@ -277,97 +319,139 @@ impl ExtendedQueryHandler for Session {
     {
         let ready = self.ready()?;
         let budget = Budget::of(&ready.engine, client);
-        let response = budget.bound(ExtendedQueryHandler::do_query(&ready.service, client, portal, max_rows)).await?;
+        let prepared = &portal.statement.statement;
+        let response = match prepared {
+            (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
+                let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
+                let plan = answer::bound(plan, portal, &wire_types)?;
+                let options = FormatOptions::from_client_metadata(client.metadata());
+                let started = async {
+                    let frame = ready.engine.framed(plan).await.map_err(api_error)?;
+                    answer::rows(frame, &portal.result_column_format, options).await.map(Response::Query)
+                };
+                budget.bound(started).await?
+            }
+            _ => budget.bound(ExtendedQueryHandler::do_query(&ready.service, client, portal, max_rows)).await?,
+        };
         Ok(budget.bound_rows(client, response))
     }
 }
 
-/// The time the engine may work on a statement.
-#[derive(Clone, Copy)]
-struct Budget {
-    limit: Duration,
-}
-
-impl Budget {
-    /// The server's limit, or a shorter one that the client asked for.
-    fn of<C: ClientInfo>(engine: &Engine, client: &C) -> Self {
-        let asked = client.metadata().get(CLIENT_LIMIT_KEY).and_then(|ms| ms.parse().ok()).filter(|&ms| ms > 0);
-        let limit = engine.statement_time();
-        Self { limit: asked.map_or(limit, |ms| limit.min(Duration::from_millis(ms))) }
-    }
-
-    async fn bound<T>(self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
-        let in_time = tokio::time::timeout(self.limit, work).await;
-        in_time.unwrap_or_else(|_| Err(api_error(QueryError::Timeout { limit: self.limit })))
-    }
-
-    /// Bounds the work on the rows as well, and lets it be cancelled: rows are computed while they are sent.
-    fn bound_rows<C: ClientInfo>(self, client: &C, response: Response) -> Response {
-        let Response::Query(QueryResponse { command_tag, row_schema, data_rows, .. }) = response else { return response };
-        let rows = Rows {
-            rows: data_rows,
-            left: self.limit,
-            handle: client.session_extensions().get::<Arc<ConnectionHandle>>().map(|h| Arc::clone(&*h)),
-            cancelled: None,
+/// COPY.
+impl Session {
+    /// Sends the rows, or gets ready to receive some. The rows are sent here and not by the protocol crate, which would tell of an error in words that
+    /// only a client may use.
+    async fn copy<C>(&self, ready: &Arc<Ready>, client: &mut C, statement: Statement) -> PgWireResult<Option<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Statement::Copy { source, to, options, legacy_options, .. } = statement else {
+            return Err(api_error(QueryError::ReadOnly { statement: statement.to_string() }));
         };
-        let bounded = futures::stream::unfold(Some(rows), move |rows| async move {
-            let mut rows = rows?;
-            match rows.next(self.limit).await {
-                Some(Ok(row)) => Some((Ok(row), Some(rows))),
-                // Nothing follows an error.
-                Some(Err(error)) => Some((Err(error), None)),
-                None => None,
-            }
-        });
-        let mut response = QueryResponse::new(row_schema, bounded);
-        response.set_command_tag(&command_tag);
-        Response::Query(response)
-    }
-}
-
-/// The rows of an answer, computed while they are fetched.
-struct Rows<S> {
-    rows: S,
-    left: Duration,
-    handle: Option<Arc<ConnectionHandle>>,
-    cancelled: Option<oneshot::Receiver<()>>,
-}
-
-impl<S, T> Rows<S>
-where
-    S: futures::Stream<Item = PgWireResult<T>> + Unpin,
-{
-    async fn next(&mut self, limit: Duration) -> Option<PgWireResult<T>> {
-        if let Some(handle) = self.handle.take() {
-            // Only now: the protocol crate listens for the same signal until the statement has been planned.
-            self.cancelled = Some(handle.start_query().await);
-        }
-        let started = Instant::now();
-        let cancelled = async {
-            let signalled = match &mut self.cancelled {
-                Some(signal) => signal.await.is_ok(),
-                None => false,
+        let form = Form::of(&options, &legacy_options).map_err(api_error)?;
+        if !to {
+            let CopySource::Table { table_name, columns } = source else {
+                return Err(api_error(QueryError::Copy { reason: "rows go into a table, not into a query".to_owned() }));
             };
-            // An error says that another statement listens now: this one can no longer be cancelled.
-            if !signalled {
-                std::future::pending::<()>().await;
+            let Some(sink) = ready.sink.clone() else {
+                return Err(api_error(QueryError::ReadOnly { statement: "COPY FROM".to_owned() }));
+            };
+            let table = name_of(table_name.0.last().and_then(|part| part.as_ident()));
+            let columns: Vec<String> = columns.iter().map(|c| name_of(Some(c))).collect();
+            let (entity_type, table) = ready.engine.tables().history_table(&table).map_err(api_error)?;
+            let incoming = Incoming::new(sink, entity_type, &table.schema(), &columns, form).map_err(api_error)?;
+            let n_columns = incoming.n_columns();
+            *self.incoming.lock().await = Some(incoming);
+            return Ok(Some(Response::CopyIn(CopyResponse::new(0, n_columns, futures::stream::empty()))));
+        }
+
+        let query = match source {
+            CopySource::Query(query) => Statement::Query(query),
+            CopySource::Table { table_name, columns } => {
+                let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+                let columns = if columns.is_empty() { "*".to_owned() } else { columns.join(", ") };
+                ready.engine.parse_one(&format!("select {columns} from {table_name}")).map_err(api_error)?
             }
         };
-        let row = tokio::select! {
-            biased;
-            row = tokio::time::timeout(self.left, self.rows.next()) => row,
-            () = cancelled => return Some(Err(PgWireError::QueryCanceled)),
+        let budget = Budget::of(&ready.engine, client);
+        let Response::Query(query) = budget.bound(ready.answer(client, query)).await? else {
+            return Err(api_error(QueryError::Copy { reason: "only the rows of a query can be copied".to_owned() }));
         };
-        self.left = self.left.saturating_sub(started.elapsed());
-        row.unwrap_or_else(|_| Some(Err(api_error(QueryError::Timeout { limit }))))
+        let mut query = budget.bound_query(client, query);
+        let n_columns = query.row_schema.len();
+        let formats = vec![0; n_columns];
+        let n_told = i16::try_from(n_columns).map_err(|_| api_error(QueryError::Copy { reason: "too many columns".to_owned() }))?;
+        client.send(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(0, n_told, formats))).await?;
+        if form.header {
+            let line = form.header_line(query.row_schema.iter().map(FieldInfo::name));
+            client.feed(PgWireBackendMessage::CopyData(CopyData::new(line.into()))).await?;
+        }
+        let mut n_rows = 0;
+        while let Some(row) = query.data_rows.next().await {
+            let line = form.line(&row?).ok_or_else(|| user_error(fatal("XX000", "a row that is none")))?;
+            client.feed(PgWireBackendMessage::CopyData(CopyData::new(line.into()))).await?;
+            n_rows += 1;
+        }
+        client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+        client.send(PgWireBackendMessage::CommandComplete(Tag::new("COPY").with_rows(n_rows).into())).await?;
+        Ok(None)
     }
 }
 
-fn api_error(error: QueryError) -> PgWireError {
+/// A name as the engine understands it: small letters unless it is quoted.
+fn name_of(ident: Option<&Ident>) -> String {
+    ident.map_or_else(String::new, |i| if i.quote_style.is_some() { i.value.clone() } else { i.value.to_lowercase() })
+}
+
+#[async_trait]
+impl CopyHandler for Session {
+    async fn on_copy_data<C>(&self, _client: &mut C, piece: CopyData) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if let Some(incoming) = &mut *self.incoming.lock().await {
+            incoming.data(&piece.data).await;
+        }
+        Ok(())
+    }
+
+    async fn on_copy_done<C>(&self, client: &mut C, _done: CopyDone) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Some(incoming) = self.incoming.lock().await.take() else {
+            return Err(user_error(fatal("08P01", "no COPY is in progress")));
+        };
+        let n_rows = incoming.finish().await.map_err(api_error)?;
+        let n_rows = usize::try_from(n_rows).unwrap_or(usize::MAX);
+        client.send(PgWireBackendMessage::CommandComplete(Tag::new("COPY").with_rows(n_rows).into())).await?;
+        Ok(())
+    }
+
+    async fn on_copy_fail<C>(&self, _client: &mut C, fail: CopyFail) -> PgWireError
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let n_recorded = self.incoming.lock().await.take().map_or(0, |i| i.n_recorded());
+        let what = format!("COPY was ended by the client: {}; {n_recorded} rows are recorded", fail.message);
+        user_error(ErrorInfo::new("ERROR".to_owned(), "57014".to_owned(), what))
+    }
+}
+
+pub(super) fn api_error(error: QueryError) -> PgWireError {
     PgWireError::ApiError(Box::new(error))
 }
 
-fn user_error(info: ErrorInfo) -> PgWireError {
+pub(super) fn user_error(info: ErrorInfo) -> PgWireError {
     PgWireError::UserError(Box::new(info))
 }
 

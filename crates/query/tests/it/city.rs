@@ -31,10 +31,15 @@ impl AskedHistory {
     /// A value, observed (unless the text is empty) and recorded.
     pub(crate) fn put(&self, entity_type: &str, entity: &str, name: &str, value: Value, observed_at: &str, recorded_at: &str) {
         let mut instance = Attribute::property(value);
+        instance.unit_code = (name == "pm25").then(|| "GQ".into());
+        self.put_attribute(entity_type, entity, iri(name).as_str(), instance, observed_at, recorded_at);
+    }
+
+    /// An attribute of any kind by its full name.
+    pub(crate) fn put_attribute(&self, entity_type: &str, entity: &str, name: &str, mut instance: Attribute, observed_at: &str, recorded_at: &str) {
         instance.observed_at = (!observed_at.is_empty()).then(|| at(observed_at));
         (instance.created_at, instance.modified_at) = (at(recorded_at), at(recorded_at));
-        instance.unit_code = (name == "pm25").then(|| "GQ".into());
-        let what = What::Value { name: iri(name), instance };
+        let what = What::Value { name: Iri::known(name), instance };
         let fact = Fact { entity_type: iri(entity_type), entity: Iri::known(entity), recorded_at: at(recorded_at), what };
         self.inner.append(vec![fact]);
     }

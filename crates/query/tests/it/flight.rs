@@ -116,7 +116,7 @@ fn passwords() -> Auth {
 
 impl Running {
     async fn start(auth: Auth, limits: Limits) -> Self {
-        Self::start_with(Settings { auth, limits, tls: None }).await
+        Self::start_with(Settings { limits, ..Settings::new(auth) }).await
     }
 
     async fn start_with(settings: Settings) -> Self {
@@ -246,7 +246,7 @@ async fn adbc_talks_inside_tls() {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).unwrap())
         .unwrap();
-    let settings = Settings { auth: passwords(), limits: Limits::default(), tls: Some(Arc::new(tls)) };
+    let settings = Settings { tls: Some(Arc::new(tls)), ..Settings::new(passwords()) };
     let server = Running::start_with(settings).await;
     server.python("tls", &[&certificate]).await;
     server.stop().await;

@@ -4,6 +4,7 @@
 mod city;
 mod engine;
 mod flight;
+mod functions;
 mod psql;
 mod slt;
 mod wire;

@@ -30,6 +30,8 @@ mod bulk;
 mod erasure;
 pub(crate) mod value;
 
+pub use value::{kind_of, plain_of};
+
 #[cfg(test)]
 mod contract;
 

@@ -77,7 +77,8 @@ pub(super) fn columns_of(seen: &SeenByName) -> Vec<AttributeColumn> {
 }
 
 /// The narrowest kind of column that holds this value.
-pub(crate) const fn kind_of(value: &AttributeValue) -> ColumnKind {
+#[must_use]
+pub const fn kind_of(value: &AttributeValue) -> ColumnKind {
     match value {
         AttributeValue::Property(Value::Number(_)) => ColumnKind::Number,
         AttributeValue::Property(Value::Bool(_)) => ColumnKind::Bool,
@@ -88,7 +89,8 @@ pub(crate) const fn kind_of(value: &AttributeValue) -> ColumnKind {
 }
 
 /// The value as plain JSON: what a `Json` column shows. A single target or term is a string, several are an array.
-pub(crate) fn plain_of(value: &AttributeValue) -> Value {
+#[must_use]
+pub fn plain_of(value: &AttributeValue) -> Value {
     match value {
         AttributeValue::Property(v) | AttributeValue::Json(v) => v.clone(),
         AttributeValue::Geo(g) => g.json().clone(),

@@ -1,0 +1,32 @@
+//! Time series in SQL, with the names and meanings of TimescaleDB.
+//!
+//! * [`bucket`]: `time_bucket(width, time [, origin or offset])`.
+//! * [`ends`]: the aggregates `first(value, time)` and `last(value, time)`.
+//! * [`gapfill`]: `time_bucket_gapfill(width, time [, start, finish])` with `locf(value)` and `interpolate(value)`, a rewriting of the plan.
+//! * [`fill`]: the operator that it is rewritten to.
+
+pub(crate) mod bucket;
+mod ends;
+mod fill;
+mod gapfill;
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateBuilder;
+use datafusion::optimizer::Optimizer;
+use datafusion::prelude::SessionContext;
+
+/// Teaches the engine to fill gaps.
+pub(crate) fn configure(builder: SessionStateBuilder) -> SessionStateBuilder {
+    // First, while conditions still stand where the statement has them, and before anything else looks at the functions.
+    let mut rules: Vec<_> = vec![Arc::new(gapfill::Rewrite) as _];
+    rules.extend(Optimizer::new().rules);
+    builder.with_optimizer_rules(rules).with_query_planner(Arc::new(fill::Planner))
+}
+
+/// Makes the functions known to a session.
+pub(crate) fn register(context: &SessionContext) {
+    context.register_udf(bucket::TimeBucket::udf());
+    gapfill::functions().into_iter().for_each(|f| context.register_udf(f));
+    ends::functions().into_iter().for_each(|f| context.register_udaf(f));
+}
