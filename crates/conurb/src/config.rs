@@ -40,11 +40,12 @@ pub(crate) struct Config {
 pub(crate) struct StoreTable {
     pub(crate) memory_mb: usize,
     pub(crate) log_keep_mb: u64,
+    pub(crate) history: String,
 }
 
 impl Default for StoreTable {
     fn default() -> Self {
-        Self { memory_mb: node::MEMORY_BYTES_DEFAULT >> 20, log_keep_mb: 256 }
+        Self { memory_mb: node::MEMORY_BYTES_DEFAULT >> 20, log_keep_mb: 256, history: String::new() }
     }
 }
 
@@ -97,7 +98,7 @@ const KEYS: &[(&str, &str)] = &[
     ("log_format", "How log lines look on standard error: text or json."),
     (
         "store",
-        "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present may take together, in MiB; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes.",
+        "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present may take together, in MiB; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes; history is where the files of the past are: \"\" for the data folder, or s3://bucket/prefix with the usual AWS_* variables of the environment.",
     ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
 ];

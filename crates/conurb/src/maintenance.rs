@@ -225,7 +225,7 @@ fn open_stopped(dir: &std::path::Path) -> anyhow::Result<store::Store> {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(3600),
         memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-        log_keep_bytes: u64::MAX,
+        log_keep_bytes: u64::MAX, history_place: String::new(),
     };
     store::Store::open(options).with_context(|| format!("cannot open `{}`; for a running node give --url", dir.display()))
 }

@@ -120,6 +120,7 @@ fn open_node(config: &Config) -> anyhow::Result<Node> {
         clock: Arc::new(host::SystemClock),
         checkpoint_every: config.checkpoint_every(),
         log_keep_bytes: config.store.log_keep_bytes(),
+        history_place: config.store.history.clone(),
         memory_bytes: config.store.memory_bytes(),
     };
     Node::open(options).with_context(|| format!("cannot open the node in `{}`", config.data.display()))

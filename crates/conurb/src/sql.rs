@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ::serve::auth::Authenticator;
 use entity::{Entity, Filter, Iri};
-use node::{AttributeColumn, History, Node, ScanError};
+use node::{AttributeColumn, History, Kind, Node, NodeError, RecordBatch, ScanError};
 use policy::Principal;
-use query::{Auth, LoginError, Rows, Settings, Source, SourceError, SourceFactory};
+use query::{Appending, Auth, LoginError, Rows, Settings, Sink, SinkError, Source, SourceError, SourceFactory};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -65,6 +65,39 @@ impl SourceFactory for Factory {
     fn source(&self, principal: &str) -> Arc<dyn Source> {
         let who = Principal::Operator { name: principal.to_owned() };
         Arc::new(NodeSource { node: Arc::clone(&self.node), contexts: Arc::clone(&self.contexts), who })
+    }
+
+    fn sink(&self, principal: &str) -> Option<Arc<dyn Sink>> {
+        let who = Principal::Operator { name: principal.to_owned() };
+        Some(Arc::new(NodeSink { node: Arc::clone(&self.node), who }))
+    }
+}
+
+/// Rows from `COPY` and from Flight: observations like those of any device, through the same operation.
+struct NodeSink {
+    node: Arc<Node>,
+    who: Principal,
+}
+
+impl Sink for NodeSink {
+    fn append<'s>(&'s self, entity_type: &'s Iri, rows: RecordBatch) -> Appending<'s> {
+        let durable = self.node.observe_rows(&self.who, entity_type, rows);
+        Box::pin(async move { Ok(durable.map_err(refused)?.await.map_err(refused)?.n_rows as u64) })
+    }
+}
+
+fn refused(error: NodeError) -> SinkError {
+    let mut reason = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(c) = cause {
+        reason.push_str(": ");
+        reason.push_str(&c.to_string());
+        cause = c.source();
+    }
+    match error.kind() {
+        Kind::Denied => SinkError::Denied { reason },
+        Kind::Unavailable | Kind::Bug => SinkError::Unavailable { reason },
+        _ => SinkError::Invalid { row: None, column: None, reason },
     }
 }
 

@@ -37,6 +37,8 @@ pub struct NodeOptions {
     pub checkpoint_every: Duration,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
     pub log_keep_bytes: u64,
+    /// Where the history's files are: empty for the node's folder, otherwise `s3://bucket/prefix`.
+    pub history_place: String,
     /// Memory that the present state may use, in bytes (see [`store::Options::memory_bytes`]).
     pub memory_bytes: usize,
 }
@@ -107,6 +109,7 @@ impl Node {
             checkpoint_every: options.checkpoint_every,
             memory_bytes: options.memory_bytes,
             log_keep_bytes: options.log_keep_bytes,
+            history_place: options.history_place,
         })?);
         let node = Self {
             started_at,

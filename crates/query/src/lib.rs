@@ -54,5 +54,5 @@ pub use engine::{Engine, Limits};
 pub use error::QueryError;
 pub use flight::{INGEST_BATCH_ROWS_MAX, serve_flight};
 pub use server::{Auth, LoginError, PasswordCheck, Secret, SecretLookup, Settings, serve};
-pub use sink::{Sink, SinkError};
+pub use sink::{Appending, Sink, SinkError};
 pub use source::{Rows, Source, SourceError, SourceFactory};

@@ -12,8 +12,11 @@ pub trait Sink: Send + Sync {
     ///
     /// Columns: `entity_id` (text, an IRI, not null), `observed_at` (microseconds, UTC, not null), then attributes named by their full IRI, each a
     /// number (Float64), a truth value or a text; null is no value. A unit code may be in a field's metadata as `unit_code`.
-    fn append<'s>(&'s self, entity_type: &'s Iri, rows: RecordBatch) -> BoxFuture<'s, Result<u64, SinkError>>;
+    fn append<'s>(&'s self, entity_type: &'s Iri, rows: RecordBatch) -> Appending<'s>;
 }
+
+/// Rows on their way to the disk.
+pub type Appending<'s> = BoxFuture<'s, Result<u64, SinkError>>;
 
 /// Why rows are not recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -28,7 +28,7 @@ fn main() {
             observers: Vec::new(),
             checkpoint_every: Duration::from_secs(3600),
             memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-            log_keep_bytes: 0,
+            log_keep_bytes: 0, history_place: String::new(),
         })
         .unwrap(),
     );

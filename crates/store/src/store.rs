@@ -13,7 +13,8 @@ use host::{Clock, RealDisk};
 
 use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
-use crate::history::columnar::ColumnarHistory;
+use crate::blobs::{Blobs, DiskBlobs, ObjectBlobs};
+use crate::history::columnar::{ColumnarHistory, ColumnarOptions};
 use crate::format::{self, FormatError};
 use crate::history::{History, HistoryError, Segment};
 use crate::log::file::FileLog;
@@ -41,6 +42,8 @@ pub struct Options {
     /// Memory that the present state may use: indexes, changed entities, caches and write buffers of the documents.
     /// At least [`crate::state::MEMORY_BYTES_MIN`]; usually [`crate::state::MEMORY_BYTES_DEFAULT`].
     pub memory_bytes: usize,
+    /// Where the history's files are: empty for the folder `history` in `dir`, otherwise `s3://bucket/prefix` (see [`ObjectBlobs::s3_at`]).
+    pub history_place: String,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes; whole segments, so it may be more.
     pub log_keep_bytes: u64,
 }
@@ -270,18 +273,18 @@ impl Store {
             return Err(OpenError::HalfRestored { path: options.dir });
         }
         let id = format::take_over(&options.dir)?.id;
-        let history_dir = options.dir.join("history");
-        let segments_dir = history_dir.clone();
+        let blobs = open_blobs(&options)?;
+        let segments = Arc::clone(&blobs);
         let engines = Engines {
             log: Box::new(FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?),
             documents: Arc::new(FjallDocuments::open_with(&options.dir.join("documents"), budget_of(&options).documents())?),
             history: Box::new(move |manifest, log| {
-                if log.next_position() == 1 && *manifest == Manifest::default() && !is_empty(&history_dir) {
-                    return Err(OpenError::Lost { path: history_dir });
+                if log.next_position() == 1 && *manifest == Manifest::default() && !blobs.list().map_err(place_failed(&*blobs))?.is_empty() {
+                    return Err(OpenError::Lost { path: blobs.place().into() });
                 }
-                Ok(Arc::new(ColumnarHistory::open(&history_dir, manifest.segments.clone())?))
+                Ok(Arc::new(ColumnarHistory::open_on(blobs, manifest.segments.clone(), ColumnarOptions::default())?))
             }),
-            segments: Arc::new(move |s| std::fs::read(segments_dir.join(&s.file))),
+            segments: Arc::new(move |s| segments.get(&s.file, 0..s.bytes).map(|b| b.to_vec())),
             id,
         };
         let mut store = Self::open_with(options, engines)?;
@@ -511,6 +514,22 @@ impl Drop for Store {
     }
 }
 
+/// Where the history's files are.
+fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, OpenError> {
+    if !options.history_place.is_empty() {
+        let failed = |source| OpenError::History(HistoryError::Io { action: "open", path: options.history_place.clone().into(), source });
+        return Ok(Arc::new(ObjectBlobs::s3_at(&options.history_place).map_err(failed)?));
+    }
+    let dir = options.dir.join("history");
+    let opened = std::fs::create_dir_all(&dir).and_then(|()| DiskBlobs::open(Arc::new(RealDisk), &dir));
+    Ok(Arc::new(opened.map_err(|source| HistoryError::Io { action: "open", path: dir, source })?))
+}
+
+fn place_failed(blobs: &dyn Blobs) -> impl FnOnce(std::io::Error) -> HistoryError + use<> {
+    let path = blobs.place().into();
+    |source| HistoryError::Io { action: "list", path, source }
+}
+
 fn budget_of(options: &Options) -> Budget {
     Budget { total_bytes: options.memory_bytes.max(MEMORY_BYTES_MIN) }
 }
@@ -536,10 +555,6 @@ fn new_shared(history: Arc<dyn History>, (city, node): (LiveTable, LiveTable)) -
         segments: RwLock::default(),
         n_pins: AtomicUsize::new(0),
     }
-}
-
-fn is_empty(dir: &Path) -> bool {
-    std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// Takes the folder for this program.

@@ -148,7 +148,7 @@ impl World {
             observers: Vec::new(),
             checkpoint_every: Duration::from_secs(3600),
             memory_bytes: MEMORY_BYTES_MIN,
-            log_keep_bytes: 1_000,
+            log_keep_bytes: 1_000, history_place: String::new(),
         };
         let store = Store::open_with(options, engines).map_err(|e| self.died("opening the store", &e))?;
         let history = opened.lock().unwrap().take().unwrap();
