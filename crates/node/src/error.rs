@@ -119,7 +119,7 @@ impl NodeError {
     pub const fn is_busy(&self) -> bool {
         matches!(
             self,
-            Self::Submit(store::SubmitError::Busy { .. }) | Self::Rows(store::SubmitRowsError::Submit(store::SubmitError::Busy { .. }))
+            Self::Submit(e) | Self::Rows(store::SubmitRowsError::Submit(e)) if e.is_busy()
         )
     }
 

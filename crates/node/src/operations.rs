@@ -125,7 +125,7 @@ impl Node {
             let _ = sender.send(answer);
         });
         if let Err(e) = submitted {
-            let sort = if matches!(e, store::SubmitError::Busy { .. }) { "busy" } else { "closed" };
+            let sort = if e.is_busy() { "busy" } else { "closed" };
             metrics.writes_refused.get_or_create(&Sort::of(sort)).inc();
             return Err(NodeError::Submit(e));
         }

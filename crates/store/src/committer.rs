@@ -32,6 +32,11 @@ const GATHER_STEP: Duration = Duration::from_micros(50);
 const BUSY_SUBMISSIONS: usize = 8;
 /// Log bytes after which the committer asks for a checkpoint.
 const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
+/// Bytes of records since the last capture after which writers are slowed down, and after which they are refused.
+const SLOW_BYTES: u64 = 4 * CHECKPOINT_LOG_BYTES;
+const BEHIND_BYTES_MAX: u64 = 16 * CHECKPOINT_LOG_BYTES;
+/// How long a batch waits when background work lags behind.
+const SLOW_PAUSE: Duration = Duration::from_millis(5);
 /// The key of the log that every batch names: a writer whose place was taken by another one is refused.
 pub(crate) const WRITER_KEY: &str = "writer";
 
@@ -53,6 +58,12 @@ pub enum SubmitError {
         /// The limit.
         waiting: usize,
     },
+    /// Checkpoints do not keep up: what would be lost from memory in a crash is in the log, but a replay would take too long.
+    #[error("{behind_bytes} bytes of changes wait for being written to documents and history, the limit is {BEHIND_BYTES_MAX}; try again in a moment")]
+    Behind {
+        /// Bytes of records since the last checkpoint began.
+        behind_bytes: u64,
+    },
     /// The log refused: nothing was written.
     #[error("the change could not be made durable and was not made")]
     Log(#[source] Arc<LogError>),
@@ -71,6 +82,12 @@ impl From<DocumentsError> for SubmitError {
 }
 
 impl SubmitError {
+    /// Too much is waiting: the same change will be taken in a moment.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Behind { .. })
+    }
+
     /// The disk is full or takes no writes; the same change may be taken once that is over.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
@@ -248,6 +265,8 @@ impl Committer {
                 },
             };
             match request {
+                Request::Submit(_, _, reply) if self.bytes_since_capture > BEHIND_BYTES_MAX => reply(Err(self.behind())),
+                Request::Rows(_, reply) if self.bytes_since_capture > BEHIND_BYTES_MAX => reply(Err(self.behind().into())),
                 Request::Submit(submission, versions, reply) => self.resolve(submission, versions, reply, batch),
                 Request::Rows(rows, reply) => self.resolve_rows(*rows, reply, batch),
                 other => return Ok(Some(other)),
@@ -273,6 +292,11 @@ impl Committer {
             Request::Submit(..) | Request::Rows(..) => {}
         }
         true
+    }
+
+    fn behind(&self) -> SubmitError {
+        (self.wake_checkpoint)();
+        SubmitError::Behind { behind_bytes: self.bytes_since_capture }
     }
 
     /// The next recorded time: the clock's, but never the same or an earlier one twice.
@@ -401,6 +425,10 @@ impl Committer {
         }
         if self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
             (self.wake_checkpoint)();
+        }
+        // Back-pressure: checkpoints or the merging of the history's files lag behind.
+        if self.bytes_since_capture > SLOW_BYTES || self.shared.history.pressure() >= 1.0 {
+            std::thread::sleep(SLOW_PAUSE);
         }
     }
 
