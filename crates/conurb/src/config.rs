@@ -93,7 +93,10 @@ const KEYS: &[(&str, &str)] = &[
     ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
     ("log", "What is logged: error, warn, info, debug, trace, or per module, such as `info,serve=debug`."),
     ("log_format", "How log lines look on standard error: text or json."),
-    ("store", "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present state may take together; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes. Both in MiB."),
+    (
+        "store",
+        "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present state may take together; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes. Both in MiB.",
+    ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
 ];
 

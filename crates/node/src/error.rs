@@ -113,7 +113,9 @@ impl NodeError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. }) | Self::SubscriptionExists { .. } => Kind::Conflict,
+            Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. }) | Self::SubscriptionExists { .. } => {
+                Kind::Conflict
+            }
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
             | Self::NoEntity { .. }
             | Self::NoSubscription { .. } => Kind::NotFound,

@@ -170,7 +170,7 @@ pub(crate) fn openapi() -> Value {
             },
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
-        if matches!(route.method, Method::POST | Method::PUT) {
+        if matches!(route.method, Method::POST | Method::PUT) && route.path != "/api/v1/verify" {
             operation["requestBody"] = json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}});
         }
         let item = paths.entry(path).or_insert_with(|| json!({}));

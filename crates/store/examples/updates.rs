@@ -122,7 +122,10 @@ fn entity(i: usize) -> Entity {
         attribute.unit_code = Some("GQ".into());
         e.put(name(a), attribute);
     }
-    e.with(Iri::known(entity::LOCATION), Attribute::new(entity::AttributeValue::Geo(entity::Geometry::point(121.4 + i as f64 * 1e-5, 31.2))))
+    e.with(
+        Iri::known(entity::LOCATION),
+        Attribute::new(entity::AttributeValue::Geo(entity::Geometry::point(121.4 + i as f64 * 1e-5, 31.2))),
+    )
 }
 
 fn update(i: usize, client: usize, round: usize) -> Entity {

@@ -13,8 +13,8 @@ use host::{Clock, RealDisk};
 
 use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
-use crate::history::columnar::ColumnarHistory;
 use crate::format::{self, FormatError};
+use crate::history::columnar::ColumnarHistory;
 use crate::history::{History, HistoryError, Segment};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, LogReader};
@@ -335,7 +335,18 @@ impl Store {
             spawn("committer", Box::new(move || committer.run(&inbox)))?,
             spawn("checkpointer", Box::new(move || checkpointer.run(&checkpoint_inbox, every)))?,
         ];
-        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, segments, id: String::new(), dir: options.dir, closed: AtomicBool::new(false), lock: None })
+        Ok(Self {
+            shared,
+            requests,
+            checkpoints,
+            threads: Mutex::new(threads),
+            log,
+            segments,
+            id: String::new(),
+            dir: options.dir,
+            closed: AtomicBool::new(false),
+            lock: None,
+        })
     }
 
     /// Hands in changes; `reply` is called on the committer's thread once they are durable (or refused) and must be quick.
@@ -546,7 +557,9 @@ fn is_empty(dir: &Path) -> bool {
 pub(crate) fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
     let path = dir.join("lock");
     let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => OpenError::ReadOnly { path: dir.to_owned(), source },
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+            OpenError::ReadOnly { path: dir.to_owned(), source }
+        }
         _ => OpenError::InUse { path: path.clone(), source },
     };
     std::fs::create_dir_all(dir).map_err(failed)?;
@@ -651,7 +664,9 @@ impl Checkpointer {
         loop {
             let request = match inbox.recv_timeout(every) {
                 Ok(r) => r,
-                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => CheckpointRequest::Wake,
+                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => {
+                    CheckpointRequest::Wake
+                }
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
@@ -667,7 +682,12 @@ impl Checkpointer {
             match request {
                 CheckpointRequest::Wake => {}
                 CheckpointRequest::Checkpoint(reply) => reply(result.map(|_| ())),
-                CheckpointRequest::Hold(look) => look(result.as_ref().map(|manifest| Held { manifest, documents: self.documents.as_ref() }).map_err(|e| CheckpointError::Failed(crate::chain(e)))),
+                CheckpointRequest::Hold(look) => look(
+                    result
+                        .as_ref()
+                        .map(|manifest| Held { manifest, documents: self.documents.as_ref() })
+                        .map_err(|e| CheckpointError::Failed(crate::chain(e))),
+                ),
             }
         }
     }

@@ -22,8 +22,14 @@ struct City {
 
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    let options =
-        Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 1 << 20 };
+    let options = Options {
+        dir: dir.to_owned(),
+        clock,
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: MEMORY_BYTES_MIN,
+        log_keep_bytes: 1 << 20,
+    };
     Store::open(options).unwrap()
 }
 

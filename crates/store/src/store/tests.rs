@@ -1,8 +1,8 @@
 use super::*;
-use std::collections::HashMap;
 use crate::history::{TemporalQuery, TimeProperty};
 use entity::{Attribute, Command, Entity, Instant, Iri};
 use host::{ManualClock, SystemClock};
+use std::collections::HashMap;
 
 fn iri(s: &str) -> Iri {
     Iri::known(&format!("https://example.org/{s}"))
@@ -18,7 +18,15 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
-    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 0 }).unwrap()
+    Store::open(Options {
+        dir: dir.to_owned(),
+        clock,
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: MEMORY_BYTES_MIN,
+        log_keep_bytes: 0,
+    })
+    .unwrap()
 }
 
 /// A store of which the log is on a simulated disk and the rest in memory.
@@ -399,7 +407,7 @@ fn a_sound_store_verifies_clean_and_every_kind_of_damage_is_found() {
         std::fs::write(&path, damaged).unwrap();
         let found = check();
         assert_eq!(found.n_findings, 1, "{found:?}");
-        assert!(found.findings[0].place.starts_with(folder) , "{found:?}");
+        assert!(found.findings[0].place.starts_with(folder), "{found:?}");
         std::fs::write(&path, whole).unwrap();
     }
     std::fs::remove_file(files("history").remove(0)).unwrap();
