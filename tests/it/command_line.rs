@@ -62,20 +62,8 @@ fn a_node_starts_on_nothing_says_where_it_listens_and_stops_in_order() {
     // An address in use is named.
     let other = dir.path().join("other");
     let any = "127.0.0.1:0";
-    let output = run(&[
-        "serve",
-        "--data",
-        other.to_str().unwrap(),
-        "--dev",
-        "--http",
-        &node.http,
-        "--mqtt",
-        any,
-        "--sql",
-        any,
-        "--flight",
-        any,
-    ]);
+    let output =
+        run(&["serve", "--data", other.to_str().unwrap(), "--dev", "--http", &node.http, "--mqtt", any, "--sql", any, "--flight", any]);
     assert!(said(&output.stderr).contains(&node.http), "{}", said(&output.stderr));
     assert_eq!(node.dir, folder);
     node.terminate();

@@ -127,9 +127,7 @@ fn what_was_answered_is_there_after_a_kill() {
 #[test]
 fn entities_are_found_by_the_words_of_their_names() {
     let node = Node::start();
-    let park = |i: u32, en: &str, zh: &str| {
-        json!({"id": format!("urn:ngsi-ld:Park:{i}"), "type": "Park", "name": {"type": "LanguageProperty", "languageMap": {"en": en, "zh": zh}}})
-    };
+    let park = |i: u32, en: &str, zh: &str| json!({"id": format!("urn:ngsi-ld:Park:{i}"), "type": "Park", "name": {"type": "LanguageProperty", "languageMap": {"en": en, "zh": zh}}});
     let parks = json!([park(1, "Old Town Park", "古城公园"), park(2, "New Town Park", "新城公园"), park(3, "River Bank", "河岸")]);
     node.post("/ngsi-ld/v1/entityOperations/create", &parks).expect(201);
     let found = |query: &str| -> Vec<String> {
@@ -151,7 +149,11 @@ fn queries_are_explained_to_operators() {
     let all: Vec<Value> = (0..50).map(|i| station(i, f64::from(i))).collect();
     node.post("/ngsi-ld/v1/entityOperations/create", &json!(all)).expect(201);
     let told = node.get("/api/v1/explain?type=AirQualityObserved&q=pm25%3E45&limit=20").expect(200).json();
-    assert_eq!((told["returned"].as_u64(), told["documentsRead"].as_u64(), told["lookedAt"].as_u64()), (Some(4), Some(4), Some(50)), "{told}");
+    assert_eq!(
+        (told["returned"].as_u64(), told["documentsRead"].as_u64(), told["lookedAt"].as_u64()),
+        (Some(4), Some(4), Some(50)),
+        "{told}"
+    );
     assert_eq!(told["conditions"][1]["decidedOnColumns"], 50, "{told}");
     let near = "georel=near;maxDistance==1000&geometry=Point&coordinates=%5B116.0,40.0%5D";
     let told = node.get(&format!("/api/v1/explain?{near}")).expect(200).json();

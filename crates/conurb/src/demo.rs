@@ -316,7 +316,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let options = Options { data_from: None, dir: dir.path().to_owned(), port: 1026, speed: None, seed: 1 };
         let cities = prepare(&options, ["shanghai", "suzhou", "hangzhou"]).expect("it is prepared");
-        let mut ports: Vec<u16> = cities.iter().flat_map(|c| [c.config.http, c.config.mqtt, c.config.sql, c.config.flight]).map(|a| a.port()).collect();
+        let mut ports: Vec<u16> =
+            cities.iter().flat_map(|c| [c.config.http, c.config.mqtt, c.config.sql, c.config.flight]).map(|a| a.port()).collect();
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 12);

@@ -114,7 +114,9 @@ pub(crate) fn backup(options: &Backup) -> anyhow::Result<()> {
         size(number("bytesWritten")),
     ));
     if summary["continuous"] == false {
-        crate::complain("a part of the log since the backup before was not kept: times in between cannot be restored (see log_keep_mb in conurb.toml)");
+        crate::complain(
+            "a part of the log since the backup before was not kept: times in between cannot be restored (see log_keep_mb in conurb.toml)",
+        );
     }
     Ok(())
 }
@@ -125,7 +127,8 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<()> {
         Some(text) => match text.parse::<u64>() {
             Ok(position) => Until::Position(position),
             Err(_) => Until::RecordedAt(
-                text.parse().with_context(|| format!("--to: `{text}` is neither a time such as 2026-11-22T03:15:00Z nor a position of the log"))?,
+                text.parse()
+                    .with_context(|| format!("--to: `{text}` is neither a time such as 2026-11-22T03:15:00Z nor a position of the log"))?,
             ),
         },
     };
@@ -143,7 +146,9 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<()> {
             options.data.display(),
             restored.until_recorded_at
         ));
-        crate::complain("key pair, access tokens and conurb.toml are not part of a backup: put them into the folder before the node is started");
+        crate::complain(
+            "key pair, access tokens and conurb.toml are not part of a backup: put them into the folder before the node is started",
+        );
     }
     Ok(())
 }
@@ -225,7 +230,8 @@ fn open_stopped(dir: &std::path::Path) -> anyhow::Result<store::Store> {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(3600),
         memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-        log_keep_bytes: u64::MAX, history_place: String::new(),
+        log_keep_bytes: u64::MAX,
+        history_place: String::new(),
     };
     store::Store::open(options).with_context(|| format!("cannot open `{}`; for a running node give --url", dir.display()))
 }

@@ -39,7 +39,10 @@ pub(crate) async fn changes(
     parameters: Result<Query<ChangesParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(asked) = parameters.map_err(|e| {
-        Problem::invalid_request(format!("expected `from=<position>`, and if wanted `limit` and `wait=<seconds>`, all whole numbers: {}", e.body_text()))
+        Problem::invalid_request(format!(
+            "expected `from=<position>`, and if wanted `limit` and `wait=<seconds>`, all whole numbers: {}",
+            e.body_text()
+        ))
     })?;
     let mut stop = app.stop.clone();
     let wait = Duration::from_secs(asked.wait);
@@ -142,8 +145,8 @@ pub(crate) async fn backup(
     Caller(who): Caller,
     body: Result<Json<BackupBody>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(BackupBody { to }) = body
-        .map_err(|e| Problem::invalid_request(format!("expected {{\"to\": \"<folder or s3://bucket/prefix>\"}}: {}", e.body_text())))?;
+    let Json(BackupBody { to }) =
+        body.map_err(|e| Problem::invalid_request(format!("expected {{\"to\": \"<folder or s3://bucket/prefix>\"}}: {}", e.body_text())))?;
     let progress = |step: &str, done: u64, total: u64| tracing::debug!(step, done, total, "backup");
     let summary = blocking(app, move |app| app.node.backup(&who, &to, &progress)).await?;
     tracing::info!(name = summary.name, bytes = summary.bytes_written, "a backup was made");

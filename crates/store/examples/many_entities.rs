@@ -59,7 +59,8 @@ fn open(dir: &Path, memory_mib: usize) -> Result<Store, Box<dyn Error>> {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(300),
         memory_bytes: memory_mib << 20,
-        log_keep_bytes: 0, history_place: String::new(),
+        log_keep_bytes: 0,
+        history_place: String::new(),
     })?)
 }
 

@@ -28,7 +28,8 @@ fn main() {
             observers: Vec::new(),
             checkpoint_every: Duration::from_secs(3600),
             memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-            log_keep_bytes: 0, history_place: String::new(),
+            log_keep_bytes: 0,
+            history_place: String::new(),
         })
         .unwrap(),
     );
@@ -122,7 +123,10 @@ fn entity(i: usize) -> Entity {
         attribute.unit_code = Some("GQ".into());
         e.put(name(a), attribute);
     }
-    e.with(Iri::known(entity::LOCATION), Attribute::new(entity::AttributeValue::Geo(entity::Geometry::point(121.4 + i as f64 * 1e-5, 31.2))))
+    e.with(
+        Iri::known(entity::LOCATION),
+        Attribute::new(entity::AttributeValue::Geo(entity::Geometry::point(121.4 + i as f64 * 1e-5, 31.2))),
+    )
 }
 
 fn update(i: usize, client: usize, round: usize) -> Entity {

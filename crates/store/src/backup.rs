@@ -16,8 +16,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use entity::codec::{decode_entity, encode_entity};
 use entity::Instant;
+use entity::codec::{decode_entity, encode_entity};
 use host::RealDisk;
 use serde::{Deserialize, Serialize};
 
@@ -284,7 +284,13 @@ impl Store {
         })
     }
 
-    fn copy_segments(&self, segments: &[Segment], place: &Place, written: &mut u64, progress: Progress<'_>) -> Result<(Vec<Part>, usize), BackupError> {
+    fn copy_segments(
+        &self,
+        segments: &[Segment],
+        place: &Place,
+        written: &mut u64,
+        progress: Progress<'_>,
+    ) -> Result<(Vec<Part>, usize), BackupError> {
         let mut parts = Vec::with_capacity(segments.len());
         let mut n_known = 0;
         for (i, s) in segments.iter().enumerate() {
@@ -293,7 +299,8 @@ impl Store {
             if place.size(&part.name)? == Some(s.bytes) {
                 n_known += 1;
             } else {
-                let bytes = (self.segment_reader())(s).map_err(|source| BackupError::Io { action: "read", path: s.file.clone(), source })?;
+                let bytes =
+                    (self.segment_reader())(s).map_err(|source| BackupError::Io { action: "read", path: s.file.clone(), source })?;
                 check(&part, &bytes)?;
                 *written += s.bytes;
                 place.put(&part.name, bytes)?;
@@ -304,7 +311,14 @@ impl Store {
     }
 
     /// Returns the parts, and when the last record of them was recorded.
-    fn copy_log(&self, from: u64, until: u64, place: &Place, written: &mut u64, progress: Progress<'_>) -> Result<(Vec<LogPart>, Option<Instant>), BackupError> {
+    fn copy_log(
+        &self,
+        from: u64,
+        until: u64,
+        place: &Place,
+        written: &mut u64,
+        progress: Progress<'_>,
+    ) -> Result<(Vec<LogPart>, Option<Instant>), BackupError> {
         let mut parts = Vec::new();
         let mut last = None;
         let mut next = from;
@@ -430,7 +444,11 @@ fn choose<'b>(place: &Place, backups: &'b [(String, Backup)], until: Until) -> R
     let (Some(newest), Some(oldest)) = (backups.last(), backups.first()) else {
         return Err(BackupError::NoBackup { place: place.shown().to_owned() });
     };
-    let not_covered = || BackupError::NotCovered { place: place.shown().to_owned(), from: oldest.1.from_recorded_at(), until: newest.1.until_recorded_at };
+    let not_covered = || BackupError::NotCovered {
+        place: place.shown().to_owned(),
+        from: oldest.1.from_recorded_at(),
+        until: newest.1.until_recorded_at,
+    };
     let (fits, reaches): (Box<dyn Fn(&Backup) -> bool>, bool) = match until {
         Until::End => return Ok(newest),
         Until::RecordedAt(t) => (Box::new(move |b| b.from_recorded_at() <= t), true),

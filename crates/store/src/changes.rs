@@ -56,7 +56,9 @@ pub struct Changes {
 #[derive(Debug, thiserror::Error)]
 pub enum ChangesError {
     /// The position is not kept any more.
-    #[error("changes from position {wanted} are not kept any more; the oldest position is {first}: read the present state, then go on from position {next}")]
+    #[error(
+        "changes from position {wanted} are not kept any more; the oldest position is {first}: read the present state, then go on from position {next}"
+    )]
     Gone {
         /// What was asked for.
         wanted: u64,

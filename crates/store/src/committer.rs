@@ -59,7 +59,9 @@ pub enum SubmitError {
         waiting: usize,
     },
     /// Checkpoints do not keep up: what would be lost from memory in a crash is in the log, but a replay would take too long.
-    #[error("{behind_bytes} bytes of changes wait for being written to documents and history, the limit is {BEHIND_BYTES_MAX}; try again in a moment")]
+    #[error(
+        "{behind_bytes} bytes of changes wait for being written to documents and history, the limit is {BEHIND_BYTES_MAX}; try again in a moment"
+    )]
     Behind {
         /// Bytes of records since the last checkpoint began.
         behind_bytes: u64,

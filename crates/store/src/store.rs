@@ -11,11 +11,11 @@ use arrow::record_batch::RecordBatch;
 use entity::{Command, CommandError, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
+use crate::blobs::{Blobs, DiskBlobs, ObjectBlobs};
 use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
-use crate::blobs::{Blobs, DiskBlobs, ObjectBlobs};
-use crate::history::columnar::{ColumnarHistory, ColumnarOptions};
 use crate::format::{self, FormatError};
+use crate::history::columnar::{ColumnarHistory, ColumnarOptions};
 use crate::history::{History, HistoryError, Segment};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, LogReader};
@@ -279,7 +279,8 @@ impl Store {
             log: Box::new(FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?),
             documents: Arc::new(FjallDocuments::open_with(&options.dir.join("documents"), budget_of(&options).documents())?),
             history: Box::new(move |manifest, log| {
-                if log.next_position() == 1 && *manifest == Manifest::default() && !blobs.list().map_err(place_failed(&*blobs))?.is_empty() {
+                if log.next_position() == 1 && *manifest == Manifest::default() && !blobs.list().map_err(place_failed(&*blobs))?.is_empty()
+                {
                     return Err(OpenError::Lost { path: blobs.place().into() });
                 }
                 Ok(Arc::new(ColumnarHistory::open_on(blobs, manifest.segments.clone(), ColumnarOptions::default())?))
@@ -338,7 +339,18 @@ impl Store {
             spawn("committer", Box::new(move || committer.run(&inbox)))?,
             spawn("checkpointer", Box::new(move || checkpointer.run(&checkpoint_inbox, every)))?,
         ];
-        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), log, segments, id: String::new(), dir: options.dir, closed: AtomicBool::new(false), lock: None })
+        Ok(Self {
+            shared,
+            requests,
+            checkpoints,
+            threads: Mutex::new(threads),
+            log,
+            segments,
+            id: String::new(),
+            dir: options.dir,
+            closed: AtomicBool::new(false),
+            lock: None,
+        })
     }
 
     /// Hands in changes; `reply` is called on the committer's thread once they are durable (or refused) and must be quick.
@@ -561,7 +573,9 @@ fn new_shared(history: Arc<dyn History>, (city, node): (LiveTable, LiveTable)) -
 pub(crate) fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
     let path = dir.join("lock");
     let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => OpenError::ReadOnly { path: dir.to_owned(), source },
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+            OpenError::ReadOnly { path: dir.to_owned(), source }
+        }
         _ => OpenError::InUse { path: path.clone(), source },
     };
     std::fs::create_dir_all(dir).map_err(failed)?;
@@ -666,7 +680,9 @@ impl Checkpointer {
         loop {
             let request = match inbox.recv_timeout(every) {
                 Ok(r) => r,
-                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => CheckpointRequest::Wake,
+                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => {
+                    CheckpointRequest::Wake
+                }
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
@@ -682,7 +698,12 @@ impl Checkpointer {
             match request {
                 CheckpointRequest::Wake => {}
                 CheckpointRequest::Checkpoint(reply) => reply(result.map(|_| ())),
-                CheckpointRequest::Hold(look) => look(result.as_ref().map(|manifest| Held { manifest, documents: self.documents.as_ref() }).map_err(|e| CheckpointError::Failed(crate::chain(e)))),
+                CheckpointRequest::Hold(look) => look(
+                    result
+                        .as_ref()
+                        .map(|manifest| Held { manifest, documents: self.documents.as_ref() })
+                        .map_err(|e| CheckpointError::Failed(crate::chain(e))),
+                ),
             }
         }
     }

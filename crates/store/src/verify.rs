@@ -114,7 +114,10 @@ pub fn dir(dir: &Path, progress: Progress<'_>) -> Result<Report, VerifyError> {
     let log = match checked {
         Ok(found) => {
             if found.torn_bytes > 0 {
-                report.notes.push(format!("the log ends with {} bytes of a batch that was never acknowledged; the next start removes them", found.torn_bytes));
+                report.notes.push(format!(
+                    "the log ends with {} bytes of a batch that was never acknowledged; the next start removes them",
+                    found.torn_bytes
+                ));
             }
             Some((found.first_position, found.next_position))
         }
@@ -124,7 +127,8 @@ pub fn dir(dir: &Path, progress: Progress<'_>) -> Result<Report, VerifyError> {
         }
     };
     progress("documents");
-    let manifest = FjallDocuments::open(&dir.join("documents")).and_then(|documents| check_documents(&documents, &mut report, &mut |_, _, _| {}));
+    let manifest =
+        FjallDocuments::open(&dir.join("documents")).and_then(|documents| check_documents(&documents, &mut report, &mut |_, _, _| {}));
     match manifest {
         Err(e) => report.find("documents", chain(&e)),
         Ok(manifest) => {
@@ -172,7 +176,10 @@ impl Store {
                 report.find(format!("entity `{id}`"), format!("the present state is not what its document in space {space:?} says"));
             }
             if touched.is_empty() && n_live != n_by_space {
-                report.find("present state", format!("{n_live:?} entities are present in the city's and the node's space, {n_by_space:?} documents are there"));
+                report.find(
+                    "present state",
+                    format!("{n_live:?} entities are present in the city's and the node's space, {n_by_space:?} documents are there"),
+                );
             }
             (held.manifest.clone(), report)
         })?;
@@ -211,7 +218,10 @@ impl Records {
         match record::decode(bytes) {
             Ok(record) => {
                 if let Some(last) = self.last.filter(|l| *l >= record.recorded_at) {
-                    report.find(format!("log position {position}"), format!("recorded at {}, the record before it at {last}", record.recorded_at));
+                    report.find(
+                        format!("log position {position}"),
+                        format!("recorded at {}, the record before it at {last}", record.recorded_at),
+                    );
                 }
                 self.last = Some(record.recorded_at);
             }

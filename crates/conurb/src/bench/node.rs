@@ -56,7 +56,10 @@ impl BenchNode {
         let any = "127.0.0.1:0";
         let stopwatch = Stopwatch::start();
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", "--dev", "--city", "bench", "--log", "error", "--http", any, "--mqtt", any, "--sql", any, "--flight", any, "--data"])
+            .args([
+                "serve", "--dev", "--city", "bench", "--log", "error", "--http", any, "--mqtt", any, "--sql", any, "--flight", any,
+                "--data",
+            ])
             .arg(dir.path())
             .stdout(Stdio::piped())
             .spawn()

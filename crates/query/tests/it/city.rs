@@ -36,7 +36,15 @@ impl AskedHistory {
     }
 
     /// An attribute of any kind by its full name.
-    pub(crate) fn put_attribute(&self, entity_type: &str, entity: &str, name: &str, mut instance: Attribute, observed_at: &str, recorded_at: &str) {
+    pub(crate) fn put_attribute(
+        &self,
+        entity_type: &str,
+        entity: &str,
+        name: &str,
+        mut instance: Attribute,
+        observed_at: &str,
+        recorded_at: &str,
+    ) {
         instance.observed_at = (!observed_at.is_empty()).then(|| at(observed_at));
         (instance.created_at, instance.modified_at) = (at(recorded_at), at(recorded_at));
         let what = What::Value { name: Iri::known(name), instance };

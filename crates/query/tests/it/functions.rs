@@ -119,21 +119,33 @@ const HISTORY: &str = r#"from "AirQualityObserved_history""#;
 
 #[tokio::test]
 async fn times_are_put_into_buckets() {
-    let by = |bucket: &str| format!("select {bucket} as b, count(pm25), last(pm25, observed_at), first(pm25, observed_at) {HISTORY} where id like '%tiantan' group by b order by b");
+    let by = |bucket: &str| {
+        format!(
+            "select {bucket} as b, count(pm25), last(pm25, observed_at), first(pm25, observed_at) {HISTORY} where id like '%tiantan' group by b order by b"
+        )
+    };
     let hours = by("time_bucket('2 hours', observed_at)");
     let shifted = by("time_bucket('2 hours', observed_at, '1 hour')");
     let since = by("time_bucket('3 hours', observed_at, timestamp '2014-01-01T01:00:00')");
     let month = by("time_bucket('1 month', observed_at)");
     check(&[
         (&hours, &["2014-01-01T00:00:00Z | 2 | 31.0 | 30.0", "2014-01-01T02:00:00Z | 2 | 33.0 | 32.0"]),
-        (&shifted, &["2013-12-31T23:00:00Z | 1 | 30.0 | 30.0", "2014-01-01T01:00:00Z | 2 | 32.0 | 31.0", "2014-01-01T03:00:00Z | 1 | 33.0 | 33.0"]),
+        (
+            &shifted,
+            &["2013-12-31T23:00:00Z | 1 | 30.0 | 30.0", "2014-01-01T01:00:00Z | 2 | 32.0 | 31.0", "2014-01-01T03:00:00Z | 1 | 33.0 | 33.0"],
+        ),
         (&since, &["2013-12-31T22:00:00Z | 1 | 30.0 | 30.0", "2014-01-01T01:00:00Z | 3 | 33.0 | 31.0"]),
         (&month, &["2014-01-01T00:00:00Z | 4 | 33.0 | 30.0"]),
-        ("select time_bucket('1 week', date '2014-01-01'), time_bucket(interval '1 day', timestamp '2014-01-01T10:00:00')",
-         &["2013-12-30T00:00:00 | 2014-01-01T00:00:00"]),
+        (
+            "select time_bucket('1 week', date '2014-01-01'), time_bucket(interval '1 day', timestamp '2014-01-01T10:00:00')",
+            &["2013-12-30T00:00:00 | 2014-01-01T00:00:00"],
+        ),
         ("select time_bucket('5 minutes', null) is null", &["true"]),
         // Rows without time do not count, and a filter is kept.
-        ("select last(v, t), first(v, t), last(v, t) filter (where v < 3) from (values (1, 10), (2, 20), (3, 30), (4, null)) as x(v, t)", &["3 | 1 | 2"]),
+        (
+            "select last(v, t), first(v, t), last(v, t) filter (where v < 3) from (values (1, 10), (2, 20), (3, 30), (4, null)) as x(v, t)",
+            &["3 | 1 | 2"],
+        ),
     ])
     .await;
     refused(&[
@@ -181,7 +193,9 @@ async fn gaps_are_filled() {
     .await;
     let gapfill = |rest: &str| format!("select time_bucket_gapfill('1 hour', observed_at) as b, count(*) {HISTORY} {rest} group by b");
     let (no_start, no_finish) = (gapfill(""), gapfill("where observed_at > '2014-01-01'"));
-    let too_many = format!("select time_bucket_gapfill('1 s', observed_at) as b, count(*) {HISTORY} where observed_at >= '2014-01-01' and observed_at < '2015-01-01' group by b");
+    let too_many = format!(
+        "select time_bucket_gapfill('1 s', observed_at) as b, count(*) {HISTORY} where observed_at >= '2014-01-01' and observed_at < '2015-01-01' group by b"
+    );
     refused(&[
         (&no_start, "42000", "where to start is not known"),
         (&no_finish, "42000", "where to finish is not known"),

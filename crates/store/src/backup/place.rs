@@ -140,7 +140,9 @@ impl Place {
     /// The names of the objects directly in a level, sorted.
     pub fn list(&self, level: &str) -> Result<Vec<String>, PlaceError> {
         let mut names = match &self.kind {
-            Kind::Folder(dir) => list_folder(&dir.join(level)).map_err(|source| PlaceError::Io { action: "list", path: dir.join(level), source })?,
+            Kind::Folder(dir) => {
+                list_folder(&dir.join(level)).map_err(|source| PlaceError::Io { action: "list", path: dir.join(level), source })?
+            }
             Kind::Bucket { store, prefix, runtime } => {
                 let listed = runtime.block_on(store.list_with_delimiter(Some(&key(prefix, level)))).map_err(self.failed("list", level))?;
                 listed.objects.iter().filter_map(|o| o.location.filename().map(str::to_owned)).collect()

@@ -22,8 +22,15 @@ struct City {
 
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    let options =
-        Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 1 << 20, history_place: String::new() };
+    let options = Options {
+        dir: dir.to_owned(),
+        clock,
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: MEMORY_BYTES_MIN,
+        log_keep_bytes: 1 << 20,
+        history_place: String::new(),
+    };
     Store::open(options).unwrap()
 }
 
@@ -161,7 +168,8 @@ fn what_is_damaged_or_foreign_or_half_done_is_refused() {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
         memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0, history_place: String::new(),
+        log_keep_bytes: 0,
+        history_place: String::new(),
     };
     assert!(matches!(Store::open(options), Err(crate::OpenError::HalfRestored { .. })));
 }

@@ -88,7 +88,8 @@ impl ObjectBlobs {
     /// `AWS_REGION`, and for stores that are not Amazon's `AWS_ENDPOINT`, with `AWS_ALLOW_HTTP=true` if it speaks no TLS.
     pub fn s3_at(address: &str) -> io::Result<Self> {
         let wrong = |e: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("expected `s3://bucket/prefix`: {e}"));
-        let (bucket, prefix) = address.strip_prefix("s3://").map(|a| a.split_once('/').unwrap_or((a, ""))).ok_or_else(|| wrong(&"no `s3://`"))?;
+        let (bucket, prefix) =
+            address.strip_prefix("s3://").map(|a| a.split_once('/').unwrap_or((a, ""))).ok_or_else(|| wrong(&"no `s3://`"))?;
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(|e| wrong(&e))?;
         Self::new(Arc::new(store), prefix.trim_end_matches('/'))
     }

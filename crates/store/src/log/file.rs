@@ -191,8 +191,11 @@ fn missing_before(path: PathBuf, first: u64, expected: u64) -> LogError {
 /// Calls `visit` with each record of the frames in `bytes`, from `at` on, where `position` is next.
 fn each_record(path: &Path, bytes: &[u8], segment: &Segment, mut at: usize, mut position: u64, visit: Visitor<'_>) -> Result<(), LogError> {
     while at < bytes.len() {
-        let parsed = frame::parse(&bytes[at..], segment.version, position)
-            .map_err(|reason| LogError::Damaged { path: path.to_owned(), at_byte: at as u64, reason })?;
+        let parsed = frame::parse(&bytes[at..], segment.version, position).map_err(|reason| LogError::Damaged {
+            path: path.to_owned(),
+            at_byte: at as u64,
+            reason,
+        })?;
         for record in parsed.records() {
             visit(position, record).map_err(|source| LogError::Replay { position, source })?;
             position += 1;
@@ -279,7 +282,9 @@ impl FileLog {
     fn rotate(&mut self) -> Result<(), LogError> {
         let first = {
             let segments = self.index.lock();
-            if self.current.is_some() && segments.list.last().is_some_and(|s| s.bytes < self.segment_bytes || s.first_position == segments.next_position) {
+            if self.current.is_some()
+                && segments.list.last().is_some_and(|s| s.bytes < self.segment_bytes || s.first_position == segments.next_position)
+            {
                 return Ok(());
             }
             segments.next_position
@@ -314,7 +319,9 @@ impl FileLog {
 
     /// Writes behind the last good byte, and returns where.
     fn write(&mut self, frame: &[u8]) -> Result<u64, LogError> {
-        let Some((first, bytes)) = self.index.lock().list.last().map(|s| (s.first_position, s.bytes)) else { return Err(LogError::Stopped) };
+        let Some((first, bytes)) = self.index.lock().list.last().map(|s| (s.first_position, s.bytes)) else {
+            return Err(LogError::Stopped);
+        };
         let path = self.index.path_of(first);
         if self.tail_dirty {
             self.cut_tail()?;
@@ -520,12 +527,21 @@ impl Index {
         let mut chunk_bytes = READ_BYTES;
         while at < segment.bytes && position < until {
             let len = usize::try_from(segment.bytes - at).unwrap_or(usize::MAX).min(chunk_bytes);
-            let bytes = self.disk.read_range(path, at..at + len as u64).map_err(|source| LogError::Io { action: "read", path: path.to_owned(), source })?;
+            let bytes = self.disk.read_range(path, at..at + len as u64).map_err(|source| LogError::Io {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            })?;
             let mut used = 0;
-            while let Some(total) = bytes.get(used..).and_then(|b| frame::frame_bytes(b, segment.version)).filter(|n| used + n <= bytes.len()) {
+            while let Some(total) =
+                bytes.get(used..).and_then(|b| frame::frame_bytes(b, segment.version)).filter(|n| used + n <= bytes.len())
+            {
                 let at_byte = at + used as u64;
-                let parsed = frame::parse(&bytes[used..], segment.version, position)
-                    .map_err(|reason| LogError::Damaged { path: path.to_owned(), at_byte, reason })?;
+                let parsed = frame::parse(&bytes[used..], segment.version, position).map_err(|reason| LogError::Damaged {
+                    path: path.to_owned(),
+                    at_byte,
+                    reason,
+                })?;
                 for record in parsed.records() {
                     if position >= wanted {
                         n_bytes += record.len();
@@ -540,7 +556,11 @@ impl Index {
             }
             if used == 0 {
                 if len < chunk_bytes || chunk_bytes > 2 * frame::FRAME_BYTES_MAX {
-                    return Err(LogError::Damaged { path: path.to_owned(), at_byte: at, reason: "a frame ends behind the segment".to_owned() });
+                    return Err(LogError::Damaged {
+                        path: path.to_owned(),
+                        at_byte: at,
+                        reason: "a frame ends behind the segment".to_owned(),
+                    });
                 }
                 // A frame larger than what was read.
                 chunk_bytes *= 4;

@@ -100,7 +100,11 @@ pub(super) fn check_segment_header(bytes: &[u8], first_position: u64) -> Result<
 }
 
 /// A batch of records as a frame of the present version.
-pub(super) fn build_records<'k>(position: u64, records: &[Vec<u8>], keys: impl ExactSizeIterator<Item = &'k str> + Clone) -> Result<Vec<u8>, LogError> {
+pub(super) fn build_records<'k>(
+    position: u64,
+    records: &[Vec<u8>],
+    keys: impl ExactSizeIterator<Item = &'k str> + Clone,
+) -> Result<Vec<u8>, LogError> {
     let body_bytes = 4 + keys.clone().map(|k| k.len() + 1).sum::<usize>() + records.iter().map(|r| r.len() + 4).sum::<usize>();
     if body_bytes > FRAME_BYTES_MAX {
         return Err(LogError::TooLarge { found_bytes: body_bytes, limit_bytes: FRAME_BYTES_MAX });

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use entity::{Entity, Iri};
 use host::Disk;
 
-use super::documents::{Changed, Document, Documents, DocumentsError, Manifest, Visit, decode_manifest};
 use super::Space;
+use super::documents::{Changed, Document, Documents, DocumentsError, Manifest, Visit, decode_manifest};
 
 const MAGIC: &[u8; 8] = b"CONURBDS";
 const VERSION: u32 = 1;
@@ -107,7 +107,8 @@ fn parse(bytes: &[u8]) -> Result<Kept, Unread> {
     if version > VERSION {
         return Err(Unread::Documents(DocumentsError::Newer { found: version }));
     }
-    let mut kept = Kept { manifest: decode_manifest(take_sized(&mut input).ok_or_else(cut)?).map_err(Unread::Documents)?, ..Kept::default() };
+    let mut kept =
+        Kept { manifest: decode_manifest(take_sized(&mut input).ok_or_else(cut)?).map_err(Unread::Documents)?, ..Kept::default() };
     let n = take(&mut input, 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes).ok_or_else(cut)?;
     for _ in 0..n {
         let space = match take(&mut input, 1).ok_or_else(cut)? {
@@ -168,7 +169,8 @@ impl Documents for DiskDocuments {
     }
 
     fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
-        let all: Vec<_> = self.lock().documents.iter().filter(|((s, _), _)| *s == space).map(|((_, id), b)| (id.clone(), Arc::clone(b))).collect();
+        let all: Vec<_> =
+            self.lock().documents.iter().filter(|((s, _), _)| *s == space).map(|((_, id), b)| (id.clone(), Arc::clone(b))).collect();
         for (id, bytes) in all {
             visit(Arc::unwrap_or_clone(Document::Packed(bytes).entity(id.as_str())?))?;
         }

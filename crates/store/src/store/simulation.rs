@@ -122,7 +122,8 @@ impl World {
     fn open(&self) -> Result<(Store, Arc<ColumnarHistory>), Died> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let log = FileLog::open_with(Arc::clone(&disk), Path::new("/log"), 700).map_err(|e| self.died("opening the log", &e))?;
-        let documents = DiskDocuments::open(Arc::clone(&disk), Path::new("/documents")).map_err(|e| self.died("opening the documents", &e))?;
+        let documents =
+            DiskDocuments::open(Arc::clone(&disk), Path::new("/documents")).map_err(|e| self.died("opening the documents", &e))?;
         let opened: Arc<Mutex<Option<Arc<ColumnarHistory>>>> = Arc::default();
         let slot = Arc::clone(&opened);
         let history_disk = Arc::clone(&disk);
@@ -148,7 +149,8 @@ impl World {
             observers: Vec::new(),
             checkpoint_every: Duration::from_secs(3600),
             memory_bytes: MEMORY_BYTES_MIN,
-            log_keep_bytes: 1_000, history_place: String::new(),
+            log_keep_bytes: 1_000,
+            history_place: String::new(),
         };
         let store = Store::open_with(options, engines).map_err(|e| self.died("opening the store", &e))?;
         let history = opened.lock().unwrap().take().unwrap();
@@ -201,7 +203,8 @@ impl World {
 
     fn work(&mut self) -> Work {
         let n = self.random.random_range(1..=4);
-        let mut reading = || (self.random.random_range(0..STATIONS), self.random.random_range(0..HOURS), f64::from(self.random.random_range(0..100)));
+        let mut reading =
+            || (self.random.random_range(0..STATIONS), self.random.random_range(0..HOURS), f64::from(self.random.random_range(0..100)));
         let readings: Vec<_> = (0..n).map(|_| reading()).collect();
         if self.random.random_range(0..3) == 0 {
             return Work::Rows(readings);

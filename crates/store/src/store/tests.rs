@@ -1,8 +1,8 @@
 use super::*;
-use std::collections::HashMap;
 use crate::history::{TemporalQuery, TimeProperty};
 use entity::{Attribute, Command, Entity, Instant, Iri};
 use host::{ManualClock, SystemClock};
+use std::collections::HashMap;
 
 fn iri(s: &str) -> Iri {
     Iri::known(&format!("https://example.org/{s}"))
@@ -18,7 +18,16 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
-    Store::open(Options { dir: dir.to_owned(), clock, observers: Vec::new(), checkpoint_every: Duration::from_secs(3600), memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 0, history_place: String::new() }).unwrap()
+    Store::open(Options {
+        dir: dir.to_owned(),
+        clock,
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: MEMORY_BYTES_MIN,
+        log_keep_bytes: 0,
+        history_place: String::new(),
+    })
+    .unwrap()
 }
 
 /// A store of which the log is on a simulated disk and the rest in memory.
@@ -36,7 +45,8 @@ fn open_simulated(disk: &host::sim::SimDisk) -> Store {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(3600),
         memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0, history_place: String::new(),
+        log_keep_bytes: 0,
+        history_place: String::new(),
     };
     Store::open_with(options, engines).unwrap()
 }
@@ -128,7 +138,8 @@ fn a_second_node_on_the_same_folder_is_refused() {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
         memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0, history_place: String::new(),
+        log_keep_bytes: 0,
+        history_place: String::new(),
     });
     assert!(matches!(second, Err(OpenError::InUse { .. })));
 }
@@ -193,7 +204,8 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
         observers: Vec::new(),
         checkpoint_every: Duration::from_secs(1),
         memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0, history_place: String::new(),
+        log_keep_bytes: 0,
+        history_place: String::new(),
     };
     // What is left of the log replays only if it begins at the beginning; without it nothing tells what the history is.
     std::fs::remove_dir_all(dir.path().join("log")).unwrap();
@@ -399,7 +411,7 @@ fn a_sound_store_verifies_clean_and_every_kind_of_damage_is_found() {
         std::fs::write(&path, damaged).unwrap();
         let found = check();
         assert_eq!(found.n_findings, 1, "{found:?}");
-        assert!(found.findings[0].place.starts_with(folder) , "{found:?}");
+        assert!(found.findings[0].place.starts_with(folder), "{found:?}");
         std::fs::write(&path, whole).unwrap();
     }
     std::fs::remove_file(files("history").remove(0)).unwrap();
