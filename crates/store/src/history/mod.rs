@@ -25,7 +25,12 @@ use indexmap::IndexMap;
 pub mod columnar;
 pub mod memory;
 
+mod aggregate;
+mod bucket;
 mod value;
+
+pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Measure, Sources};
+pub use bucket::Bucket;
 
 #[cfg(test)]
 mod contract;
@@ -254,6 +259,12 @@ pub enum HistoryError {
         /// The newest version known here.
         supported: u32,
     },
+    /// The question has no answer, or too large a one.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The columnar library refused.
     #[error("history of `{entity_type}`: {reason}")]
     Columnar {
@@ -288,4 +299,16 @@ pub trait History: Send + Sync {
 
     /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time.
     fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError>;
+
+    /// Count, sum, extremes and so on of the numbers of each bucket of time.
+    ///
+    /// This implementation looks at every row and says what the answer is; engines have faster ones.
+    /// Errors: [`HistoryError::Refused`] for a question without an answer (an attribute named twice, an empty interval) or with one of more
+    /// than [`AGGREGATE_ROWS_MAX`] rows; otherwise those of [`History::scan`].
+    fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
+        query.check()?;
+        let table = self.tables().into_iter().find(|t| t.entity_type == query.entity_type);
+        let Some(table) = table else { return Ok(Aggregates { batches: Vec::new(), sources: Sources::default() }) };
+        aggregate::over_scan(query, &table, self.scan(&query.scan())?.into_iter().map(Ok))
+    }
 }

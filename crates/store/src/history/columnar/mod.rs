@@ -27,8 +27,9 @@ use self::recent::{Recent, Table};
 use self::scan::Layers;
 use self::segment::OpenSegment;
 use super::value::{SeenByName, columns_of, merge_seen};
-use super::{Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery};
+use super::{AggregateQuery, Aggregates, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery};
 
+mod aggregate;
 mod cell;
 mod evolve;
 mod merge;
@@ -255,20 +256,27 @@ impl History for ColumnarHistory {
     }
 
     fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
-        let layers = {
-            let shared = self.read();
-            let tables = shared.sealing.as_deref().into_iter().chain([&shared.recent]).filter_map(|r| r.tables.get(&scan.entity_type));
-            Layers {
-                table: shared.table(&scan.entity_type),
-                segments: shared.segments.iter().filter(|s| s.segment.entity_type == scan.entity_type).cloned().collect(),
-                recent: tables.map(|t| t.only(scan.entities.as_deref())).collect(),
-            }
-        };
+        let layers = self.read().layers(&scan.entity_type, scan.entities.as_deref());
         scan::scan(scan, &layers)
+    }
+
+    fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
+        let layers = self.read().layers(&query.entity_type, query.entities.as_deref());
+        aggregate::aggregate(query, &layers)
     }
 }
 
 impl Shared {
+    /// Everything of a table, of these entities only where that is known at once.
+    fn layers(&self, entity_type: &Iri, entities: Option<&[Iri]>) -> Layers {
+        let tables = self.sealing.as_deref().into_iter().chain([&self.recent]).filter_map(|r| r.tables.get(entity_type));
+        Layers {
+            table: self.table(entity_type),
+            segments: self.segments.iter().filter(|s| s.segment.entity_type == *entity_type).cloned().collect(),
+            recent: tables.map(|t| t.only(entities)).collect(),
+        }
+    }
+
     fn table(&self, entity_type: &Iri) -> HistoryTable {
         let mut seen = self.sealed_seen.get(entity_type).cloned().unwrap_or_default();
         for recent in self.sealing.as_deref().into_iter().chain([&self.recent]) {

@@ -250,6 +250,37 @@ impl OpenSegment {
         Ok(())
     }
 
+    /// The rows of the pages that may hold wanted rows, in the order of the file; other rows of these pages, too. Only these key columns and
+    /// the values (not the rest) of these attributes.
+    pub(super) fn batches(
+        &self,
+        row_group_idxs: Vec<usize>,
+        wanted: &Wanted,
+        keys: &[usize],
+        attributes: &BTreeSet<&Iri>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, HistoryError>> + use<'_>, HistoryError> {
+        let file = File::open(&self.path).map_err(|source| HistoryError::Io { action: "read", path: self.path.clone(), source })?;
+        let mut leaves = keys.to_vec();
+        let mut idx = KEY_COLUMNS.len();
+        for column in &self.footer.columns {
+            let n_values = usize::from(column.number) + usize::from(column.text);
+            if attributes.contains(&column.name) {
+                leaves.extend(idx..idx + n_values);
+            }
+            idx += n_values + usize::from(column.meta);
+        }
+        let selection = self.selection(&row_group_idxs, wanted);
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_batch_size(BATCH_ROWS)
+            .with_row_groups(row_group_idxs)
+            .with_projection(ProjectionMask::leaves(self.metadata.parquet_schema(), leaves));
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let reader = builder.build().map_err(|e| self.damaged(e.to_string()))?;
+        Ok(reader.map(|batch| batch.map_err(|e| self.damaged(e.to_string()))))
+    }
+
     fn leaves(&self, attributes: Attributes<'_>) -> Vec<usize> {
         let mut leaves: Vec<usize> = (0..KEY_COLUMNS.len()).collect();
         let mut idx = KEY_COLUMNS.len();
