@@ -3,7 +3,7 @@
 # With everything present it does not touch the system: no apt-get, no npm, under a second.
 set -euo pipefail
 
-rust_min=1.94
+rust_min=1.95
 node_min=20.19
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -56,6 +56,8 @@ missing_packages() {
     has mosquitto_pub || echo mosquitto-clients
     has psql || echo postgresql-client
     has chromium || echo chromium
+    # Clients of SQL and object storage from PyPI, in environments of their own.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     # Runs a node whose clock is an hour off.
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || echo libfaketime
     # The console's Chinese text needs glyphs for the screenshots of the end-to-end tests.

@@ -64,7 +64,26 @@ impl Geometry {
     /// If it is not on the Earth: for positions of our own making.
     #[must_use]
     pub fn point(lon: f64, lat: f64) -> Self {
-        Self::from_json(serde_json::json!({"type": "Point", "coordinates": [lon, lat]})).expect("a position on the Earth")
+        Self::of_plain_point([lon, lat]).expect("a position on the Earth")
+    }
+
+    /// The point whose GeoJSON is `{"type": "Point", "coordinates": [lon, lat]}`; none if it is not on the Earth.
+    pub(crate) fn of_plain_point([lon, lat]: [f64; 2]) -> Option<Self> {
+        if !(-180.0..=180.0).contains(&lon) || !(-90.0..=90.0).contains(&lat) {
+            return None;
+        }
+        let json = serde_json::json!({"type": "Point", "coordinates": [lon, lat]});
+        Some(Self { json: Arc::new(json), shape: Arc::new(geo::Point::new(lon, lat).into()) })
+    }
+
+    /// The coordinates, if [`Self::of_plain_point`] makes exactly this geometry of them.
+    pub(crate) fn plain_point(&self) -> Option<[f64; 2]> {
+        let Value::Object(members) = self.json.as_ref() else { return None };
+        let coordinates = members.get("coordinates")?.as_array()?;
+        let (Some(Value::String(kind)), [lon, lat], 2) = (members.get("type"), coordinates.as_slice(), members.len()) else { return None };
+        // Written as floating-point numbers and with the type first: integers and another order are kept as they were given.
+        let is_plain = kind == "Point" && lon.is_f64() && lat.is_f64() && members.keys().next().is_some_and(|k| k == "type");
+        if is_plain { Some([lon.as_f64()?, lat.as_f64()?]) } else { None }
     }
 
     /// Checks a GeoJSON geometry object.

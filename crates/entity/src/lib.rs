@@ -6,12 +6,14 @@
 //! * [`Iri`], [`Scope`], [`Instant`], [`Geometry`]: checked words. Names are always expanded (full IRIs); short terms live at the edge.
 //! * [`Entity`], [`Attribute`], [`AttributeValue`]: the document model of NGSI-LD (ETSI GS CIM 009 V1.9.1, clause 4.5).
 //! * [`Command`] is what somebody wants, [`Delta`] is what it comes to against the present state: deterministic to apply, and what the log keeps.
+//! * [`codec`]: the binary form of entities and deltas, for log and documents.
 //! * [`Filter`]: the one condition tree into which every query language and every policy residual compiles, with its per-row evaluator.
 //!
 //! **Invariant:** no I/O, no clock, no randomness in here.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod change;
+pub mod codec;
 mod entity;
 mod filter;
 mod geometry;

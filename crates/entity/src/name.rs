@@ -41,6 +41,11 @@ impl Iri {
         s.parse().expect("a constant IRI is absolute")
     }
 
+    /// An IRI that was checked before it was stored.
+    pub(crate) const fn stored(text: SmolStr) -> Self {
+        Self(text)
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -112,6 +117,11 @@ pub struct ScopeError {
 }
 
 impl Scope {
+    /// A scope that was checked before it was stored.
+    pub(crate) const fn stored(text: SmolStr) -> Self {
+        Self(text)
+    }
+
     /// The text, with its leading slash.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -43,7 +43,7 @@ const NAMED_ONLY_BY: &[(&str, &[&str], &str)] = &[
 const LINKED_ONLY_INTO: &[(&str, &[&str], &str)] = &[
     ("datafusion", &["query", "conurb"], "most builds and tests must not wait for the SQL engine"),
     ("pgwire", &["query", "conurb"], "most builds and tests must not wait for the SQL engine"),
-    ("axum", &["serve", "conurb"], "only the edge listens"),
+    ("axum", &["serve", "query", "conurb"], "only the edge listens, and SQL by Flight, whose server stands on it"),
 ];
 
 /// Crates that may not be linked into the binary.

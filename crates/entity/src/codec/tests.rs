@@ -1,0 +1,207 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn arb_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no such number", |f| f.is_finite()).prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(".{0,6}", inner, 0..4)
+                .prop_map(|m: BTreeMap<String, Value>| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+fn arb_iri() -> impl Strategy<Value = Iri> {
+    let prefix = proptest::sample::select(&PREFIXES[1..]);
+    (prefix, "[a-z0-9站]{1,12}").prop_map(|(p, rest)| Iri::known(&format!("{p}{}{rest}", if p.contains(':') { "" } else { ":" })))
+}
+
+fn arb_instant() -> impl Strategy<Value = Instant> {
+    (Instant::MIN.micros()..=Instant::MAX.micros()).prop_map(Instant::from_micros)
+}
+
+fn arb_geometry() -> impl Strategy<Value = Geometry> {
+    prop_oneof![
+        (-180.0..180.0f64, -90.0..90.0f64).prop_map(|(lon, lat)| Geometry::point(lon, lat)),
+        (-180i64..180, -90i64..90, 0i64..9)
+            .prop_map(|(lon, lat, z)| Geometry::from_json(json!({"type": "Point", "coordinates": [lon, lat, z]})).unwrap()),
+        (-170.0..170.0f64, -80.0..80.0f64)
+            .prop_map(|(x, y)| Geometry::from_json(json!({"coordinates": [[x, y], [x + 1.0, y]], "type": "LineString"})).unwrap()),
+        (-180i64..180, -90i64..90).prop_map(|(lon, lat)| Geometry::from_json(json!({"coordinates": [lon, lat], "type": "Point"})).unwrap()),
+    ]
+}
+
+fn arb_attribute_value() -> impl Strategy<Value = AttributeValue> {
+    let iris = || proptest::collection::vec(arb_iri(), 0..3);
+    prop_oneof![
+        arb_json().prop_map(AttributeValue::Property),
+        arb_geometry().prop_map(AttributeValue::Geo),
+        iris().prop_map(AttributeValue::Relationship),
+        proptest::collection::vec(("[a-z]{2}", arb_json()), 0..3)
+            .prop_map(|texts| AttributeValue::Language(texts.into_iter().map(|(t, v)| (t.into(), v)).collect())),
+        iris().prop_map(AttributeValue::Vocab),
+        arb_json().prop_map(AttributeValue::Json),
+        proptest::collection::vec(arb_json(), 0..3).prop_map(AttributeValue::List),
+        iris().prop_map(AttributeValue::ListRelationship),
+    ]
+}
+
+fn arb_attribute() -> impl Strategy<Value = Attribute> {
+    let qualifiers = (proptest::collection::vec(arb_iri(), 0..2), proptest::option::of(arb_iri()), proptest::option::of(arb_instant()))
+        .prop_map(|(object_types, value_type, expires_at)| Box::new(Qualifiers { object_types, value_type, expires_at }));
+    let plain = (
+        arb_attribute_value(),
+        proptest::option::of(arb_iri()),
+        proptest::option::of(arb_instant()),
+        proptest::option::of("[A-Z0-9]{1,3}"),
+        arb_instant(),
+        arb_instant(),
+        proptest::option::of(qualifiers),
+    )
+        .prop_map(|(value, dataset_id, observed_at, unit_code, created_at, modified_at, qualifiers)| Attribute {
+            value,
+            dataset_id,
+            observed_at,
+            unit_code: unit_code.map(SmolStr::from),
+            created_at,
+            modified_at,
+            sub_attributes: Attributes::new(),
+            qualifiers,
+        });
+    plain.prop_recursive(2, 6, 2, |inner| {
+        (inner.clone(), arb_iri(), proptest::collection::vec(inner, 1..3)).prop_map(|(mut outer, name, instances)| {
+            outer.sub_attributes.insert(name, instances);
+            outer
+        })
+    })
+}
+
+fn arb_entity() -> impl Strategy<Value = Entity> {
+    let attributes = proptest::collection::vec((arb_iri(), proptest::collection::vec(arb_attribute(), 1..3)), 0..4);
+    let scopes = proptest::collection::vec("/[a-z]{1,4}(/[a-z]{1,4})?", 0..3);
+    (
+        arb_iri(),
+        proptest::collection::vec(arb_iri(), 1..3),
+        scopes,
+        attributes,
+        arb_instant(),
+        arb_instant(),
+        proptest::option::of(arb_instant()),
+        any::<bool>(),
+    )
+        .prop_map(|(id, types, scopes, attributes, created_at, modified_at, expires_at, stamped)| {
+            let mut entity = Entity { id, types, scopes: Vec::new(), attributes: Attributes::new(), created_at, modified_at, expires_at };
+            entity.scopes = scopes.into_iter().map(|s| s.parse().unwrap()).collect();
+            entity.attributes = attributes.into_iter().collect();
+            if stamped {
+                // As a node stamps what is written at once.
+                for a in entity.attributes.values_mut().flatten() {
+                    (a.created_at, a.modified_at) = (modified_at, modified_at);
+                }
+            }
+            entity
+        })
+}
+
+fn arb_delta() -> impl Strategy<Value = Delta> {
+    let instances = || proptest::collection::vec((arb_iri(), arb_attribute()), 0..3);
+    (
+        arb_entity(),
+        any::<bool>(),
+        any::<bool>(),
+        instances(),
+        instances(),
+        proptest::collection::vec((arb_iri(), proptest::option::of(arb_iri())), 0..3),
+        any::<bool>(),
+    )
+        .prop_map(|(e, delete, clear, put, late, remove, scoped)| Delta {
+            id: e.id,
+            delete,
+            clear,
+            types: e.types,
+            scopes: scoped.then_some(e.scopes),
+            put,
+            late,
+            remove,
+            expires_at: e.expires_at,
+        })
+}
+
+proptest! {
+    #[test]
+    fn an_entity_reads_back_as_it_was(entity in arb_entity()) {
+        prop_assert_eq!(decode_entity(&encode_entity(&entity)).unwrap(), entity);
+    }
+
+    #[test]
+    fn deltas_read_back_one_after_the_other(first in arb_delta(), second in arb_delta()) {
+        let mut bytes = Vec::new();
+        encode_delta(&first, &mut bytes);
+        encode_delta(&second, &mut bytes);
+        let (read, n) = decode_delta(&bytes).unwrap();
+        prop_assert_eq!(read, first);
+        let (read, m) = decode_delta(&bytes[n..]).unwrap();
+        prop_assert_eq!(read, second);
+        prop_assert_eq!(n + m, bytes.len());
+    }
+
+    /// Cut or changed anywhere: an error or another entity, never a panic.
+    #[test]
+    fn damage_is_an_error_or_another_entity(entity in arb_entity(), at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = encode_entity(&entity);
+        let i = at.index(bytes.len());
+        prop_assert!(decode_entity(&bytes[..i]).is_err());
+        bytes[i] = byte;
+        let _ = decode_entity(&bytes);
+    }
+
+    #[test]
+    fn rubbish_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode_delta(&bytes);
+        let mut formatted = vec![FORMAT];
+        formatted.extend_from_slice(&bytes);
+        let _ = decode_entity(&formatted);
+    }
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    check(b"", "ends at byte 0, in the middle of the format");
+    check(b"{\"id\":1}", "has format 123, this program knows 1");
+    check(&[FORMAT, 99, 0], "byte 2: an unknown prefix");
+    check(&[FORMAT, 0, 200, 1], "byte 4: a count is larger than what follows");
+
+    #[track_caller]
+    fn check(bytes: &[u8], want: &str) {
+        assert_eq!(decode_entity(bytes).unwrap_err().to_string(), want);
+    }
+}
+
+#[test]
+fn the_binary_form_is_much_smaller_than_json() {
+    let at = Instant::from_secs(1_400_000_000);
+    let mut station = Entity::new(
+        Iri::known("urn:ngsi-ld:AirQualityObserved:beijing-1001"),
+        Iri::known("https://smartdatamodels.org/dataModel.Environment/AirQualityObserved"),
+    );
+    (station.created_at, station.modified_at) = (at, at);
+    for name in ["pm25", "pm10", "no2", "o3", "so2", "co"] {
+        let mut a = Attribute::property(41.5).observed(at);
+        (a.created_at, a.modified_at, a.unit_code) = (at, at, Some("GQ".into()));
+        station.put(Iri::known(&format!("https://smartdatamodels.org/dataModel.Environment/{name}")), a);
+    }
+    let (binary, json) = (encode_entity(&station).len(), serde_json::to_vec(&station).unwrap().len());
+    assert!(binary * 3 < json, "{binary} bytes against {json} as JSON");
+}
