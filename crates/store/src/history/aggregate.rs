@@ -19,7 +19,7 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 
-use super::{Bucket, ColumnKind, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX};
+use super::{Bucket, ColumnKind, HistoryError, HistoryScan, HistoryTable, RollupWidth, SCAN_BATCH_ROWS_MAX};
 
 /// Rows of one answer: two years of hours of some three hundred entities. More is asked for in parts.
 pub const AGGREGATE_ROWS_MAX: usize = 5_000_000;
@@ -202,10 +202,17 @@ pub struct Sources {
     pub n_raw_rows: u64,
     /// Rows of roll-ups looked at.
     pub n_rollup_rows: u64,
-    /// The days that came from roll-ups, of every entity but those of which something was learned later.
-    pub from_rollups: Vec<Range<Instant>>,
-    /// Width of these roll-ups in µs, where there are any.
-    pub rollup_width_us: Option<i64>,
+    /// Days that came from roll-ups, for every entity but those of which something was learned later.
+    pub rollups: Vec<RollupUse>,
+}
+
+/// Days that came from a roll-up.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct RollupUse {
+    /// From the start of the first to the end of the last of these days.
+    pub observed: Range<Instant>,
+    /// Width of its buckets.
+    pub width: RollupWidth,
 }
 
 /// A sum with what was rounded off.

@@ -167,11 +167,6 @@ pub(super) fn month_start(at: Instant, n: i64) -> Instant {
     Instant::from_micros(first_day_of(Local::of(at.micros()).month + n).saturating_mul(DAY_US))
 }
 
-/// The first instant of the day, in UTC.
-pub(super) fn day_start(at: Instant) -> Instant {
-    Instant::from_micros(at.micros() - at.micros().rem_euclid(DAY_US))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -27,10 +27,12 @@ pub mod memory;
 
 mod aggregate;
 mod bucket;
+mod rollup;
 mod value;
 
-pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Measure, Sources};
+pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Measure, RollupUse, Sources};
 pub use bucket::Bucket;
+pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, RollupRule, RollupWidth};
 
 #[cfg(test)]
 mod contract;
@@ -223,6 +225,9 @@ pub struct Segment {
     pub recorded: (Instant, Instant),
     /// CRC-32C of the file.
     pub crc32c: u32,
+    /// What it covers, if its rows are aggregates of other segments' rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollup: Option<Rollup>,
 }
 
 /// Why the history cannot be read or written.
@@ -310,5 +315,14 @@ pub trait History: Send + Sync {
         let table = self.tables().into_iter().find(|t| t.entity_type == query.entity_type);
         let Some(table) = table else { return Ok(Aggregates { batches: Vec::new(), sources: Sources::default() }) };
         aggregate::over_scan(query, &table, self.scan(&query.scan())?.into_iter().map(Ok))
+    }
+
+    /// Rolls up the days that are over at `now` and removes what is older than the policy says, as far as one pass goes. An engine that
+    /// keeps all in memory has nothing to do. What was done is durable when the list of [`History::seal`] is.
+    ///
+    /// Errors: a file cannot be read or written, or the policy makes no sense; what was done before stays.
+    fn maintain(&self, policy: &HistoryPolicy, _now: Instant) -> Result<Maintained, HistoryError> {
+        policy.check()?;
+        Ok(Maintained::default())
     }
 }

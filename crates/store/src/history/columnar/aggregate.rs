@@ -3,7 +3,7 @@
 //! Every layer is sorted by entity, then observed time, so one entity after the other is taken from all of them. The rows of an entity are
 //! *pieces*: slices of decoded batches. A piece in which time strictly increases, and which overlaps no other, holds no correction: its
 //! columns go into the accumulators as slices, bucket by bucket. The rows of pieces that overlap are put in order first, and of each moment
-//! the latest value counts, as in a scan.
+//! the latest value counts, as in a scan. Rows of a roll-up join in where it covers whole days of the question (see `rollup`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -16,41 +16,127 @@ use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 
 use super::super::aggregate::{Answer, Buckets, number_of_json};
+use super::super::rollup::DAY_US;
 use super::super::{AggregateQuery, Aggregates, HistoryError, Sources};
+use super::rollup::{OpenRollup, PARTS, Plan, Stale, accumulator_of, part_names};
 use super::scan::Layers;
 use super::segment::Wanted;
 use super::write::{KEY_COLUMNS, columns_for, for_each_batch};
 
-/// Answers `query`.
-pub(super) fn aggregate(query: &AggregateQuery, layers: &Layers) -> Result<Aggregates, HistoryError> {
+/// Answers `query`, from roll-ups where they say the same.
+pub(super) fn aggregate(query: &AggregateQuery, layers: &Layers, rollups: &[OpenRollup]) -> Result<Aggregates, HistoryError> {
     query.check()?;
-    let mut cursors = Vec::new();
-    let observed = query.observed.clone().unwrap_or(Instant::MIN..Instant::MAX);
-    open_raw(query, layers, &observed, &mut cursors)?;
-    merge(query, cursors)
+    let mut answer = Answer::new(query);
+    let sources = for_each_entity(query, layers, rollups, &mut |id, buckets| answer.entity(id, buckets))?;
+    Ok(Aggregates { batches: answer.finish()?, sources })
 }
 
-/// A cursor for each layer that may have rows observed in `observed`.
-fn open_raw<'a>(
+/// Calls `take` with the numbers of each entity, in the order of ids; returns where they come from.
+pub(super) fn for_each_entity(
     query: &AggregateQuery,
-    layers: &'a Layers,
-    observed: &Range<Instant>,
+    layers: &Layers,
+    rollups: &[OpenRollup],
+    take: &mut dyn FnMut(&str, &Buckets) -> Result<(), HistoryError>,
+) -> Result<Sources, HistoryError> {
+    let observed = query.observed.clone().unwrap_or(Instant::MIN..Instant::MAX);
+    let plan = Plan::of(query, &observed, rollups);
+    let entities: Option<Arc<BTreeSet<Iri>>> = query.entities.as_ref().map(|ids| Arc::new(ids.iter().cloned().collect()));
+    let mut cursors = Vec::new();
+    for range in &plan.raw {
+        open_raw(query, layers, &Asked { observed: range.clone(), entities: entities.clone(), cut: Cut::Not }, &mut cursors)?;
+    }
+    for (rollup, days) in &plan.rolled {
+        let at = |day: i64| Instant::from_micros(day.saturating_mul(DAY_US));
+        let observed = at(days.start)..at(days.end);
+        let is_stale = |(id, stale): &(&Iri, &BTreeSet<i64>)| {
+            stale.range(days.clone()).next().is_some() && entities.as_ref().is_none_or(|wanted| wanted.contains(*id))
+        };
+        let stale: BTreeSet<Iri> = rollup.stale.iter().filter(is_stale).map(|(id, _)| id.clone()).collect();
+        if !stale.is_empty() {
+            let asked = Asked { observed: observed.clone(), entities: Some(Arc::new(stale)), cut: Cut::Only(Arc::clone(&rollup.stale)) };
+            open_raw(query, layers, &asked, &mut cursors)?;
+        }
+        let asked = Asked { observed, entities: entities.clone(), cut: Cut::Except(Arc::clone(&rollup.stale)) };
+        open_rollup(query, rollup, &asked, &mut cursors)?;
+    }
+    let mut sources = merge(query, cursors, take)?;
+    sources.rollups = plan.uses();
+    Ok(sources)
+}
+
+/// What is asked of a layer.
+struct Asked {
+    observed: Range<Instant>,
+    entities: Option<Arc<BTreeSet<Iri>>>,
+    cut: Cut,
+}
+
+/// Which days of an entity count.
+#[derive(Clone)]
+enum Cut {
+    Not,
+    /// Only these.
+    Only(Arc<Stale>),
+    /// All but these.
+    Except(Arc<Stale>),
+}
+
+impl Cut {
+    /// The parts of `limits` that count, in order.
+    fn of(&self, id: &str, limits: &Range<i64>) -> Vec<Range<i64>> {
+        let (stale, only) = match self {
+            Self::Not => return vec![limits.clone()],
+            Self::Only(stale) => (stale, true),
+            Self::Except(stale) => (stale, false),
+        };
+        let days = stale.get(id).into_iter().flatten().map(|day| day * DAY_US..(day + 1) * DAY_US);
+        let mut parts = Vec::new();
+        let mut from = limits.start;
+        for day in days.filter(|day| day.start < limits.end && day.end > limits.start) {
+            parts.push(if only { day.start.max(limits.start)..day.end.min(limits.end) } else { from..day.start });
+            from = day.end;
+        }
+        if !only {
+            parts.push(from..limits.end);
+        }
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+}
+
+fn open_rollup<'a>(
+    query: &AggregateQuery,
+    rollup: &'a OpenRollup,
+    asked: &Asked,
     cursors: &mut Vec<Cursor<'a>>,
 ) -> Result<(), HistoryError> {
+    let names: Vec<Iri> = query.attributes.iter().flat_map(part_names).collect();
+    let wanted = Wanted { entities: asked.entities.clone(), observed: Some(asked.observed.clone()), ..Wanted::default() };
+    let units: Vec<usize> = rollup.file.units(&wanted).iter().map(|u| u.row_group_idx).collect();
+    if units.is_empty() {
+        return Ok(());
+    }
+    let batches = rollup.file.batches(units, &wanted, &KEYS, &names.iter().collect())?;
+    let mut cursor = Cursor::new(0, Box::new(batches), asked, names);
+    cursor.is_rollup = true;
+    cursor.settle()?;
+    cursors.push(cursor);
+    Ok(())
+}
+
+/// A cursor for each layer that may have rows of what is asked.
+fn open_raw<'a>(query: &AggregateQuery, layers: &'a Layers, asked: &Asked, cursors: &mut Vec<Cursor<'a>>) -> Result<(), HistoryError> {
     let names: BTreeSet<&Iri> = query.attributes.iter().collect();
-    let entities: Option<Arc<BTreeSet<Iri>>> = query.entities.as_ref().map(|ids| Arc::new(ids.iter().cloned().collect()));
     let wanted = Wanted {
-        entities: entities.clone(),
-        observed: Some(observed.clone()),
+        entities: asked.entities.clone(),
+        observed: Some(asked.observed.clone()),
         recorded_from: None,
         recorded_to: query.as_of,
         values_only: true,
     };
-    let limits = observed.start.micros()..observed.end.micros().saturating_add(i64::from(observed.end == Instant::MAX));
     let mut push = |layer: usize, batches: Batches<'a>, as_of: Option<Instant>| -> Result<(), HistoryError> {
-        let (entities, as_of_us) = (entities.clone(), as_of.map(Instant::micros));
-        let mut cursor =
-            Cursor { layer, batches, chunk: None, row: 0, limits: limits.clone(), entities, as_of_us, names: query.attributes.clone() };
+        let mut cursor = Cursor::new(layer, batches, asked, query.attributes.clone());
+        cursor.as_of_us = as_of.map(Instant::micros);
         cursor.settle()?;
         cursors.push(cursor);
         Ok(())
@@ -84,12 +170,15 @@ const KEYS: [usize; 4] = [0, 1, 2, 3];
 type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, HistoryError>> + 'a>;
 
 /// One entity after the other, from all cursors.
-fn merge(query: &AggregateQuery, mut cursors: Vec<Cursor<'_>>) -> Result<Aggregates, HistoryError> {
+fn merge(
+    query: &AggregateQuery,
+    mut cursors: Vec<Cursor<'_>>,
+    take: &mut dyn FnMut(&str, &Buckets) -> Result<(), HistoryError>,
+) -> Result<Sources, HistoryError> {
     let mut heap: BinaryHeap<Reverse<(String, usize)>> = BinaryHeap::new();
     for (i, cursor) in cursors.iter().enumerate() {
         heap.extend(cursor.entity().map(|id| Reverse((id.to_owned(), i))));
     }
-    let mut answer = Answer::new(query);
     let mut state = OneEntity::new(query);
     while let Some(Reverse((id, first))) = heap.pop() {
         let mut of_it = vec![first];
@@ -105,9 +194,9 @@ fn merge(query: &AggregateQuery, mut cursors: Vec<Cursor<'_>>) -> Result<Aggrega
             heap.extend(cursors[i].entity().map(|next| Reverse((next.to_owned(), i))));
         }
         state.run();
-        answer.entity(&id, &state.buckets)?;
+        take(&id, &state.buckets)?;
     }
-    Ok(Aggregates { batches: answer.finish()?, sources: state.sources })
+    Ok(state.sources)
 }
 
 /// A decoded batch.
@@ -186,10 +275,21 @@ struct Cursor<'a> {
     entities: Option<Arc<BTreeSet<Iri>>>,
     /// Only rows recorded until then count; none if that holds for all.
     as_of_us: Option<i64>,
+    /// Which days of each entity count.
+    cut: Cut,
+    is_rollup: bool,
     names: Vec<Iri>,
 }
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
+    fn new(layer: usize, batches: Batches<'a>, asked: &Asked, names: Vec<Iri>) -> Self {
+        let Range { start, end } = asked.observed;
+        // The last instant that can be written counts, too.
+        let limits = start.micros()..end.micros().saturating_add(i64::from(end == Instant::MAX));
+        let (entities, cut) = (asked.entities.clone(), asked.cut.clone());
+        Self { layer, batches, chunk: None, row: 0, limits, entities, as_of_us: None, cut, is_rollup: false, names }
+    }
+
     fn entity(&self) -> Option<&str> {
         self.chunk.as_ref().map(|c| c.entity_at(self.row))
     }
@@ -222,7 +322,9 @@ impl Cursor<'_> {
     fn take(&mut self, id: &str, pieces: &mut Vec<Piece>) -> Result<(), HistoryError> {
         while let Some(chunk) = self.chunk.as_ref().filter(|c| c.entity_at(self.row) == id) {
             let end = run_end(chunk, self.row);
-            pieces.extend(Piece::of(chunk, self.row..end, self));
+            for limits in self.cut.of(id, &self.limits) {
+                pieces.extend(Piece::of(chunk, self.row..end, limits, self));
+            }
             self.row = end;
             self.settle()?;
         }
@@ -248,23 +350,25 @@ struct Piece {
     last: i64,
     /// Time strictly increases, and every row counts.
     plain: bool,
+    /// Its rows are of buckets, not of values.
+    is_rollup: bool,
 }
 
 impl Piece {
     /// The rows among `rows` that count; none if there are none.
-    fn of(chunk: &Arc<Chunk>, rows: Range<usize>, cursor: &Cursor<'_>) -> Option<Self> {
+    fn of(chunk: &Arc<Chunk>, rows: Range<usize>, limits: Range<i64>, cursor: &Cursor<'_>) -> Option<Self> {
         // Rows without observed time come first.
         let observed = &chunk.observed;
         let start = if observed.null_count() == 0 { rows.start } else { rows.clone().find(|r| observed.is_valid(*r))? };
         let times = &observed.values()[start..rows.end];
-        let from = start + times.partition_point(|t| *t < cursor.limits.start);
-        let to = start + times.partition_point(|t| *t < cursor.limits.end);
+        let from = start + times.partition_point(|t| *t < limits.start);
+        let to = start + times.partition_point(|t| *t < limits.end);
         let times = &observed.values()[from..to];
         let (first, last) = (*times.first()?, *times.last()?);
         let all_known = || cursor.as_of_us.is_none_or(|at| chunk.recorded.values()[from..to].iter().all(|r| *r <= at));
         let plain = times.windows(2).all(|w| w[0] < w[1]) && all_known();
-        let (chunk, limits) = (Arc::clone(chunk), cursor.limits.clone());
-        Some(Self { chunk, rows: from..to, layer: cursor.layer, limits, as_of_us: cursor.as_of_us, first, last, plain })
+        let Cursor { layer, as_of_us, is_rollup, .. } = *cursor;
+        Some(Self { chunk: Arc::clone(chunk), rows: from..to, layer, limits, as_of_us, first, last, plain, is_rollup })
     }
 }
 
@@ -293,7 +397,10 @@ impl<'a> OneEntity<'a> {
     fn run(&mut self) {
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.sort_by_key(|p| p.first);
-        self.sources.n_raw_rows += pieces.iter().map(|p| p.rows.len() as u64).sum::<u64>();
+        for piece in &pieces {
+            let n_rows = if piece.is_rollup { &mut self.sources.n_rollup_rows } else { &mut self.sources.n_raw_rows };
+            *n_rows += piece.rows.len() as u64;
+        }
         let mut rest = pieces.as_slice();
         while let Some(first) = rest.first() {
             let mut last = first.last;
@@ -308,12 +415,35 @@ impl<'a> OneEntity<'a> {
             let (cluster, others) = rest.split_at(n);
             rest = others;
             match cluster {
+                [piece] if piece.is_rollup => self.rolled(piece),
                 [piece] if piece.plain => self.slice(piece),
                 _ => self.row_by_row(cluster),
             }
         }
         self.pieces = pieces;
         self.pieces.clear();
+    }
+
+    /// Rows of a roll-up, each of which lies in one bucket as a whole.
+    fn rolled(&mut self, piece: &Piece) {
+        let n = self.query.attributes.len();
+        let mut range = 0..0;
+        let mut bucket = 0;
+        let mut parts = [0.0; PARTS.len()];
+        for row in piece.rows.clone() {
+            let at = piece.chunk.observed.value(row);
+            if !range.contains(&at) {
+                range = self.query.bucket.of(at, self.query.observed.as_ref());
+                bucket = self.buckets.open(range.start, n);
+            }
+            for (i, columns) in piece.chunk.values.chunks_exact(PARTS.len()).enumerate() {
+                let Some(Some(_)) = columns[0].at(row) else { continue };
+                for (part, column) in parts.iter_mut().zip(columns) {
+                    *part = column.number.as_ref().map_or(0.0, |a| a.value(row));
+                }
+                self.buckets.accumulators[bucket * n + i].merge(&accumulator_of(&parts, at));
+            }
+        }
     }
 
     /// Rows in order and without corrections.

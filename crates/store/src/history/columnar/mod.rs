@@ -4,7 +4,8 @@
 //! * `cell`: an attribute instance as the cells of a row, without loss.
 //! * `write`, `segment`: a table of facts to a file; a file's footer, pruning and reading.
 //! * `merge`: small files become one.
-//! * `evolve`, `scan`: the two questions, answered over all layers.
+//! * `evolve`, `scan`, `aggregate`: the questions, answered over all layers.
+//! * `rollup`: files of aggregates beside those of values; `maintain`: building them, and removing what is too old.
 //!
 //! A file holds one entity type: a row per entity, `datasetId`, observed and recorded time, sorted by entity, then observed, then
 //! recorded time; up to three columns per attribute (`<iri>`: number, `<iri>|text`: any other value as JSON, `<iri>|meta`: what is left).
@@ -20,20 +21,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::record_batch::RecordBatch;
-use entity::Iri;
+use entity::{Instant, Iri};
 
 use self::evolve::RecentRows;
 use self::recent::{Recent, Table};
+use self::rollup::{OpenRollup, Rollups};
 use self::scan::Layers;
 use self::segment::OpenSegment;
 use super::value::{SeenByName, columns_of, merge_seen};
-use super::{AggregateQuery, Aggregates, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery};
+use super::{
+    AggregateQuery, Aggregates, Evolution, Fact, History, HistoryError, HistoryPolicy, HistoryScan, HistoryTable, Maintained, Segment,
+    TemporalQuery,
+};
 
 mod aggregate;
 mod cell;
 mod evolve;
+mod maintain;
 mod merge;
 mod recent;
+mod rollup;
 mod scan;
 mod segment;
 mod write;
@@ -57,12 +64,15 @@ struct Shared {
     segments: Arc<Vec<Arc<OpenSegment>>>,
     /// What the values in `segments` had in common.
     sealed_seen: BTreeMap<Iri, SeenByName>,
+    rollups: Rollups,
 }
 
 struct Numbering {
     next: u64,
-    /// What was merged into others and is still named by a durable list, perhaps.
+    /// What was replaced by others since the last list was given.
     replaced: Vec<Arc<OpenSegment>>,
+    /// What the last list does not name, and an earlier one does, perhaps.
+    unlisted: Vec<Arc<OpenSegment>>,
 }
 
 impl ColumnarHistory {
@@ -78,18 +88,32 @@ impl ColumnarHistory {
         delete_leftovers(dir, &opened)?;
         let next = opened.iter().filter_map(|s| number_of(&s.segment.file)).max().map_or(0, |n| n + 1);
         let mut sealed_seen = BTreeMap::new();
-        for s in &opened {
-            see(&mut sealed_seen, s);
+        let (mut segments, mut rollups) = (Vec::new(), Vec::new());
+        for s in opened {
+            if let Some(info) = &s.segment.rollup {
+                rollups.push(OpenRollup::of(Arc::clone(&s), info));
+            } else {
+                see(&mut sealed_seen, &s);
+                segments.push(s);
+            }
         }
-        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(opened), sealed_seen };
-        Ok(Self { dir: dir.to_owned(), shared: RwLock::new(shared), sealing: Mutex::new(Numbering { next, replaced: Vec::new() }) })
+        let rollups = Rollups::of(rollups);
+        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(segments), sealed_seen, rollups };
+        Ok(Self {
+            dir: dir.to_owned(),
+            shared: RwLock::new(shared),
+            sealing: Mutex::new(Numbering { next, replaced: Vec::new(), unlisted: Vec::new() }),
+        })
     }
 
     /// Reads every sealed file and compares its checksum. Returns what is wrong, one error per file; nothing if all is well.
     #[must_use]
     pub fn verify(&self) -> Vec<HistoryError> {
-        let segments = Arc::clone(&self.read().segments);
-        segments.iter().filter_map(|s| s.verify().err()).collect()
+        let files: Vec<_> = {
+            let shared = self.read();
+            shared.segments.iter().chain(shared.rollups.files.iter().map(|r| &r.file)).cloned().collect()
+        };
+        files.iter().filter_map(|s| s.verify().err()).collect()
     }
 
     // A panic while the lock was held leaves the maps whole: each holder changes them by complete steps.
@@ -175,6 +199,7 @@ impl History for ColumnarHistory {
     fn append(&self, facts: Vec<Fact>) {
         let mut shared = self.write();
         for fact in facts {
+            shared.rollups.learn(&fact);
             shared.recent.append(fact);
         }
     }
@@ -212,7 +237,11 @@ impl History for ColumnarHistory {
                 shared.segments = Arc::new(segments);
                 drop(shared);
                 self.merge_small(&facts, &mut numbering);
-                Ok(self.read().segments.iter().map(|s| s.segment.clone()).collect())
+                let replaced = std::mem::take(&mut numbering.replaced);
+                numbering.unlisted.extend(replaced);
+                let shared = self.read();
+                let rollups = shared.rollups.files.iter().map(OpenRollup::segment);
+                Ok(shared.segments.iter().map(|s| s.segment.clone()).chain(rollups).collect())
             }
             Err(e) => {
                 let newer = std::mem::take(&mut shared.recent);
@@ -224,8 +253,8 @@ impl History for ColumnarHistory {
     }
 
     fn committed(&self) {
-        let replaced = std::mem::take(&mut self.sealing.lock().unwrap_or_else(PoisonError::into_inner).replaced);
-        for s in replaced {
+        let unlisted = std::mem::take(&mut self.sealing.lock().unwrap_or_else(PoisonError::into_inner).unlisted);
+        for s in unlisted {
             s.delete_when_unused();
         }
     }
@@ -261,8 +290,15 @@ impl History for ColumnarHistory {
     }
 
     fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
-        let layers = self.read().layers(&query.entity_type, query.entities.as_deref());
-        aggregate::aggregate(query, &layers)
+        let (layers, rollups) = {
+            let shared = self.read();
+            (shared.layers(&query.entity_type, query.entities.as_deref()), shared.rollups.of_type(&query.entity_type))
+        };
+        aggregate::aggregate(query, &layers, &rollups)
+    }
+
+    fn maintain(&self, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
+        maintain::maintain(self, policy, now)
     }
 }
 

@@ -17,6 +17,7 @@ use super::segment::{AttributeColumns, Attributes, Few, Keys, Metas, OpenSegment
 use super::write::{FileColumn, columns_for, for_each_batch};
 
 /// Where the rows of one table are, oldest layer first; `recent` is younger than all segments.
+#[derive(Clone)]
 pub(super) struct Layers {
     pub(super) table: HistoryTable,
     pub(super) segments: Vec<Arc<OpenSegment>>,

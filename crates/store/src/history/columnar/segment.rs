@@ -178,6 +178,12 @@ impl OpenSegment {
         self.metadata.metadata()
     }
 
+    /// Is a column written with a dictionary (anywhere)?
+    pub(super) fn has_dictionary(&self, column: &str) -> bool {
+        let groups = self.metadata.metadata().row_groups().iter();
+        groups.flat_map(|g| g.columns()).any(|c| c.column_path().string() == column && c.dictionary_page_offset().is_some())
+    }
+
     pub(super) fn damaged(&self, reason: String) -> HistoryError {
         HistoryError::Damaged { path: self.path.clone(), reason }
     }

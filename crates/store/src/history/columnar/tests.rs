@@ -291,7 +291,7 @@ fn small_files_are_merged_and_deleted_once_the_new_list_is_durable() {
     // The durable list is the one before, and its files are there.
     assert_eq!(n_files(), before.len() + 2 + 2);
     assert!(before.iter().all(|s| dir.path().join(&s.file).exists()));
-    let reader = Arc::clone(&history.sealing.lock().unwrap().replaced[0]);
+    let reader = Arc::clone(&history.sealing.lock().unwrap().unlisted[0]);
     history.committed();
     assert_eq!(n_files(), 3, "one is still read");
     drop(reader);

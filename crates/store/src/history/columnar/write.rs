@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Builder, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondBuilder};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, Float64Builder, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondBuilder};
+use arrow::compute::{max, min};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri};
@@ -66,6 +67,17 @@ pub(super) struct FileColumn {
 }
 
 impl FileColumn {
+    /// A column of numbers and nothing else.
+    pub(super) const fn number(name: Iri, repetitive: bool) -> Self {
+        Self { name, number: true, text: false, meta: false, integers: false, repetitive }
+    }
+
+    /// The same, its numbers written as those of a file that was read are.
+    pub(super) const fn with_repetitive(mut self, repetitive: bool) -> Self {
+        self.repetitive = repetitive;
+        self
+    }
+
     /// Names of the physical columns. `|` cannot be in an IRI, so that they never meet another attribute's.
     pub(super) fn number_name(&self) -> String {
         self.name.to_string()
@@ -293,6 +305,7 @@ pub(super) fn write_segment(dir: &Path, file: &str, entity_type: &Iri, table: &T
         observed,
         recorded,
         crc32c: written.crc32c,
+        rollup: None,
     })
 }
 
@@ -300,6 +313,71 @@ fn write_rows(out: Checksummed, table: &Table, footer: &Footer) -> Result<Checks
     let mut writer = ArrowWriter::try_new(out, schema_of(&footer.columns), Some(properties(footer)))?;
     for_each_batch(table, &footer.columns, |batch| writer.write(&batch))?;
     writer.into_inner()
+}
+
+/// A file that is written batch by batch; it is there under its name when [`FileWriter::finish`] returns, or not at all.
+pub(super) struct FileWriter {
+    writer: ArrowWriter<Checksummed>,
+    path: PathBuf,
+    temporary: PathBuf,
+    file: String,
+    entity_type: Iri,
+    n_rows: u64,
+    observed: Option<TimeRange>,
+    recorded: Option<TimeRange>,
+}
+
+impl FileWriter {
+    pub(super) fn create(dir: &Path, file: &str, footer: &Footer) -> Result<Self, HistoryError> {
+        let temporary = dir.join(format!("{file}.tmp"));
+        let out = File::create(&temporary).map_err(|source| HistoryError::Io { action: "create", path: temporary.clone(), source })?;
+        let checksummed = Checksummed { out, bytes: 0, crc32c: 0 };
+        let writer = ArrowWriter::try_new(checksummed, schema_of(&footer.columns), Some(properties(footer)))
+            .map_err(|e| refused(e, &footer.entity_type, &temporary))?;
+        let entity_type = footer.entity_type.clone();
+        let (path, file) = (dir.join(file), file.to_owned());
+        Ok(Self { writer, path, temporary, file, entity_type, n_rows: 0, observed: None, recorded: None })
+    }
+
+    /// Rows that come after all earlier ones, in the columns of the footer.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), HistoryError> {
+        let range = |idx: usize| {
+            let times = batch.column(idx).as_primitive::<TimestampMicrosecondType>();
+            Some((Instant::from_micros(min(times)?), Instant::from_micros(max(times)?)))
+        };
+        let wider = |known: Option<TimeRange>, new: Option<TimeRange>| match (known, new) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (a, b) => a.or(b),
+        };
+        self.observed = wider(self.observed, range(2));
+        self.recorded = wider(self.recorded, range(3));
+        self.n_rows += batch.num_rows() as u64;
+        self.writer.write(batch).map_err(|e| refused(e, &self.entity_type, &self.temporary))
+    }
+
+    pub(super) const fn n_rows(&self) -> u64 {
+        self.n_rows
+    }
+
+    /// Gives up: nothing stays.
+    pub(super) fn abandon(self) {
+        // What cannot be removed now is removed when the folder is opened next.
+        let _ = fs::remove_file(&self.temporary);
+    }
+
+    /// Errors: it could not be written; what is there of it is removed when the folder is opened next.
+    pub(super) fn finish(self) -> Result<Segment, HistoryError> {
+        let Self { writer, path, temporary, file, entity_type, n_rows, observed, recorded } = self;
+        let io_error = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| HistoryError::Io { action, path, source }
+        };
+        let written = writer.into_inner().map_err(|e| refused(e, &entity_type, &temporary))?;
+        written.out.sync_all().map_err(io_error("sync", &temporary))?;
+        fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
+        let recorded = recorded.expect("a file has rows");
+        Ok(Segment { file, entity_type, n_rows, bytes: written.bytes, observed, recorded, crc32c: written.crc32c, rollup: None })
+    }
 }
 
 fn properties(footer: &Footer) -> WriterProperties {
