@@ -68,8 +68,8 @@ pub enum NodeError {
     /// Not durable, so not done.
     #[error(transparent)]
     Submit(#[from] store::SubmitError),
-    /// The history cannot be read.
-    #[error("cannot read the history")]
+    /// The history cannot be read, or not be asked this.
+    #[error("the history cannot answer")]
     History(#[source] Arc<store::history::HistoryError>),
 }
 
@@ -82,7 +82,7 @@ impl NodeError {
 
     /// What sort of error it is.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Command(CommandError::AlreadyExists { .. }) | Self::SubscriptionExists { .. } => Kind::Conflict,
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
@@ -92,7 +92,10 @@ impl NodeError {
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
             Self::Submit(_) => Kind::Unavailable,
-            Self::History(_) => Kind::Bug,
+            Self::History(e) => match **e {
+                store::history::HistoryError::Refused { .. } => Kind::Invalid,
+                _ => Kind::Bug,
+            },
         }
     }
 }

@@ -14,13 +14,18 @@ mod node;
 mod operations;
 mod reactions;
 mod subscription;
+mod temporal;
 
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use error::{Kind, NodeError};
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
-pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryScan, TemporalQuery, TimeProperty};
+pub use store::history::{
+    AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Evolution, History, HistoryPolicy, HistoryScan, Measure,
+    RetentionRule, RollupRule, RollupWidth, TemporalQuery, TimeProperty,
+};
 pub use store::state::{Page, Space};
 pub use store::{Committed, Stats};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};
+pub use temporal::{Method, PERIODS_MAX, Period, PeriodQuery, PeriodSeries, PeriodValues, over_periods};

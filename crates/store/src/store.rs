@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use entity::{CommandError, Outcome};
+use entity::{CommandError, Instant, Outcome};
 use host::{Clock, RealDisk};
 
 use crate::committer::{Capture, Committer, Observer, Request, Submission, SubmitError, replay_record};
 use crate::history::columnar::ColumnarHistory;
-use crate::history::{History, HistoryError};
+use crate::history::{History, HistoryError, HistoryPolicy, Maintained};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError};
 use crate::state::{Documents, DocumentsError, FjallDocuments, LiveTable, Manifest, Space};
@@ -22,6 +22,8 @@ use crate::state::{Documents, DocumentsError, FjallDocuments, LiveTable, Manifes
 const WAITING_MAX: usize = 8_192;
 /// Facts handed to the history at once while replaying.
 const REPLAY_FACTS: usize = 10_000;
+/// Between two passes over the history when one is not enough, so that others have their turn.
+const KEEPER_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a store is opened.
 pub struct Options {
@@ -159,6 +161,7 @@ pub struct Store {
     threads: Mutex<Vec<JoinHandle<()>>>,
     n_waiting: Arc<AtomicUsize>,
     closed: AtomicBool,
+    keeper: Mutex<Option<Keeper>>,
     /// Held as long as the store lives, so that no second program opens the folder.
     _lock: std::fs::File,
 }
@@ -222,7 +225,16 @@ impl Store {
             spawn("checkpointer", Box::new(move || checkpointer.run(&checkpoint_inbox, every)))?,
         ];
         let n_waiting = Arc::new(AtomicUsize::new(0));
-        Ok(Self { shared, requests, checkpoints, threads: Mutex::new(threads), n_waiting, closed: AtomicBool::new(false), _lock: lock })
+        Ok(Self {
+            shared,
+            requests,
+            checkpoints,
+            threads: Mutex::new(threads),
+            n_waiting,
+            closed: AtomicBool::new(false),
+            keeper: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// Hands in changes; `reply` is called on the committer's thread once they are durable (or refused) and must be quick.
@@ -278,6 +290,46 @@ impl Store {
         receiver.recv().unwrap_or(Err(CheckpointError::Closed))
     }
 
+    /// Does one pass over the history: rolls up what is over at `now`, removes what is too old. What was done is durable after the next
+    /// checkpoint, which this asks for.
+    ///
+    /// Errors: those of [`History::maintain`].
+    pub fn maintain_history(&self, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
+        maintain(&self.shared, &self.checkpoints, policy, now)
+    }
+
+    /// Does such a pass every so often from now on, on a thread of its own. A second call replaces the policy of the first.
+    ///
+    /// Errors: the policy makes no sense ([`HistoryError::Refused`]), or the thread cannot be started.
+    pub fn keep_history(&self, policy: HistoryPolicy, clock: Arc<dyn Clock>, every: Duration) -> Result<(), HistoryError> {
+        policy.check()?;
+        let (stop, stopped) = sync_channel::<()>(0);
+        let (shared, checkpoints) = (Arc::clone(&self.shared), self.checkpoints.clone());
+        let pass = move || {
+            let now = Instant::from_micros(clock.now_micros());
+            match maintain(&shared, &checkpoints, &policy, now) {
+                Ok(done) => done.more,
+                Err(e) => {
+                    tracing::error!(error = &e as &dyn std::error::Error, "the history was not maintained; it is tried again");
+                    false
+                }
+            }
+        };
+        let run = move || {
+            let mut wait = every;
+            while matches!(stopped.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+                wait = if pass() { KEEPER_PAUSE.min(every) } else { every };
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("history-keeper".to_owned())
+            .spawn(run)
+            .map_err(|e| HistoryError::Refused { what: format!("cannot start the thread that maintains the history: {e}") })?;
+        let before = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).replace(Keeper { stop, thread });
+        before.map(Keeper::end);
+        Ok(())
+    }
+
     /// Numbers for metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -305,12 +357,42 @@ impl Store {
     }
 
     fn end(&self) {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        keeper.map(Keeper::end);
         let _ = self.requests.send(Request::Close);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads.into_iter().take(1) {
             let _ = thread.join();
         }
     }
+}
+
+/// The thread that maintains the history.
+struct Keeper {
+    stop: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Waits for the pass that it is in: it writes files.
+    fn end(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+fn maintain(
+    shared: &Shared,
+    checkpoints: &SyncSender<CheckpointRequest>,
+    policy: &HistoryPolicy,
+    now: Instant,
+) -> Result<Maintained, HistoryError> {
+    let done = shared.history.maintain(policy, now)?;
+    if done.changed() {
+        // A full inbox means that a checkpoint is on its way.
+        let _ = checkpoints.try_send(None);
+    }
+    Ok(done)
 }
 
 impl Drop for Store {

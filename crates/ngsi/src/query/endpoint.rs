@@ -56,6 +56,9 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "aggrPeriodDuration",
 ];
 
+/// Of an aggregated past.
+const AGGREGATED: &[&str] = &["aggrMethods", "aggrPeriodDuration"];
+
 impl Endpoint {
     /// The parameters it takes.
     #[must_use]
@@ -66,7 +69,7 @@ impl Endpoint {
             Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty"]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
-            Self::RetrieveTemporal => &[SHOWN, TIMED],
+            Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED],
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],

@@ -16,7 +16,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 use super::entities::{answer_page, check_retrieved};
-use super::temporal::{answer, temporal_query};
+use super::temporal::{aggregated, answer, period_query, temporal_query};
 use super::{Call, id_of};
 use crate::App;
 use crate::problem::Problem;
@@ -81,6 +81,13 @@ pub(crate) async fn evolution(call: Call, Path(id): Path<String>, headers: Heade
     let past = merged.past.ok_or_else(|| node::NodeError::NoEntity { id: id.clone() })?;
     let entity_type = past.types.first().cloned().unwrap_or(id);
     let evolution = Evolution { id: past.id, entity_type, attributes: past.attributes, cut_at: past.cut_at };
+    if let Some(aggregation) = &params.temporal.aggregation {
+        let query = period_query(query, &params, aggregation);
+        let values = node::over_periods(&query, &evolution)?;
+        let mut response = aggregated(&call, &params, &evolution.id, &past.types, values, document);
+        add_warnings(&mut response, &merged.sources);
+        return Ok(response);
+    }
     let mut response = answer(&call, &params, &evolution, &past.types, document);
     add_warnings(&mut response, &merged.sources);
     Ok(response)

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Builder, Int64Builder, StringDictionaryBuilder, TimestampMicrosecondBuilder};
-use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
@@ -193,6 +193,48 @@ pub struct Aggregates {
     pub batches: Vec<RecordBatch>,
     /// Where they come from.
     pub sources: Sources,
+}
+
+/// A cell of an answer.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Cell {
+    /// A count.
+    Count(i64),
+    /// Any other number.
+    Number(f64),
+    /// A time.
+    Time(Instant),
+}
+
+impl Aggregates {
+    /// How many rows there are.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// The cells of a column of the schema (after `entity_id`), for those who do not speak Arrow; none where there is no value.
+    ///
+    /// # Panics
+    /// If there is no such column of numbers or times.
+    #[must_use]
+    pub fn cells(&self, column: usize) -> Vec<Option<Cell>> {
+        let mut cells = Vec::with_capacity(self.n_rows());
+        for batch in &self.batches {
+            let column = batch.column(column);
+            let cell = |row: usize| {
+                if let Some(counts) = column.as_primitive_opt::<Int64Type>() {
+                    Cell::Count(counts.value(row))
+                } else if let Some(times) = column.as_primitive_opt::<TimestampMicrosecondType>() {
+                    Cell::Time(Instant::from_micros(times.value(row)))
+                } else {
+                    Cell::Number(column.as_primitive::<Float64Type>().value(row))
+                }
+            };
+            cells.extend((0..batch.num_rows()).map(|row| column.is_valid(row).then(|| cell(row))));
+        }
+        cells
+    }
 }
 
 /// What was read for an answer.

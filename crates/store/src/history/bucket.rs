@@ -56,7 +56,11 @@ impl Bucket {
     }
 
     /// The bucket that `at_us` is in, in µs since 1970; `interval` is the question's.
-    pub(super) fn of(self, at_us: i64, interval: Option<&Range<Instant>>) -> Range<i64> {
+    ///
+    /// # Panics
+    /// If the bucket is one of zero length, which every question with it is refused for.
+    #[must_use]
+    pub fn of(self, at_us: i64, interval: Option<&Range<Instant>>) -> Range<i64> {
         match self {
             Self::Whole => {
                 let (start, end) = interval.map_or((Instant::MIN, Instant::MAX), |i| (i.start, i.end));

@@ -1,10 +1,11 @@
 //! What every engine must do, run over all of them: the model, and columns with everything recent, everything sealed, and mixtures.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Float64Type, Schema, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, AttributeValue, Geometry, Instant, Iri};
 use proptest::prelude::*;
@@ -13,8 +14,8 @@ use serde_json::json;
 use super::columnar::ColumnarHistory;
 use super::memory::MemoryHistory;
 use super::{
-    AttributeColumn, ColumnKind, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery, TimeProperty,
-    What,
+    AttributeColumn, BulkRows, ColumnKind, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery,
+    TimeProperty, What,
 };
 
 type Make<'a> = &'a dyn Fn() -> Box<dyn History>;
@@ -36,6 +37,29 @@ enum Seal {
     AndReopen,
 }
 
+/// A column of bulk rows: name, unit code, values.
+type BulkColumnOf<'a> = (&'a str, &'a str, ArrayRef);
+
+/// Bulk rows of stations: id and observed second of each row, then columns.
+fn bulk(recorded_s: i64, keys: &[(&str, i64)], columns: Vec<BulkColumnOf<'_>>) -> BulkRows {
+    let ids: StringArray = keys.iter().map(|(id, _)| Some(station(id).to_string())).collect();
+    let times: TimestampMicrosecondArray = keys.iter().map(|(_, s)| Some(at(*s).micros())).collect();
+    let times = times.with_timezone("UTC");
+    let mut fields =
+        vec![Field::new("entity_id", ids.data_type().clone(), false), Field::new("observed_at", times.data_type().clone(), false)];
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(times)];
+    for (n, unit, array) in columns {
+        let metadata: HashMap<String, String> = [("unit_code".to_owned(), unit.to_owned())].into_iter().collect();
+        fields.push(Field::new(name(n).as_str(), array.data_type().clone(), true).with_metadata(metadata));
+        arrays.push(array);
+    }
+    BulkRows::new(name("Station"), at(recorded_s), RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()).unwrap()
+}
+
+fn numbers(values: &[Option<f64>]) -> ArrayRef {
+    Arc::new(values.iter().copied().collect::<Float64Array>())
+}
+
 /// Columns that are sealed on the way.
 struct Driven {
     dir: tempfile::TempDir,
@@ -54,10 +78,10 @@ impl Driven {
     }
 }
 
-impl History for Driven {
-    fn append(&self, facts: Vec<Fact>) {
+impl Driven {
+    fn after(&self, append: impl FnOnce(&ColumnarHistory)) {
         let mut history = self.history.lock().unwrap();
-        history.append(facts);
+        append(&history);
         let n = self.n_appends.fetch_add(1, Ordering::Relaxed) + 1;
         match self.seal {
             Seal::Never => {}
@@ -73,6 +97,16 @@ impl History for Driven {
                 assert!(history.verify().is_empty());
             }
         }
+    }
+}
+
+impl History for Driven {
+    fn append(&self, facts: Vec<Fact>) {
+        self.after(|history| history.append(facts));
+    }
+
+    fn append_rows(&self, rows: BulkRows) {
+        self.after(|history| history.append_rows(rows));
     }
 
     fn n_recent(&self) -> usize {
@@ -458,6 +492,40 @@ fn a_scan_has_a_row_per_entity_dataset_and_observed_time_whatever_is_asked() {
 }
 
 #[test]
+fn bulk_rows_mean_the_same_as_their_facts() {
+    on_every_engine(&|make| {
+        let history = make();
+        let keys = [("b", 10), ("a", 20), ("a", 10), ("a", 20)];
+        let pm25 = numbers(&[Some(1.5), Some(2.0), None, Some(3.0)]);
+        let open: ArrayRef = Arc::new([Some(true), Some(false), None, None].into_iter().collect::<BooleanArray>());
+        let note: ArrayRef = Arc::new([None, None, Some("\"站\""), None].into_iter().collect::<StringArray>());
+        let none = numbers(&[None; 4]);
+        let rows = bulk(30, &keys, vec![("pm25", "GQ", pm25), ("open", "", open), ("note", "", note), ("none", "", none)]);
+        let facts: Vec<Fact> = rows.facts().collect();
+        history.append_rows(rows);
+        let model = MemoryHistory::default();
+        model.append(facts);
+        assert_eq!(history.tables(), model.tables());
+        let table = table_of(&["pm25", "open", "note", "none"]);
+        assert_eq!(history.scan(&table).unwrap(), model.scan(&table).unwrap());
+        assert_eq!(rows_of_bulk(&*history), ["a - 10 30 - - \"站\" -", "a - 20 30 3 false - -", "b - 10 30 1.5 true - -"]);
+        for entity in ["a", "b"] {
+            assert_eq!(history.evolution(&all_of(entity)).unwrap(), model.evolution(&all_of(entity)).unwrap());
+        }
+        // A correction of one cell, and one that comes too late to count.
+        history.append(vec![value("a", "pm25", 20, 40, 4), value("b", "pm25", 10, 29, 9)]);
+        history.append_rows(bulk(41, &[("b", 10)], vec![("open", "", Arc::new(BooleanArray::from(vec![false])))]));
+        assert_eq!(rows_of_bulk(&*history), ["a - 10 30 - - \"站\" -", "a - 20 40 4 false - -", "b - 10 41 1.5 false - -"]);
+        let then = TemporalQuery { as_of: Some(at(30)), ..all_of("a") };
+        assert_eq!(history.evolution(&then).unwrap(), model.evolution(&then).unwrap());
+    });
+
+    fn rows_of_bulk(history: &dyn History) -> Vec<String> {
+        rows(&history.scan(&table_of(&["pm25", "open", "note", "none"])).unwrap())
+    }
+}
+
+#[test]
 fn an_attribute_may_be_named_like_a_part_of_another() {
     on_every_engine(&|make| {
         let history = make();
@@ -548,6 +616,50 @@ prop_compose! {
     }
 }
 
+/// What is appended at once.
+#[derive(Clone, Debug)]
+enum Append {
+    Facts(Vec<Fact>),
+    Rows(BulkRows),
+}
+
+impl Append {
+    fn to(self, history: &dyn History) {
+        match self {
+            Self::Facts(facts) => history.append(facts),
+            Self::Rows(rows) => history.append_rows(rows),
+        }
+    }
+}
+
+prop_compose! {
+    fn any_rows()(
+        keys in prop::collection::vec((prop::sample::select(vec!["a", "b", "c"]), 0i64..5), 1..12),
+        recorded_s in 0i64..6,
+        numbers in prop::collection::vec(prop::option::of((-5i32..20).prop_map(|i| f64::from(i) / 4.0)), 12),
+        bools in prop::collection::vec(prop::option::of(any::<bool>()), 12),
+        texts in prop::collection::vec(prop::option::of("\\PC{0,4}"), 12),
+        kind in 0usize..4,
+        unit in prop::sample::select(vec!["", "GQ", "CEL"]),
+    ) -> BulkRows {
+        let n = keys.len();
+        let number = || -> ArrayRef { Arc::new(numbers[..n].iter().copied().collect::<Float64Array>()) };
+        let other: ArrayRef = match kind {
+            0 => Arc::new(bools[..n].iter().copied().collect::<BooleanArray>()),
+            1 => Arc::new(texts[..n].iter().cloned().collect::<StringArray>()),
+            _ => number(),
+        };
+        bulk(recorded_s, &keys, vec![("x", unit, number()), ("y", "", other)])
+    }
+}
+
+fn any_append() -> impl Strategy<Value = Append> {
+    prop_oneof![
+        3 => prop::collection::vec(any_fact(), 1..8).prop_map(Append::Facts),
+        1 => any_rows().prop_map(Append::Rows),
+    ]
+}
+
 fn any_interval() -> impl Strategy<Value = Option<std::ops::Range<Instant>>> {
     prop::option::of((0i64..6, 0i64..6).prop_map(|(a, b)| at(a)..at(b)))
 }
@@ -588,18 +700,18 @@ proptest! {
     #[test]
     fn columns_answer_like_the_model(
         // More appends than segments are kept apart: some are merged.
-        appends in prop::collection::vec(prop::collection::vec(any_fact(), 1..8), 1..20),
+        appends in prop::collection::vec(any_append(), 1..20),
         queries in prop::collection::vec(any_query(), 8),
         scans in prop::collection::vec(any_scan(), 5),
     ) {
         let model = MemoryHistory::default();
-        for facts in &appends {
-            model.append(facts.clone());
+        for append in &appends {
+            append.clone().to(&model);
         }
         for seal in [Seal::Never, Seal::Every(1), Seal::Every(2), Seal::AndReopen] {
             let columns = Driven::new(seal);
-            for facts in &appends {
-                columns.append(facts.clone());
+            for append in &appends {
+                append.clone().to(&columns);
             }
             prop_assert_eq!(columns.tables(), model.tables(), "{:?}", seal);
             for query in &queries {

@@ -27,15 +27,18 @@ pub mod memory;
 
 mod aggregate;
 mod bucket;
+mod bulk;
 mod rollup;
 mod value;
 
-pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Measure, RollupUse, Sources};
+pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Cell, Measure, RollupUse, Sources};
 pub use bucket::Bucket;
 pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, RollupRule, RollupWidth};
 
 #[cfg(test)]
 mod contract;
+
+pub use bulk::{BULK_ATTRIBUTES_MAX, BULK_ROWS_MAX, BulkColumn, BulkRows, BulkRowsError, UNIT_CODE_KEY};
 
 /// Rows of a [`RecordBatch`] that [`History::scan`] returns, at most.
 pub const SCAN_BATCH_ROWS_MAX: usize = 8_192;
@@ -284,6 +287,11 @@ pub enum HistoryError {
 pub trait History: Send + Sync {
     /// Takes facts in; they are visible to readers at once.
     fn append(&self, facts: Vec<Fact>);
+
+    /// Takes observations in as columns, which cost a fraction of as many facts and mean the same.
+    fn append_rows(&self, rows: BulkRows) {
+        self.append(rows.facts().collect());
+    }
 
     /// How many facts are in memory only.
     fn n_recent(&self) -> usize;

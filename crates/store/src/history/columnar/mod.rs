@@ -30,8 +30,8 @@ use self::scan::Layers;
 use self::segment::OpenSegment;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
-    AggregateQuery, Aggregates, Evolution, Fact, History, HistoryError, HistoryPolicy, HistoryScan, HistoryTable, Maintained, Segment,
-    TemporalQuery,
+    AggregateQuery, Aggregates, BulkRows, Evolution, Fact, History, HistoryError, HistoryPolicy, HistoryScan, HistoryTable, Maintained,
+    Segment, TemporalQuery,
 };
 
 mod aggregate;
@@ -91,7 +91,7 @@ impl ColumnarHistory {
         let (mut segments, mut rollups) = (Vec::new(), Vec::new());
         for s in opened {
             if let Some(info) = &s.segment.rollup {
-                rollups.push(OpenRollup::of(Arc::clone(&s), info));
+                rollups.push(OpenRollup::loaded(Arc::clone(&s), info));
             } else {
                 see(&mut sealed_seen, &s);
                 segments.push(s);
@@ -200,6 +200,14 @@ impl History for ColumnarHistory {
         let mut shared = self.write();
         for fact in facts {
             shared.rollups.learn(&fact);
+            shared.recent.append(fact);
+        }
+    }
+
+    fn append_rows(&self, rows: BulkRows) {
+        let mut shared = self.write();
+        shared.rollups.learn_rows(&rows);
+        for fact in rows.facts() {
             shared.recent.append(fact);
         }
     }

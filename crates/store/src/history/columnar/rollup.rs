@@ -3,9 +3,8 @@
 //! A roll-up is a segment like any other: a row per entity and bucket, the bucket's start as observed time, and for each attribute a column
 //! of numbers for each part of its [`Accumulator`]. So it is opened, pruned, checked and read by the same code.
 //!
-//! **Invariant.** An entity's day in a roll-up is what its values were when it was built, or is listed as stale: facts are appended in the
-//! order of their recorded times, and each is compared with the days that are covered, or being covered, under the lock under which it
-//! becomes visible.
+//! **Invariant.** An entity's day in a roll-up is what its values are, or is listed as stale: each fact is compared with the days that are
+//! covered, or being covered, under the lock under which it becomes visible. Only what a replay of the log brings again is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -19,7 +18,7 @@ use entity::{Instant, Iri};
 use super::super::aggregate::{Accumulator, Buckets, Sum};
 use super::super::rollup::DAY_US;
 use super::super::value::SeenByName;
-use super::super::{AggregateQuery, Fact, HistoryError, Rollup, RollupUse, RollupWidth, Segment, What};
+use super::super::{AggregateQuery, BulkRows, Fact, HistoryError, Rollup, RollupUse, RollupWidth, Segment, What};
 use super::segment::OpenSegment;
 use super::write::{FileColumn, FileWriter, Footer, schema_of};
 
@@ -74,15 +73,22 @@ pub(super) struct OpenRollup {
     pub(super) is_stale: bool,
     /// The values of the days before this one are gone.
     pub(super) final_to: Option<i64>,
+    /// It was there when the history was opened: what was recorded until then is in it already, and comes from a replay of the log.
+    replayed_to: Option<Instant>,
 }
 
 impl OpenRollup {
+    /// One that the manifest lists.
+    pub(super) fn loaded(file: Arc<OpenSegment>, info: &Rollup) -> Self {
+        Self { replayed_to: Some(info.recorded_to), ..Self::of(file, info) }
+    }
+
     pub(super) fn of(file: Arc<OpenSegment>, info: &Rollup) -> Self {
         let stale: Stale = info.stale.iter().map(|(id, days)| (id.clone(), days.iter().copied().collect())).collect();
         let n_stale = stale.values().map(BTreeSet::len).sum();
         let (is_stale, final_to) = (info.is_stale, info.final_to);
         let info = Arc::new(Rollup { stale: Vec::new(), ..info.clone() });
-        Self { file, info, stale: Arc::new(stale), n_stale, is_stale, final_to }
+        Self { file, info, stale: Arc::new(stale), n_stale, is_stale, final_to, replayed_to: None }
     }
 
     /// The manifest's entry, as of now.
@@ -185,11 +191,25 @@ impl Rollups {
         }
     }
 
+    /// Takes note of observations in bulk that become visible.
+    pub(super) fn learn_rows(&mut self, rows: &BulkRows) {
+        let Some(covered_to) = self.covered_to.get(rows.entity_type()).copied() else { return };
+        let mut learned: BTreeSet<(&Iri, i64)> = BTreeSet::new();
+        for (entity_idx, observed_us) in rows.entity_idxs().iter().zip(rows.observed_us()) {
+            let day = observed_us.div_euclid(DAY_US);
+            if day < covered_to {
+                learned.insert((&rows.entities()[*entity_idx as usize], day));
+            }
+        }
+        for (entity, day) in learned {
+            self.learn_day(rows.entity_type(), entity, day, rows.recorded_at());
+        }
+    }
+
     fn learn_day(&mut self, entity_type: &Iri, entity: &Iri, day: i64, recorded_at: Instant) {
         for r in &mut self.files {
             let is_of_it = r.file.segment.entity_type == *entity_type && r.days().contains(&day);
-            // What was recorded before is in it already: the log is replayed after a crash.
-            if is_of_it && r.final_to.is_none_or(|to| day >= to) && recorded_at > r.info.recorded_to {
+            if is_of_it && r.final_to.is_none_or(|to| day >= to) && r.replayed_to.is_none_or(|to| recorded_at > to) {
                 r.mark(entity, day);
             }
         }
