@@ -1,15 +1,22 @@
 //! Files.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::path::Path;
 
-/// What the log needs of a disk.
+/// What log and history need of a disk.
 pub trait Disk: Send + Sync {
     /// Names of the files in a folder, sorted; empty if there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// A part of a file. Errors: [`io::ErrorKind::UnexpectedEof`] if the file ends before the part does.
+    fn read_range(&self, path: &Path, range: Range<u64>) -> io::Result<Vec<u8>>;
+    /// Length of a file in bytes.
+    fn size(&self, path: &Path) -> io::Result<u64>;
+    /// Gives a file another name in the same folder, replacing what had it. Durable when this returns; after a crash it is done or not.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Opens a file for appending, making it and its folder if they are missing. A new file's name is durable when this returns.
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// Removes a file.
@@ -49,6 +56,24 @@ impl Disk for RealDisk {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
+    }
+
+    fn read_range(&self, path: &Path, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let n_bytes = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
+        let mut file = fs::File::open(path)?;
+        file.seek(io::SeekFrom::Start(range.start))?;
+        let mut bytes = vec![0; n_bytes];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        fs::File::open(to.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {

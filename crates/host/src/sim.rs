@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,6 +48,12 @@ impl SimDisk {
     pub fn crash_after(&self, steps: u64) {
         let mut inner = self.inner();
         inner.crash_at_step = Some(inner.n_steps + steps);
+    }
+
+    /// How many operations there have been: what a test that crashes at each of them counts to.
+    #[must_use]
+    pub fn n_steps(&self) -> u64 {
+        self.inner().n_steps
     }
 
     /// More or less room from now on.
@@ -106,6 +113,40 @@ impl Disk for SimDisk {
         inner.step()?;
         let file = inner.files.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok([file.durable.as_slice(), &file.pending].concat())
+    }
+
+    fn read_range(&self, path: &Path, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let mut inner = self.inner();
+        inner.step()?;
+        let file = inner.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let byte_at = |idx: u64| usize::try_from(idx).unwrap_or(usize::MAX);
+        let (start, end) = (byte_at(range.start), byte_at(range.end));
+        let n_durable = file.durable.len();
+        if start > end || end > n_durable + file.pending.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = file.durable[start.min(n_durable)..end.min(n_durable)].to_vec();
+        bytes.extend_from_slice(&file.pending[start.saturating_sub(n_durable)..end.saturating_sub(n_durable)]);
+        Ok(bytes)
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        let mut inner = self.inner();
+        inner.step()?;
+        let file = inner.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok((file.durable.len() + file.pending.len()) as u64)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.inner();
+        // A dying machine may have done it.
+        let died = inner.step();
+        let just_died = died.is_err() && inner.crash_at_step == Some(inner.n_steps);
+        if died.is_ok() || (just_died && inner.random.random()) {
+            let file = inner.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            inner.files.insert(to.to_owned(), file);
+        }
+        died
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {

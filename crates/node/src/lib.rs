@@ -7,6 +7,7 @@
 //! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod as_of;
 mod cluster;
 mod error;
 mod metrics;
@@ -16,6 +17,7 @@ mod reactions;
 mod subscription;
 mod temporal;
 
+pub use as_of::{AS_OF_ENTITIES_MAX, AS_OF_INSTANCES_MAX};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use error::{Kind, NodeError};
 pub use metrics::{Metrics, Sort};

@@ -1,6 +1,6 @@
 //! The parameters of a request's URL.
 
-use entity::{Filter, Iri, Pattern, TypeSelector};
+use entity::{Filter, Instant, Iri, Pattern, TypeSelector};
 
 use super::select::{GeoParameters, parse_ids, parse_scopes, parse_types};
 use super::temporal::TemporalText;
@@ -51,6 +51,8 @@ pub struct QueryParams {
     pub details: bool,
     /// The temporal query.
     pub temporal: TemporalParams,
+    /// As it was known at this recorded time (`asOf`, an extension of this node); none for now.
+    pub as_of: Option<Instant>,
 }
 
 /// What selects entities, collected from the URL or a body before it becomes one condition.
@@ -133,6 +135,9 @@ impl QueryParams {
         params.local |= selection.types == Some(TypeSelector::Any);
         params.temporal = temporal_of(&text).params().map_err(of_parameter)?;
         params.temporal.aggregation = aggregation_of(&text, endpoint)?;
+        params.as_of = text(endpoint::AS_OF)
+            .map(|t| t.parse().map_err(|e: entity::InstantError| Error::bad(e.to_string()).within("parameter asOf")))
+            .transpose()?;
         if endpoint.needs_time() && params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("parameter timerel"));
         }
@@ -160,6 +165,7 @@ impl QueryParams {
             delete_all: false,
             details: false,
             temporal: TemporalParams::default(),
+            as_of: None,
         }
     }
 

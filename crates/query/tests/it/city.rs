@@ -8,7 +8,7 @@ use entity::{Attribute, AttributeValue, Entity, Geometry, Instant, Iri, LOCATION
 use query::{Source, SourceFactory};
 use serde_json::json;
 use store::history::memory::MemoryHistory;
-use store::history::{Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery, What};
+use store::history::{Deletion, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery, What};
 
 pub(crate) const NS: &str = "https://example.org/";
 
@@ -43,6 +43,18 @@ impl AskedHistory {
 impl History for AskedHistory {
     fn append(&self, _facts: Vec<Fact>) {
         panic!("SQL never writes");
+    }
+
+    fn erase(&self, _erasure: Erasure) -> Result<(), HistoryError> {
+        panic!("SQL never writes");
+    }
+
+    fn purge(&self) -> Result<Vec<Segment>, HistoryError> {
+        panic!("SQL never writes");
+    }
+
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
+        self.inner.deletions(entity, as_of)
     }
 
     fn n_recent(&self) -> usize {

@@ -1,7 +1,6 @@
 //! `/temporal/entities/{id}` (clauses 5.7.3 and 6.19).
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
@@ -12,6 +11,7 @@ use ngsi::query::{Aggregation, AggregationMethod, AggregationPeriod, Endpoint, Q
 use ngsi::{Member, query};
 use node::{Evolution, Method, Period, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
 
+use super::entities::past;
 use super::{Call, id_of};
 use crate::problem::Problem;
 
@@ -23,13 +23,8 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     let document = call.document(false)?;
     if let Some(aggregation) = &params.temporal.aggregation {
         let query = period_query(temporal_query(id_of(&id)?, &params), &params, aggregation);
-        let node = Arc::clone(&call.app.node);
-        let who = call.who.clone();
         let asked = query.clone();
-        // A long past takes its time: not on a thread that answers sockets.
-        let answer = tokio::task::spawn_blocking(move || node.evolution_over_periods(&who, &asked)).await;
-        let (entity_type, values) =
-            answer.map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string()))??;
+        let (entity_type, values) = past(&call, move |node, who| node.evolution_over_periods(who, &asked)).await?;
         let types = call.app.node.entity(&call.who, &query.temporal.entity).map_or_else(|_| vec![entity_type], |e| e.types.clone());
         return Ok(aggregated(&call, &params, &query.temporal.entity, &types, values, document));
     }
@@ -49,7 +44,7 @@ pub(super) fn temporal_query(entity: Iri, params: &QueryParams) -> TemporalQuery
             query::TimeProperty::ModifiedAt => TimeProperty::ModifiedAt,
         },
         last_n: params.temporal.last_n,
-        as_of: None,
+        as_of: params.as_of,
         instances_max: INSTANCES_MAX,
     }
 }

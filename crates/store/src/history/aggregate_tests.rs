@@ -60,7 +60,7 @@ fn lines(batches: &[RecordBatch]) -> Vec<String> {
         if let Some(a) = column.as_primitive_opt::<TimestampMicrosecondType>() {
             return (a.value(row) / 1_000_000).to_string();
         }
-        if let Some(a) = column.as_primitive_opt::<arrow::datatypes::Int64Type>() {
+        if let Some(a) = column.as_primitive_opt::<Int64Type>() {
             return a.value(row).to_string();
         }
         let ids = column.as_dictionary::<Int32Type>().downcast_dict::<arrow::array::StringArray>().unwrap();

@@ -8,15 +8,17 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, StringA
 use arrow::datatypes::{Field, Float64Type, Schema, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, AttributeValue, Geometry, Instant, Iri};
+use host::RealDisk;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::columnar::ColumnarHistory;
+use super::columnar::{ColumnarHistory, ColumnarOptions};
 use super::memory::MemoryHistory;
 use super::{
-    AttributeColumn, BulkRows, ColumnKind, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery,
-    TimeProperty, What,
+    AttributeColumn, BulkRows, ColumnKind, Deletion, ErasedInstances, ErasedTimes, Erasure, Evolution, Fact, History, HistoryError,
+    HistoryScan, HistoryTable, Segment, TemporalQuery, TimeProperty, What,
 };
+use crate::blobs::DiskBlobs;
 
 type Make<'a> = &'a dyn Fn() -> Box<dyn History>;
 
@@ -73,12 +75,18 @@ impl Driven {
         // In memory where the machine offers it: hundreds of cases need no disk that syncs 300 times a second.
         let in_memory = std::path::Path::new("/dev/shm");
         let dir = if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap();
-        let history = Mutex::new(ColumnarHistory::open(dir.path(), Vec::new()).unwrap());
+        let history = Mutex::new(Self::open(dir.path(), Vec::new()));
         Self { dir, history, seal, n_appends: AtomicUsize::new(0) }
     }
 }
 
 impl Driven {
+    /// Compaction comes when the test wants it, and each batch of bulk rows is a layer.
+    fn open(dir: &std::path::Path, segments: Vec<Segment>) -> ColumnarHistory {
+        let options = ColumnarOptions { compaction: false, bulk_rows_min: 1, ..ColumnarOptions::default() };
+        ColumnarHistory::open_on(Arc::new(DiskBlobs::open(Arc::new(RealDisk), dir).unwrap()), segments, options).unwrap()
+    }
+
     fn after(&self, append: impl FnOnce(&ColumnarHistory)) {
         let mut history = self.history.lock().unwrap();
         append(&history);
@@ -89,11 +97,13 @@ impl Driven {
             Seal::Every(_) => {
                 history.seal().unwrap();
                 history.committed();
+                history.compact().unwrap();
                 assert_eq!(history.n_recent(), 0);
             }
             Seal::AndReopen => {
+                history.compact().unwrap();
                 let segments = history.seal().unwrap();
-                *history = ColumnarHistory::open(self.dir.path(), segments).unwrap();
+                *history = Self::open(self.dir.path(), segments);
                 assert!(history.verify().is_empty());
             }
         }
@@ -107,6 +117,22 @@ impl History for Driven {
 
     fn append_rows(&self, rows: BulkRows) {
         self.after(|history| history.append_rows(rows));
+    }
+
+    fn erase(&self, erasure: Erasure) -> Result<(), HistoryError> {
+        self.after(|history| history.erase(erasure).unwrap());
+        Ok(())
+    }
+
+    fn purge(&self) -> Result<Vec<Segment>, HistoryError> {
+        let history = self.history.lock().unwrap();
+        let segments = history.purge()?;
+        history.committed();
+        Ok(segments)
+    }
+
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
+        self.history.lock().unwrap().deletions(entity, as_of)
     }
 
     fn n_recent(&self) -> usize {
@@ -356,6 +382,69 @@ fn deletions_end_nothing_in_the_past() {
         // An entity of which nothing but its end is known has a past too, an empty one.
         history.append(vec![fact("b", 12, What::EntityDeleted)]);
         check(&*history, &all_of("b"), &[]);
+    });
+}
+
+#[test]
+fn deletions_are_told_when_they_are_asked_for() {
+    on_every_engine(&|make| {
+        let history = make();
+        let dataset_id = Some(Iri::known("urn:dataset:1"));
+        history.append(vec![value("a", "pm25", 10, 10, 1), fact("b", 11, What::EntityDeleted)]);
+        history.append(vec![fact("a", 11, What::AttributeDeleted { name: name("pm25"), dataset_id: dataset_id.clone() })]);
+        history.append(vec![fact("a", 12, What::EntityDeleted), fact("a", 12, What::EntityDeleted)]);
+        let deletion = |s, attribute: Option<&str>, dataset_id| Deletion {
+            deleted_at: at(s),
+            attribute: attribute.map(name),
+            dataset_id,
+            entity_type: name("Station"),
+        };
+        let want = [deletion(11, Some("pm25"), dataset_id), deletion(12, None, None)];
+        assert_eq!(history.deletions(&station("a"), None).unwrap(), want);
+        assert_eq!(history.deletions(&station("a"), Some(at(11))).unwrap(), want[..1]);
+        assert_eq!(history.deletions(&station("a"), Some(at(10))).unwrap(), []);
+        assert_eq!(history.deletions(&station("z"), None).unwrap(), []);
+    });
+}
+
+#[test]
+fn what_is_erased_is_seen_only_as_of_earlier_and_what_comes_later_stays() {
+    on_every_engine(&|make| {
+        let history = make();
+        for s in 1..=4 {
+            history.append(vec![value("a", "pm25", s, s, s), value("a", "no2", s, s, s), value("b", "pm25", s, s, s)]);
+        }
+        let erasure = |attribute: Option<&str>, times| Erasure {
+            attribute: attribute.map(name),
+            times,
+            ..Erasure::of_entity(name("Station"), station("a"), at(10))
+        };
+        // One instance.
+        history.erase(erasure(Some("pm25"), ErasedTimes::Observed(at(2)..at(3)))).unwrap();
+        let table = |as_of: Option<i64>| rows(&history.scan(&HistoryScan { as_of: as_of.map(at), ..table_of(&["pm25"]) }).unwrap());
+        let all = ["a - 1 1 1", "a - 2 2 2", "a - 3 3 3", "a - 4 4 4", "b - 1 1 1", "b - 2 2 2", "b - 3 3 3", "b - 4 4 4"];
+        // Its row is there because of the other attribute.
+        let one_less = ["a - 1 1 1", "a - 2 2 -", "a - 3 3 3", "a - 4 4 4", "b - 1 1 1", "b - 2 2 2", "b - 3 3 3", "b - 4 4 4"];
+        assert_eq!(table(None), one_less);
+        assert_eq!(table(Some(9)), all);
+        // It is put again.
+        history.append(vec![value("a", "pm25", 2, 11, 22)]);
+        let pm25 = TemporalQuery { attributes: Some(vec![name("pm25")]), ..all_of("a") };
+        let want =
+            |v, recorded| [1, 2, 3, 4].map(|s| ("pm25", Some(s), if s == 2 { recorded } else { s }, json!(if s == 2 { v } else { s })));
+        check(&*history, &pm25, &want(22, 11));
+        check(&*history, &TemporalQuery { as_of: Some(at(9)), ..pm25.clone() }, &want(2, 2));
+        // A stretch of all, then everything of one.
+        history.erase(Erasure { entity: None, recorded_at: at(12), ..erasure(None, ErasedTimes::Observed(at(1)..at(3))) }).unwrap();
+        assert_eq!(table(None), ["a - 3 3 3", "a - 4 4 4", "b - 3 3 3", "b - 4 4 4"]);
+        history.erase(Erasure { recorded_at: at(13), ..erasure(None, ErasedTimes::All) }).unwrap();
+        assert_eq!(table(None), ["b - 3 3 3", "b - 4 4 4"]);
+        assert_eq!(history.evolution(&all_of("a")).unwrap(), None);
+        assert_eq!(table(Some(9)), all);
+        history.purge().unwrap();
+        assert_eq!(table(None), ["b - 3 3 3", "b - 4 4 4"]);
+        assert_eq!(table(Some(9)), ["b - 3 3 3", "b - 4 4 4"]);
+        assert_eq!(history.evolution(&TemporalQuery { as_of: Some(at(9)), ..all_of("a") }).unwrap(), None);
     });
 }
 
@@ -621,6 +710,7 @@ prop_compose! {
 enum Append {
     Facts(Vec<Fact>),
     Rows(BulkRows),
+    Erasure(Erasure),
 }
 
 impl Append {
@@ -628,6 +718,7 @@ impl Append {
         match self {
             Self::Facts(facts) => history.append(facts),
             Self::Rows(rows) => history.append_rows(rows),
+            Self::Erasure(erasure) => history.erase(erasure).unwrap(),
         }
     }
 }
@@ -653,8 +744,28 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn any_erasure()(
+        other_type in prop::bool::weighted(0.1),
+        recorded_s in 0i64..8,
+        entity in prop::option::weighted(0.8, prop::sample::select(vec![station("a"), station("b"), station("c")])),
+        attribute in prop::option::weighted(0.6, prop::sample::select(vec![name("x"), name("y")])),
+        dataset in prop::option::weighted(0.3, prop::option::of(0u8..2)),
+        times in prop::option::weighted(0.6, (any::<bool>(), 0i64..6, 1i64..4)),
+    ) -> Erasure {
+        let instances = dataset.map_or(ErasedInstances::All, |d| ErasedInstances::Of(d.map(|d| Iri::known(&format!("urn:dataset:{d}")))));
+        let times = times.map_or(ErasedTimes::All, |(observed, from, n)| {
+            let range = at(from)..at(from + n);
+            if observed { ErasedTimes::Observed(range) } else { ErasedTimes::Recorded(range) }
+        });
+        let entity_type = name(if other_type { "Mast" } else { "Station" });
+        Erasure { entity_type, recorded_at: at(recorded_s), entity, attribute, instances, times }
+    }
+}
+
 fn any_append() -> impl Strategy<Value = Append> {
     prop_oneof![
+        1 => any_erasure().prop_map(Append::Erasure),
         3 => prop::collection::vec(any_fact(), 1..8).prop_map(Append::Facts),
         1 => any_rows().prop_map(Append::Rows),
     ]
@@ -703,6 +814,7 @@ proptest! {
         appends in prop::collection::vec(any_append(), 1..20),
         queries in prop::collection::vec(any_query(), 8),
         scans in prop::collection::vec(any_scan(), 5),
+        purge in prop::bool::weighted(0.3),
     ) {
         let model = MemoryHistory::default();
         for append in &appends {
@@ -714,11 +826,26 @@ proptest! {
                 append.clone().to(&columns);
             }
             prop_assert_eq!(columns.tables(), model.tables(), "{:?}", seal);
+            for (entity, as_of) in [("a", None), ("b", Some(at(3)))] {
+                let found = columns.deletions(&station(entity), as_of).unwrap();
+                prop_assert_eq!(found, model.deletions(&station(entity), as_of).unwrap(), "{:?}", seal);
+            }
             for query in &queries {
                 prop_assert_eq!(columns.evolution(query).unwrap(), model.evolution(query).unwrap(), "{:?} {:?}", seal, query);
             }
             for scan in &scans {
                 prop_assert_eq!(columns.scan(scan).unwrap(), model.scan(scan).unwrap(), "{:?} {:?}", seal, scan);
+            }
+            if purge {
+                let purged = MemoryHistory::default();
+                for append in &appends {
+                    append.clone().to(&purged);
+                }
+                purged.purge().unwrap();
+                columns.purge().unwrap();
+                for query in &queries {
+                    prop_assert_eq!(columns.evolution(query).unwrap(), purged.evolution(query).unwrap(), "purged {:?} {:?}", seal, query);
+                }
             }
         }
     }

@@ -8,16 +8,45 @@ use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray, TimestampM
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri, Value};
 
+use super::erasure::Erasable;
 use super::value::{Seen, SeenByName, columns_of, plain_of};
 use super::{
-    ColumnKind, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX, Segment, TemporalQuery,
-    TimeProperty, What,
+    ColumnKind, Deletion, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX, Segment,
+    TemporalQuery, TimeProperty, What,
 };
 
 /// History in memory only: it is gone with the process.
 #[derive(Default)]
 pub struct MemoryHistory {
-    facts: Mutex<Vec<Fact>>,
+    known: Mutex<AllKnown>,
+}
+
+#[derive(Default)]
+struct AllKnown {
+    facts: Vec<Fact>,
+    erasures: Vec<Erasure>,
+}
+
+impl AllKnown {
+    /// What those see who ask as of a time.
+    fn visible(&self, as_of: Option<Instant>) -> Vec<Fact> {
+        let is_known = |f: &&Fact| as_of.is_none_or(|as_of| f.recorded_at <= as_of);
+        let is_erased = |f: &Fact| self.erasures.iter().any(|e| e.is_known(as_of) && concerns(e, f));
+        self.facts.iter().filter(|f| is_known(f) && !is_erased(f)).cloned().collect()
+    }
+}
+
+fn concerns(erasure: &Erasure, fact: &Fact) -> bool {
+    let (attribute, dataset_id, observed_at) = match &fact.what {
+        What::Value { name, instance } => (Some(name), instance.dataset_id.as_ref(), instance.observed_at),
+        What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id.as_ref(), None),
+        What::EntityDeleted => (None, None, None),
+    };
+    let row = Erasable { dataset_id: dataset_id.map(Iri::as_str), observed_at, recorded_at: fact.recorded_at };
+    erasure.entity_type == fact.entity_type
+        && erasure.concerns_entity(fact.entity.as_str())
+        && erasure.concerns_attribute(attribute.map(Iri::as_str))
+        && erasure.concerns_row(&row)
 }
 
 /// A value with where it comes from.
@@ -77,19 +106,48 @@ fn latest<'a>(values: impl Iterator<Item = Known<'a>>) -> Vec<Known<'a>> {
 }
 
 impl MemoryHistory {
-    fn facts(&self) -> MutexGuard<'_, Vec<Fact>> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, AllKnown> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl History for MemoryHistory {
     fn append(&self, facts: Vec<Fact>) {
-        self.facts().extend(facts);
+        self.known().facts.extend(facts);
+    }
+
+    fn erase(&self, erasure: Erasure) -> Result<(), HistoryError> {
+        self.known().erasures.push(erasure);
+        Ok(())
+    }
+
+    fn purge(&self) -> Result<Vec<Segment>, HistoryError> {
+        let mut known = self.known();
+        let AllKnown { facts, erasures } = &mut *known;
+        facts.retain(|f| !erasures.iter().any(|e| concerns(e, f)));
+        erasures.clear();
+        drop(known);
+        self.seal()
+    }
+
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
+        let deletion = |f: Fact| {
+            let (attribute, dataset_id) = match f.what {
+                What::Value { .. } => return None,
+                What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id),
+                What::EntityDeleted => (None, None),
+            };
+            (f.entity == *entity).then_some(Deletion { deleted_at: f.recorded_at, attribute, dataset_id, entity_type: f.entity_type })
+        };
+        let mut found: Vec<Deletion> = self.known().visible(as_of).into_iter().filter_map(deletion).collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
 
     /// All facts, also those that were appended twice.
     fn n_recent(&self) -> usize {
-        self.facts().len()
+        self.known().facts.len()
     }
 
     /// Nothing is written: there is no segment, and nothing may be dropped from the log for it.
@@ -98,9 +156,8 @@ impl History for MemoryHistory {
     }
 
     fn evolution(&self, query: &TemporalQuery) -> Result<Option<Evolution>, HistoryError> {
-        let facts = self.facts();
-        let known: Vec<&Fact> =
-            facts.iter().filter(|f| f.entity == query.entity && query.as_of.is_none_or(|as_of| f.recorded_at <= as_of)).collect();
+        let facts = self.known().visible(query.as_of);
+        let known: Vec<&Fact> = facts.iter().filter(|f| f.entity == query.entity).collect();
         let Some(newest) = known.iter().max_by_key(|f| (f.recorded_at, &f.entity_type)) else { return Ok(None) };
 
         let time = |k: &Known<'_>| k.time(query.time_property).unwrap_or(k.fact.recorded_at);
@@ -130,18 +187,20 @@ impl History for MemoryHistory {
     }
 
     fn tables(&self) -> Vec<HistoryTable> {
-        let facts = self.facts();
+        let AllKnown { facts, .. } = &*self.known();
         let mut types: Vec<&Iri> = facts.iter().map(|f| &f.entity_type).collect();
         types.sort();
         types.dedup();
-        types.into_iter().map(|t| table(&facts, t)).collect()
+        types.into_iter().map(|t| table(facts, t)).collect()
     }
 
     fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
-        let facts = self.facts();
+        let (facts, table) = {
+            let known = self.known();
+            (known.visible(scan.as_of), table(&known.facts, &scan.entity_type))
+        };
         let is_wanted = |k: &Known<'_>| {
             k.fact.entity_type == scan.entity_type
-                && scan.as_of.is_none_or(|as_of| k.fact.recorded_at <= as_of)
                 && scan.entities.as_ref().is_none_or(|ids| ids.contains(&k.fact.entity))
                 && scan.observed.as_ref().is_none_or(|o| k.instance.observed_at.is_some_and(|at| o.contains(&at)))
         };
@@ -149,7 +208,6 @@ impl History for MemoryHistory {
         let subject = |k: &Known<'_>| (k.fact.entity.clone(), k.moment(), k.instance.dataset_id.clone());
         known.sort_by_key(subject);
         let rows: Vec<&[Known<'_>]> = known.chunk_by(|a, b| subject(a) == subject(b)).collect();
-        let table = table(&facts, &scan.entity_type);
         rows.chunks(SCAN_BATCH_ROWS_MAX).map(|rows| batch(rows, scan, &table)).collect()
     }
 }

@@ -12,11 +12,13 @@
 //! what the node learned at its recorded time, and stays. Two values that agree in the recorded time too are one fact (a replay after a
 //! crash, or twice the same attribute in one batch): the one appended last stays.
 //!
-//! **Deletions** are kept as facts with their recorded time; they end nothing in the past, and readers do not return them (yet).
+//! **Deletions** are kept as facts with their recorded time; they end nothing in the past ([`History::deletions`] returns them).
+//! **Erasures** take facts out of the past again ([`Erasure`]); they too have a recorded time.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri};
@@ -28,6 +30,7 @@ pub mod memory;
 mod aggregate;
 mod bucket;
 mod bulk;
+mod erasure;
 mod rollup;
 mod value;
 
@@ -39,6 +42,7 @@ pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, Ro
 mod contract;
 
 pub use bulk::{BULK_ATTRIBUTES_MAX, BULK_ROWS_MAX, BulkColumn, BulkRows, BulkRowsError, UNIT_CODE_KEY};
+pub use erasure::{ERASURES_MAX, ErasedInstances, ErasedTimes, Erasure};
 
 /// Rows of a [`RecordBatch`] that [`History::scan`] returns, at most.
 pub const SCAN_BATCH_ROWS_MAX: usize = 8_192;
@@ -108,6 +112,35 @@ pub struct TemporalQuery {
     /// At most so many instances in all; a longer answer is cut at one instant for all attributes and says so. All instances of an
     /// instant are returned or none, and the first instant always is, so an answer is longer than this if its first instant alone is.
     pub instances_max: usize,
+}
+
+impl TemporalQuery {
+    /// Everything that is known now of an entity.
+    #[must_use]
+    pub const fn of(entity: Iri) -> Self {
+        Self {
+            entity,
+            attributes: None,
+            interval: None,
+            time_property: TimeProperty::ObservedAt,
+            last_n: None,
+            as_of: None,
+            instances_max: usize::MAX,
+        }
+    }
+}
+
+/// The end of an entity or of an attribute instance: the `deletedAt` of NGSI-LD.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Deletion {
+    /// When it was recorded.
+    pub deleted_at: Instant,
+    /// The attribute; none if it was the entity.
+    pub attribute: Option<Iri>,
+    /// Which instance of the attribute; none for the default instance.
+    pub dataset_id: Option<Iri>,
+    /// The entity's type then.
+    pub entity_type: Iri,
 }
 
 /// One entity's past.
@@ -211,6 +244,9 @@ pub struct HistoryScan {
     pub as_of: Option<Instant>,
 }
 
+/// The batches of a [`History::stream`].
+pub type ScanStream = Box<dyn Iterator<Item = Result<RecordBatch, HistoryError>> + Send>;
+
 /// An immutable file of the history, as the manifest keeps it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Segment {
@@ -273,6 +309,14 @@ pub enum HistoryError {
         /// What is wrong with it.
         what: String,
     },
+    /// There are too many erasures.
+    #[error("history of `{entity_type}`: there are {max} erasures already; purge them first")]
+    TooManyErasures {
+        /// The table.
+        entity_type: Iri,
+        /// The limit.
+        max: usize,
+    },
     /// The columnar library refused.
     #[error("history of `{entity_type}`: {reason}")]
     Columnar {
@@ -293,6 +337,16 @@ pub trait History: Send + Sync {
         self.append(rows.facts().collect());
     }
 
+    /// Takes facts out of the history, for readers of now and later; durable as facts are. Errors: there are [`ERASURES_MAX`] in the table.
+    fn erase(&self, erasure: Erasure) -> Result<(), HistoryError>;
+
+    /// Removes what was erased before this call for good: it is not seen any more as of any time. Seals, and returns the list as
+    /// [`History::seal`] does.
+    fn purge(&self) -> Result<Vec<Segment>, HistoryError>;
+
+    /// The ends of an entity and of its attributes as known at a recorded time (none for now), in the order of time.
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError>;
+
     /// How many facts are in memory only.
     fn n_recent(&self) -> usize;
 
@@ -310,9 +364,6 @@ pub trait History: Send + Sync {
     /// The tables, by entity type: one per type of which there is any fact.
     fn tables(&self) -> Vec<HistoryTable>;
 
-    /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time.
-    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError>;
-
     /// Count, sum, extremes and so on of the numbers of each bucket of time.
     ///
     /// This implementation looks at every row and says what the answer is; engines have faster ones.
@@ -322,7 +373,7 @@ pub trait History: Send + Sync {
         query.check()?;
         let table = self.tables().into_iter().find(|t| t.entity_type == query.entity_type);
         let Some(table) = table else { return Ok(Aggregates { batches: Vec::new(), sources: Sources::default() }) };
-        aggregate::over_scan(query, &table, self.scan(&query.scan())?.into_iter().map(Ok))
+        aggregate::over_scan(query, &table, self.stream(&query.scan())?)
     }
 
     /// Rolls up the days that are over at `now` and removes what is older than the policy says, as far as one pass goes. An engine that
@@ -332,5 +383,45 @@ pub trait History: Send + Sync {
     fn maintain(&self, policy: &HistoryPolicy, _now: Instant) -> Result<Maintained, HistoryError> {
         policy.check()?;
         Ok(Maintained::default())
+    }
+
+    /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time. Batches are made when they are asked for, so
+    /// memory holds only a few; after an error there are none. The rows are those of the moment of this call, whatever is appended meanwhile.
+    ///
+    /// An engine has this or [`History::scan`]: each is made of the other.
+    fn stream(&self, scan: &HistoryScan) -> Result<ScanStream, HistoryError> {
+        Ok(Box::new(self.scan(scan)?.into_iter().map(Ok)))
+    }
+
+    /// The same with all batches in memory: for tests, and where the caller knows that there are few.
+    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
+        self.stream(scan)?.collect()
+    }
+
+    /// Ids of the entities that have values in a table, as known at a recorded time (none for now), in order. Stops after `max` of them.
+    fn entity_ids(&self, entity_type: &Iri, as_of: Option<Instant>, max: usize) -> Result<Vec<Iri>, HistoryError> {
+        let scan = HistoryScan { entity_type: entity_type.clone(), attributes: Vec::new(), entities: None, observed: None, as_of };
+        let mut ids: Vec<Iri> = Vec::new();
+        for batch in self.stream(&scan)? {
+            let batch = batch?;
+            for id in batch.column(0).as_string::<i32>().iter().flatten() {
+                if ids.last().is_some_and(|last| last.as_str() == id) {
+                    continue;
+                }
+                if ids.len() == max {
+                    return Ok(ids);
+                }
+                ids.push(id.parse().map_err(|e: entity::IriError| HistoryError::Columnar {
+                    entity_type: entity_type.clone(),
+                    reason: format!("an entity is no IRI: {e}"),
+                })?);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// How much the background work lags behind: 0 when it does not, from 1 on writers should be slowed down.
+    fn pressure(&self) -> f32 {
+        0.0
     }
 }

@@ -182,6 +182,9 @@ pub struct Rollup {
     /// So much was learned later that none of it can be used.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_stale: bool,
+    /// So much was erased that nothing of it may be used again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_erased: bool,
     /// The values of the days before this one were removed: what it says of them stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_to: Option<i64>,

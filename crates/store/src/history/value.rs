@@ -30,6 +30,11 @@ impl Seen {
         Self { kind: kind_of(&attribute.value), unit: UnitSeen::Always(attribute.unit_code.as_ref().map(ToString::to_string)) }
     }
 
+    /// What values of one kind and unit have in common.
+    pub(super) const fn of_kind(kind: ColumnKind, unit_code: Option<String>) -> Self {
+        Self { kind, unit: UnitSeen::Always(unit_code) }
+    }
+
     /// Takes in one more value, without allocating when it brings nothing new.
     pub(super) fn add(&mut self, attribute: &entity::Attribute) {
         if self.kind != kind_of(&attribute.value) {

@@ -16,12 +16,15 @@ use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 
 use super::super::aggregate::{Answer, Buckets, number_of_json};
+use super::super::erasure::Erasures;
 use super::super::rollup::DAY_US;
 use super::super::{AggregateQuery, Aggregates, HistoryError, Sources};
+use super::recent::Layer;
 use super::rollup::{OpenRollup, PARTS, Plan, Stale, accumulator_of, part_names};
-use super::scan::Layers;
+use super::scan::{Layers, without_all_erased};
 use super::segment::Wanted;
-use super::write::{KEY_COLUMNS, columns_for, for_each_batch};
+use super::sheet::{Sheet, Sheets};
+use super::write::{FileColumn, KEY_COLUMNS, columns_for, sheets_of};
 
 /// Answers `query`, from roll-ups where they say the same.
 pub(super) fn aggregate(query: &AggregateQuery, layers: &Layers, rollups: &[OpenRollup]) -> Result<Aggregates, HistoryError> {
@@ -112,11 +115,11 @@ fn open_rollup<'a>(
 ) -> Result<(), HistoryError> {
     let names: Vec<Iri> = query.attributes.iter().flat_map(part_names).collect();
     let wanted = Wanted { entities: asked.entities.clone(), observed: Some(asked.observed.clone()), ..Wanted::default() };
-    let units: Vec<usize> = rollup.file.units(&wanted).iter().map(|u| u.row_group_idx).collect();
+    let units: Vec<usize> = rollup.file.units(&wanted)?.iter().map(|u| u.row_group_idx).collect();
     if units.is_empty() {
         return Ok(());
     }
-    let batches = rollup.file.batches(units, &wanted, &KEYS, &names.iter().collect())?;
+    let batches = rollup.file.pages(units, &wanted, &KEYS, &names.iter().collect())?;
     let mut cursor = Cursor::new(0, Box::new(batches), asked, names);
     cursor.is_rollup = true;
     cursor.settle()?;
@@ -141,31 +144,55 @@ fn open_raw<'a>(query: &AggregateQuery, layers: &'a Layers, asked: &Asked, curso
         cursors.push(cursor);
         Ok(())
     };
+    let erased = layers.erasures.as_ref();
     for (layer, segment) in layers.segments.iter().enumerate() {
-        let units: Vec<usize> = segment.units(&wanted).iter().map(|u| u.row_group_idx).collect();
+        let units: Vec<usize> = segment.units(&wanted)?.iter().map(|u| u.row_group_idx).collect();
         if units.is_empty() {
             continue;
         }
-        let batches = segment.batches(units, &wanted, &KEYS, &names)?;
         // Nothing in the file is younger than what is asked for, mostly.
         let as_of = query.as_of.filter(|at| segment.segment.recorded.1 > *at);
-        push(layer, Box::new(batches), as_of)?;
+        match erased {
+            None => push(layer, Box::new(segment.pages(units, &wanted, &KEYS, &names)?), as_of)?,
+            Some(erasures) => {
+                let columns: Vec<FileColumn> = segment
+                    .footer
+                    .columns
+                    .iter()
+                    .filter(|c| names.contains(&c.name))
+                    .map(|c| FileColumn { meta: false, ..c.clone() })
+                    .collect();
+                let columns = Arc::new(columns);
+                let pages = segment.pages(units, &wanted, &ALL_KEYS, &names)?;
+                let sheets = pages.map(move |batch| Ok(Sheet { batch: batch?, columns: Arc::clone(&columns) }));
+                push(layer, without(Box::new(sheets), erasures, query), as_of)?;
+            }
+        }
     }
-    for (age, table) in layers.recent.iter().enumerate() {
-        let columns = columns_for(table, Some(&names));
-        let mut batches = Vec::new();
-        for_each_batch(table, &columns, |batch| {
-            batches.push(Ok(batch));
-            Ok::<(), arrow::error::ArrowError>(())
-        })
-        .map_err(|e| HistoryError::Columnar { entity_type: query.entity_type.clone(), reason: e.to_string() })?;
-        push(layers.segments.len() + age, Box::new(batches.into_iter()), query.as_of)?;
+    for (age, layer) in layers.recent.iter().enumerate() {
+        let sheets: Sheets = match layer {
+            Layer::Bulk(bulk) => Box::new(std::iter::once(Ok(bulk.sheet.clone()))),
+            Layer::Facts(facts) => sheets_of(facts.clone(), columns_for(facts, Some(&names)), query.entity_type.clone()),
+        };
+        let batches: Batches<'a> = match erased {
+            None => Box::new(sheets.map(|sheet| sheet.map(|s| s.batch))),
+            Some(erasures) => without(sheets, erasures, query),
+        };
+        push(layers.segments.len() + age, batches, query.as_of)?;
     }
     Ok(())
 }
 
+/// Sheets without what is erased. They have the attributes asked for only: a row that is left out because these are erased has no number.
+fn without<'a>(sheets: Sheets, erasures: &Arc<Erasures>, query: &AggregateQuery) -> Batches<'a> {
+    let left = without_all_erased(sheets, Arc::clone(erasures), query.as_of, query.entity_type.clone());
+    Box::new(left.map(|sheet| sheet.map(|s| s.batch)))
+}
+
 /// The key columns that are read: all but the marks of deletions, whose rows have no observed time.
 const KEYS: [usize; 4] = [0, 1, 2, 3];
+/// Those that say what an erasure concerns.
+const ALL_KEYS: [usize; 5] = [0, 1, 2, 3, 4];
 
 type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, HistoryError>> + 'a>;
 

@@ -130,8 +130,7 @@ pub(super) fn encode(attribute: &Attribute, recorded_at: Instant, integers: bool
         }),
         qualifiers: attribute.qualifiers.clone(),
     };
-    let meta = (meta != Meta::default()).then(|| serde_json::to_string(&meta).expect("a meta cell is JSON"));
-    Cell { number, text, meta }
+    Cell { number, text, meta: meta.text() }
 }
 
 /// Puts an instance together again. Errors: what does not fit, in words.
@@ -170,6 +169,22 @@ pub(super) fn number_json(f: f64, meta: &Meta, integers: bool) -> Result<Value, 
 }
 
 impl Meta {
+    /// The third cell of a value with a unit and nothing else.
+    pub(super) fn unit_only(unit_code: &str) -> String {
+        Self { unit_code: Some(unit_code.into()), ..Self::default() }.text().expect("a unit is something")
+    }
+
+    /// The same value, a whole number, in a column of another rule.
+    pub(super) fn moved(&self, from_integers: bool, to_integers: bool) -> Self {
+        let is_integer = self.integer.unwrap_or(from_integers);
+        Self { integer: (is_integer != to_integers).then_some(is_integer), ..self.clone() }
+    }
+
+    /// The third cell; none if nothing is left to say.
+    pub(super) fn text(&self) -> Option<String> {
+        (*self != Self::default()).then(|| serde_json::to_string(self).expect("a meta cell is JSON"))
+    }
+
     /// Parses the third cell. Errors: what is wrong, in words.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|e| format!("meta `{}`: {e}", shown(text)))

@@ -6,28 +6,48 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri};
 
-use super::super::{Evolution, HistoryError, TemporalQuery, TimeProperty};
+use super::super::erasure::{Erasable, Erasures};
+use super::super::{Deletion, Evolution, HistoryError, TemporalQuery, TimeProperty};
 use super::cell::{self, Place};
-use super::recent::EntityRows;
-use super::segment::{AttributeColumns, Attributes, Keys, Metas, OpenSegment, Unit, Wanted};
+use super::erase::without_erased;
+use super::recent::{ENTITY_DELETED, EntityRows};
+use super::segment::{AttributeColumns, Attributes, Keys, Metas, OpenSegment, Unit, Wanted, wanted_of};
+use super::sheet::{BulkSheet, Sheet};
 use super::write::FileColumn;
 
 /// The rows of one entity in memory: its type, the age of the layer (larger is newer), the rows.
 pub(super) struct RecentRows {
     pub(super) entity_type: Iri,
     pub(super) layer: usize,
-    pub(super) rows: Arc<EntityRows>,
+    pub(super) rows: Rows,
 }
+
+/// The rows of one entity in a layer in memory.
+pub(super) enum Rows {
+    /// As facts.
+    Facts(Arc<EntityRows>),
+    /// Among those of others.
+    Bulk(Arc<BulkSheet>),
+}
+
+/// The erasures that concern the entity, by table.
+pub(super) type ErasuresByType = BTreeMap<Iri, Arc<Erasures>>;
 
 /// Answers `query`. `segments` are in the order in which they were written.
 pub(super) fn evolution(
     query: &TemporalQuery,
     segments: &[Arc<OpenSegment>],
     recent: &[RecentRows],
+    erasures: &ErasuresByType,
 ) -> Result<Option<Evolution>, HistoryError> {
-    let mut answer = Answer::new(query);
+    let mut answer = Answer::new(query, erasures);
     for rows in recent {
-        answer.take_rows(rows);
+        match &rows.rows {
+            Rows::Facts(facts) => answer.take_rows(rows, facts),
+            Rows::Bulk(bulk) => {
+                answer.take_bulk(rows, bulk).map_err(|reason| HistoryError::Columnar { entity_type: rows.entity_type.clone(), reason })?
+            }
+        }
     }
     answer.read(segments)?;
     let Some(entity_type) = newest_type(&answer, segments)? else { return Ok(None) };
@@ -69,6 +89,7 @@ impl Candidate {
 
 struct Answer<'a> {
     query: &'a TemporalQuery,
+    erasures: &'a ErasuresByType,
     /// The attributes asked for.
     names: Option<BTreeSet<&'a Iri>>,
     wanted: Wanted,
@@ -79,7 +100,7 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(query: &'a TemporalQuery) -> Self {
+    fn new(query: &'a TemporalQuery, erasures: &'a ErasuresByType) -> Self {
         let interval_of = |property| query.interval.clone().filter(|_| query.time_property == property);
         let wanted = Wanted {
             entities: Some(Arc::new(BTreeSet::from([query.entity.clone()]))),
@@ -90,20 +111,56 @@ impl<'a> Answer<'a> {
             values_only: false,
         };
         let names = query.attributes.as_ref().map(|names| names.iter().collect());
-        Self { query, names, wanted, candidates: BTreeMap::new(), n_candidates: 0, types: BTreeMap::new() }
+        Self { query, erasures, names, wanted, candidates: BTreeMap::new(), n_candidates: 0, types: BTreeMap::new() }
     }
 
-    fn take_rows(&mut self, recent: &RecentRows) {
+    fn take_bulk(&mut self, recent: &RecentRows, bulk: &BulkSheet) -> Result<(), String> {
+        if self.query.as_of.is_some_and(|as_of| bulk.recorded_at > as_of) {
+            return Ok(());
+        }
+        let Some(rows) = bulk.rows_of(&self.query.entity) else { return Ok(()) };
+        let rows = self.visible(rows, &bulk.sheet.columns, &recent.entity_type)?;
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        self.found(&recent.entity_type, bulk.recorded_at);
+        let wanted = Wanted { entities: None, ..self.wanted.clone() };
+        let rows = wanted_of(rows, &wanted).map_err(|e| e.to_string())?;
         let source = Source { entity_type: recent.entity_type.clone(), layer: recent.layer };
-        for (key, values) in recent.rows.iter() {
+        self.take_batch(&rows, &bulk.sheet.columns, &source)
+    }
+
+    /// The rows of a batch without what is erased; it must have all columns if anything is.
+    fn visible(&self, batch: RecordBatch, columns: &Arc<Vec<FileColumn>>, entity_type: &Iri) -> Result<RecordBatch, String> {
+        match self.erasures.get(entity_type) {
+            None => Ok(batch),
+            Some(erasures) => {
+                let sheet = Sheet { batch, columns: Arc::clone(columns) };
+                Ok(without_erased(sheet, erasures, self.query.as_of).map_err(|e| e.to_string())?.batch)
+            }
+        }
+    }
+
+    fn take_rows(&mut self, recent: &RecentRows, rows: &EntityRows) {
+        let source = Source { entity_type: recent.entity_type.clone(), layer: recent.layer };
+        let erasures = self.erasures.get(&recent.entity_type).map_or_else(Vec::new, |e| e.of(self.query.entity.as_str(), self.query.as_of));
+        for (key, values) in rows {
             if self.query.as_of.is_some_and(|as_of| key.recorded_at > as_of) {
+                continue;
+            }
+            let is_visible = key.visibility(&erasures);
+            let is_gone = match key.deleted_attribute() {
+                Some(deleted) => !is_visible(deleted),
+                None => !values.iter().any(|(name, _)| is_visible(Some(name.as_str()))),
+            };
+            if is_gone {
                 continue;
             }
             self.found(&recent.entity_type, key.recorded_at);
             if !self.wanted.recorded(key.recorded_at) || !self.wanted.observed(key.observed_at) {
                 continue;
             }
-            for (name, attribute) in values {
+            for (name, attribute) in values.iter().filter(|(name, _)| is_visible(Some(name.as_str()))) {
                 if self.names.as_ref().is_none_or(|names| names.contains(name)) {
                     let candidate = Candidate { recorded_at: key.recorded_at, source: source.clone(), attribute: attribute.clone() };
                     self.candidates.entry(name.clone()).or_default().push(candidate);
@@ -124,8 +181,10 @@ impl<'a> Answer<'a> {
 
     /// Reads row groups from the end of time that the answer begins with, until what is there suffices.
     fn read(&mut self, segments: &[Arc<OpenSegment>]) -> Result<(), HistoryError> {
-        let mut units: Vec<(usize, Unit)> =
-            segments.iter().enumerate().flat_map(|(layer, s)| s.units(&self.wanted).into_iter().map(move |u| (layer, u))).collect();
+        let mut units: Vec<(usize, Unit)> = Vec::new();
+        for (layer, segment) in segments.iter().enumerate() {
+            units.extend(segment.units(&self.wanted)?.into_iter().map(|u| (layer, u)));
+        }
         let newest_first = self.query.last_n.is_some();
         units.sort_by_key(|(layer, u)| (if newest_first { -u.moments.1.micros() } else { u.moments.0.micros() }, *layer, u.row_group_idx));
         let mut check_at = self.query.last_n.unwrap_or(usize::MAX).min(self.query.instances_max.saturating_add(1));
@@ -133,9 +192,12 @@ impl<'a> Answer<'a> {
             let segment = &segments[*layer];
             let source = Source { entity_type: segment.segment.entity_type.clone(), layer: *layer };
             let names = self.names.take();
-            let attributes = names.as_ref().map_or(Attributes::All, Attributes::Some);
+            let may_be_erased = self.erasures.contains_key(&source.entity_type);
+            let attributes = names.as_ref().filter(|_| !may_be_erased).map_or(Attributes::All, Attributes::Some);
             let result = segment.read(vec![unit.row_group_idx], &self.wanted.clone(), attributes, |batch| {
-                self.take_batch(&batch, &segment.footer.columns, &source).map_err(|reason| segment.damaged(reason))
+                let columns = &segment.footer.columns;
+                let taken = self.visible(batch, columns, &source.entity_type).and_then(|b| self.take_batch(&b, columns, &source));
+                taken.map_err(|reason| segment.damaged(reason))
             });
             self.names = names;
             result?;
@@ -159,7 +221,8 @@ impl<'a> Answer<'a> {
         if let Some(newest) = newest {
             self.found(&source.entity_type, newest);
         }
-        for a in AttributeColumns::all(batch, columns) {
+        let is_asked = |name: &Iri| self.query.attributes.as_ref().is_none_or(|names| names.contains(name));
+        for a in AttributeColumns::all(batch, columns).into_iter().filter(|a| is_asked(&a.column.name)) {
             let mut metas = Metas::default();
             let candidates = self.candidates.entry(a.column.name.clone()).or_default();
             for row in 0..batch.num_rows() {
@@ -261,11 +324,64 @@ fn cut(chosen: &[(Iri, Vec<Candidate>)], query: &TemporalQuery) -> Option<Instan
     (times.last() != Some(&last)).then_some(last)
 }
 
+/// The ends of an entity and of its attributes, in the order of time.
+pub(super) fn deletions(
+    query: &TemporalQuery,
+    segments: &[Arc<OpenSegment>],
+    recent: &[RecentRows],
+    erasures: &ErasuresByType,
+) -> Result<Vec<Deletion>, HistoryError> {
+    let answer = Answer::new(query, erasures);
+    let mut found = Vec::new();
+    let erasures_of = |entity_type: &Iri| erasures.get(entity_type).map_or_else(Vec::new, |e| e.of(query.entity.as_str(), query.as_of));
+    for rows in recent {
+        let Rows::Facts(facts) = &rows.rows else { continue };
+        let erasures = erasures_of(&rows.entity_type);
+        for (key, _) in facts.iter().filter(|(key, _)| query.as_of.is_none_or(|as_of| key.recorded_at <= as_of)) {
+            let Some(attribute) = key.deleted_attribute().filter(|deleted| key.visibility(&erasures)(*deleted)) else { continue };
+            let attribute = attribute.map(cell::iri).transpose();
+            let attribute = attribute.map_err(|reason| HistoryError::Columnar { entity_type: rows.entity_type.clone(), reason })?;
+            let (entity_type, dataset_id) = (rows.entity_type.clone(), key.dataset_id.clone());
+            found.push(Deletion { entity_type, attribute, dataset_id, deleted_at: key.recorded_at });
+        }
+    }
+    let none = BTreeSet::new();
+    for segment in segments {
+        let entity_type = &segment.segment.entity_type;
+        let erasures = erasures_of(entity_type);
+        let units = segment.units(&answer.wanted)?.iter().map(|u| u.row_group_idx).collect();
+        segment.read(units, &answer.wanted, Attributes::Some(&none), |batch| {
+            let keys = Keys::of(&batch);
+            for row in 0..batch.num_rows() {
+                let Some(deleted) = keys.deleted.get(row) else { continue };
+                let attribute = (deleted != ENTITY_DELETED).then_some(deleted);
+                let erasable = Erasable { dataset_id: keys.dataset.get(row), observed_at: None, recorded_at: keys.recorded_at(row) };
+                if erasures.iter().any(|e| e.concerns_row(&erasable) && e.concerns_attribute(attribute)) {
+                    continue;
+                }
+                let iri = |text: Option<&str>| text.map(cell::iri).transpose().map_err(|reason| segment.damaged(reason));
+                let (attribute, dataset_id) = (iri(attribute)?, iri(keys.dataset.get(row))?);
+                found.push(Deletion { entity_type: entity_type.clone(), attribute, dataset_id, deleted_at: keys.recorded_at(row) });
+            }
+            Ok(())
+        })?;
+    }
+    // What was replayed after a crash is in two layers.
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
 /// The type of the newest fact of the entity, whatever the query restricts; none if there is no fact.
 fn newest_type(answer: &Answer<'_>, segments: &[Arc<OpenSegment>]) -> Result<Option<Iri>, HistoryError> {
     let wanted = Wanted { observed: None, recorded_from: None, ..answer.wanted.clone() };
-    let may_have: Vec<(&Arc<OpenSegment>, Vec<Unit>)> =
-        segments.iter().map(|s| (s, s.units(&wanted))).filter(|(_, units)| !units.is_empty()).collect();
+    let mut may_have: Vec<(&Arc<OpenSegment>, Vec<Unit>)> = Vec::new();
+    for segment in segments {
+        let units = segment.units(&wanted)?;
+        if !units.is_empty() {
+            may_have.push((segment, units));
+        }
+    }
     // Usually an entity has one type for all its life, and it was found.
     if let Some((found, _)) = answer.types.first_key_value()
         && answer.types.len() == 1
@@ -277,7 +393,11 @@ fn newest_type(answer: &Answer<'_>, segments: &[Arc<OpenSegment>]) -> Result<Opt
     for (segment, units) in may_have {
         let none = BTreeSet::new();
         let idxs = units.iter().map(|u| u.row_group_idx).collect();
-        segment.read(idxs, &wanted, Attributes::Some(&none), |batch| {
+        let may_be_erased = answer.erasures.contains_key(&segment.segment.entity_type);
+        let attributes = if may_be_erased { Attributes::All } else { Attributes::Some(&none) };
+        segment.read(idxs, &wanted, attributes, |batch| {
+            let visible = answer.visible(batch, &segment.footer.columns, &segment.segment.entity_type);
+            let batch = visible.map_err(|reason| segment.damaged(reason))?;
             let keys = Keys::of(&batch);
             let latest = (0..batch.num_rows()).map(|row| (keys.recorded_at(row), segment.segment.entity_type.clone())).max();
             newest = newest.take().max(latest);

@@ -16,18 +16,20 @@ use super::super::bucket::month_start;
 use super::super::rollup::DAY_US;
 use super::super::{AggregateQuery, Bucket, ColumnKind, HistoryError, HistoryPolicy, Maintained, Measure, Rollup, RollupWidth};
 use super::aggregate::for_each_entity;
-use super::rollup::{OpenRollup, RollupWriter, Stale};
-use super::segment::{Attributes, OpenSegment, Wanted};
-use super::write::{FileColumn, FileWriter, Footer};
-use super::{ColumnarHistory, Numbering, file_name, see, sync_dir};
+use super::recent::Layer;
+use super::rollup::{OpenRollup, RollupWriter};
+use super::segment::{Attributes, OBSERVED, OpenSegment, RECORDED, Wanted};
+use super::write::{Effort, FileColumn, Footer, SegmentWriter};
+use super::{Inner, see};
 
 /// Roll-ups built, and files rewritten, in one pass.
 const WORK_MAX: usize = 16;
 /// A roll-up of which something was learned later is built anew so long after it was built.
 const REFRESH_US: i64 = 20 * 3_600_000_000;
 
-pub(super) fn maintain(history: &ColumnarHistory, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
+pub(super) fn maintain(history: &Inner, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
     policy.check()?;
+    let _guard = history.maintaining.lock().unwrap_or_else(PoisonError::into_inner);
     let mut done = Maintained::default();
     let mut pass = Pass { history, policy, now, n_work: 0 };
     for (entity_type, n_rows) in pass.tables() {
@@ -43,7 +45,7 @@ pub(super) fn maintain(history: &ColumnarHistory, policy: &HistoryPolicy, now: I
 }
 
 struct Pass<'a> {
-    history: &'a ColumnarHistory,
+    history: &'a Inner,
     policy: &'a HistoryPolicy,
     now: Instant,
     n_work: usize,
@@ -82,7 +84,7 @@ impl Pass<'_> {
                 done.more = true;
                 return Ok(false);
             }
-            let n_built = usize::from(self.history.build(entity_type, &task)?);
+            let n_built = usize::from(self.history.build_rollup(entity_type, &task)?);
             done.n_rollups_built += n_built;
             self.n_work += n_built;
         }
@@ -97,7 +99,7 @@ impl Pass<'_> {
                 by_width.entry(*width).or_default().push(column.name.clone());
             }
         }
-        let of_type = shared.segments.iter().filter(|s| s.segment.entity_type == *entity_type);
+        let of_type = shared.segments.iter().filter(|s| s.segment.entity_type == *entity_type && s.footer.erasures.is_empty());
         let mut observed = of_type.filter_map(|s| s.segment.observed);
         let Some(first) = observed.next() else { return Vec::new() };
         let (first, last) = observed.fold(first, |a, b| (a.0.min(b.0), a.1.max(b.1)));
@@ -184,10 +186,16 @@ impl Pass<'_> {
             let mut shared = self.history.write();
             shared.rollups.files.iter_mut().filter(|r| r.file.segment.entity_type == *entity_type).for_each(|r| r.finish(day_of(c)));
         }
-        let segments: Vec<Arc<OpenSegment>> =
-            self.history.read().segments.iter().filter(|s| s.segment.entity_type == *entity_type).cloned().collect();
+        let segments: Vec<Arc<OpenSegment>> = self
+            .history
+            .read()
+            .segments
+            .iter()
+            .filter(|s| s.segment.entity_type == *entity_type && s.footer.erasures.is_empty())
+            .cloned()
+            .collect();
         for segment in segments {
-            let units = segment.units(&Wanted::default());
+            let units = segment.units(&Wanted::default())?;
             let (oldest, newest) = units.iter().fold((Instant::MAX, Instant::MIN), |(a, b), u| (a.min(u.moments.0), b.max(u.moments.1)));
             let is_too_old = |(name, days): &&(&Iri, u32)| {
                 self.cutoff(Some(*days)).is_some_and(|c| newest < c) && segment.footer.columns.iter().any(|c| c.name == **name)
@@ -202,14 +210,15 @@ impl Pass<'_> {
                 return Ok(());
             }
             self.n_work += 1;
-            let mut numbering = self.history.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody else replaces files meanwhile; a seal adds some.
+            let _guard = self.history.compacting.lock().unwrap_or_else(PoisonError::into_inner);
             if !self.history.read().segments.iter().any(|s| Arc::ptr_eq(s, &segment)) {
                 // It was merged meanwhile: the next pass sees what became of it.
                 continue;
             }
             let replacement = match before {
                 Some(c) if newest < c => None,
-                _ => self.history.rewrite(&segment, before, &too_old, &mut numbering)?,
+                _ => self.history.rewrite(&segment, before, &too_old)?,
             };
             if let Some(same) = replacement.as_ref().filter(|r| too_old.is_empty() && r.segment.n_rows == segment.segment.n_rows) {
                 // The moments of a file are wider than true where rows have no observed time: nothing was too old.
@@ -218,8 +227,8 @@ impl Pass<'_> {
             }
             done.n_files_rewritten += 1;
             done.n_rows_dropped += segment.segment.n_rows - replacement.as_ref().map_or(0, |r| r.segment.n_rows);
-            self.history.put_in_place(&segment, replacement);
-            numbering.replaced.push(segment);
+            self.history.replace(&[segment], replacement.into_iter().collect());
+            self.history.see_again(entity_type);
         }
         Ok(())
     }
@@ -228,26 +237,28 @@ impl Pass<'_> {
         let rule = self.policy.retention_of(entity_type);
         let Some(cutoff) = self.cutoff(rule.and_then(|r| r.rollup_days)) else { return };
         let day = day_of(cutoff);
-        let mut numbering = self.history.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced = self.history.replaced();
         let removed = self.history.write().rollups.remove(|r| r.file.segment.entity_type == *entity_type && r.days().end <= day);
         done.n_rollups_dropped += removed.len();
-        numbering.replaced.extend(removed);
+        replaced.named.extend(removed);
     }
 }
 
-impl ColumnarHistory {
+impl Inner {
     /// Builds a roll-up and puts it in the place of older ones; false if there is nothing to roll up.
-    fn build(&self, entity_type: &Iri, task: &Task) -> Result<bool, HistoryError> {
-        let mut numbering = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+    fn build_rollup(&self, entity_type: &Iri, task: &Task) -> Result<bool, HistoryError> {
         let (layers, finals, recorded_to) = {
             let mut shared = self.write();
             shared.rollups.watch(entity_type, task.days.clone());
-            let layers = shared.layers(entity_type, None);
+            let layers = shared.layers(entity_type, None, None);
             let sealed = layers.segments.iter().map(|s| s.segment.recorded.1);
-            let recent = layers.recent.iter().flat_map(|t| t.entities.values()).flat_map(|rows| rows.keys()).map(|k| k.recorded_at);
+            let recent = layers.recent.iter().filter_map(Layer::recorded_to);
             let recorded_to = sealed.chain(recent).max().unwrap_or(Instant::MIN);
             let of_width = shared.rollups.of_type(entity_type).into_iter().filter(|r| r.info.width == task.width);
             let finals: Vec<OpenRollup> = of_width.filter_map(|r| r.final_part()).collect();
+            // What was erased is still seen by those who ask as of an earlier time.
+            let erased = layers.erasures.iter().flat_map(|all| all.iter().map(|e| e.recorded_at));
+            let recorded_to = erased.fold(recorded_to, Instant::max);
             // All that was rolled up was known then, even if the values are gone.
             let recorded_to = finals.iter().map(|r| r.info.recorded_to).fold(recorded_to, Instant::max);
             (layers.clone(), finals, recorded_to)
@@ -264,105 +275,61 @@ impl ColumnarHistory {
             as_of: None,
         };
         let final_to = finals.iter().map(|r| r.info.days.1).max().filter(|to| *to > task.days.start);
-        let file = file_name(numbering.next, entity_type);
-        numbering.next += 1;
-        let built =
-            RollupWriter::create(&self.dir, &file, entity_type, &task.attributes, recorded_to).and_then(
-                |mut writer| match for_each_entity(&query, &layers, &finals, &mut |id, buckets| writer.entity(id, buckets)) {
-                    Ok(_) => writer.finish(),
-                    Err(e) => {
-                        writer.abandon();
-                        Err(e)
-                    }
-                },
-            );
-        let built = built.and_then(|file| sync_dir(&self.dir).map(|()| file));
+        let mut writer = RollupWriter::new(entity_type, &task.attributes, recorded_to);
+        let info = Rollup {
+            width: task.width,
+            days: (task.days.start, task.days.end),
+            attributes: task.attributes.clone(),
+            recorded_to,
+            stale: Vec::new(),
+            is_stale: false,
+            is_erased: false,
+            final_to,
+        };
+        let built = for_each_entity(&query, &layers, &finals, &mut |id, buckets| writer.entity(id, buckets))
+            .and_then(|_| writer.finish())
+            .and_then(|built| built.map(|b| self.keep(entity_type, b, Some(info.clone()))).transpose());
+        let mut replaced = self.replaced();
         let mut shared = self.write();
-        let learned: Stale = shared.rollups.unwatch();
-        match built {
-            Ok(Some(mut open)) => {
-                let info = Rollup {
-                    width: task.width,
-                    days: (task.days.start, task.days.end),
-                    attributes: task.attributes.clone(),
-                    recorded_to,
-                    stale: Vec::new(),
-                    is_stale: false,
-                    final_to,
-                };
-                open.segment.rollup = Some(info.clone());
-                let replaced = shared.rollups.install(OpenRollup::of(Arc::new(open), &info), &learned);
-                numbering.replaced.extend(replaced);
-                Ok(true)
+        let (learned, is_erased) = shared.rollups.unwatch();
+        Ok(match built? {
+            None => false,
+            Some(open) if is_erased => {
+                open.delete_when_unused();
+                false
             }
-            Ok(None) => Ok(false),
-            Err(e) => {
-                drop(shared);
-                self.remove(&file);
-                Err(e)
+            Some(open) => {
+                replaced.named.extend(shared.rollups.install(OpenRollup::of(open, &info), &learned));
+                true
             }
-        }
+        })
     }
 
     /// The rows of a file that are not observed (or, without that, recorded) before `before`, without these attributes, in a new file; none if
     /// nothing is left.
-    fn rewrite(
-        &self,
-        old: &OpenSegment,
-        before: Option<Instant>,
-        without: &[&Iri],
-        numbering: &mut Numbering,
-    ) -> Result<Option<Arc<OpenSegment>>, HistoryError> {
-        let kept: Vec<FileColumn> = old
-            .footer
-            .columns
-            .iter()
-            .filter(|c| !without.contains(&&c.name))
-            .map(|c| c.clone().with_repetitive(old.has_dictionary(&c.number_name())))
-            .collect();
-        let names = kept.iter().map(|c| &c.name).collect();
-        let footer = Footer { columns: kept.clone(), ..old.footer.clone() };
-        let file = file_name(numbering.next, &old.segment.entity_type);
-        numbering.next += 1;
-        let mut writer = FileWriter::create(&self.dir, &file, &footer)?;
-        let groups = old.units(&Wanted::default()).iter().map(|u| u.row_group_idx).collect();
-        let written = old.read(groups, &Wanted::default(), Attributes::Some(&names), |batch| {
-            let observed = batch.column(2).as_primitive::<TimestampMicrosecondType>();
-            let recorded = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+    fn rewrite(&self, old: &Arc<OpenSegment>, before: Option<Instant>, without: &[&Iri]) -> Result<Option<Arc<OpenSegment>>, HistoryError> {
+        let columns: Vec<FileColumn> = old.footer.columns.iter().filter(|c| !without.contains(&&c.name)).cloned().collect();
+        let names = columns.iter().map(|c| &c.name).collect();
+        let footer = Footer { columns: Arc::new(columns.clone()), ..old.footer.clone() };
+        let mut writer = SegmentWriter::new(footer, Effort::Thorough);
+        let groups = old.units(&Wanted::default())?.iter().map(|u| u.row_group_idx).collect();
+        old.read(groups, &Wanted::default(), Attributes::Some(&names), |batch| {
+            let observed = batch.column(OBSERVED).as_primitive::<TimestampMicrosecondType>();
+            let recorded = batch.column(RECORDED).as_primitive::<TimestampMicrosecondType>();
             let moment = |row: usize| if observed.is_valid(row) { observed.value(row) } else { recorded.value(row) };
             let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(before.is_none_or(|b| moment(row) >= b.micros()))).collect();
             let batch = filter_record_batch(&batch, &mask).map_err(|e| old.damaged(e.to_string()))?;
-            if batch.num_rows() > 0 { writer.write(&batch) } else { Ok(()) }
-        });
-        if let Err(e) = written {
-            writer.abandon();
-            return Err(e);
-        }
-        if writer.n_rows() == 0 {
-            writer.abandon();
-            return Ok(None);
-        }
-        let opened = writer.finish().and_then(|s| OpenSegment::open(&self.dir, s)).and_then(|s| sync_dir(&self.dir).map(|()| s));
-        match opened {
-            Ok(new) => Ok(Some(Arc::new(new))),
-            Err(e) => {
-                self.remove(&file);
-                Err(e)
-            }
-        }
+            writer.write(&batch)
+        })?;
+        writer.finish()?.map(|built| self.keep(&old.segment.entity_type, built, None)).transpose()
     }
 
-    /// Puts a rewritten file in the place of the old one, in the order of files; or nothing.
-    fn put_in_place(&self, old: &Arc<OpenSegment>, new: Option<Arc<OpenSegment>>) {
+    /// Values have gone: what those that are left have in common.
+    fn see_again(&self, entity_type: &Iri) {
         let mut shared = self.write();
-        let mut segments = shared.segments.to_vec();
-        if let Some(i) = segments.iter().position(|s| Arc::ptr_eq(s, old)) {
-            segments.splice(i..=i, new);
-        }
-        let mut sealed_seen = BTreeMap::new();
-        segments.iter().for_each(|s| see(&mut sealed_seen, s));
-        shared.segments = Arc::new(segments);
-        shared.sealed_seen = sealed_seen;
+        shared.sealed_seen.remove(entity_type);
+        let segments = Arc::clone(&shared.segments);
+        segments.iter().filter(|s| s.segment.entity_type == *entity_type).for_each(|s| see(&mut shared.sealed_seen, s));
     }
 }
 

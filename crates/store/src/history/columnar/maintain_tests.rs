@@ -4,8 +4,12 @@ use entity::Attribute;
 use proptest::prelude::*;
 
 use super::*;
+use crate::history::columnar::ColumnarHistory;
 use crate::history::memory::MemoryHistory;
-use crate::history::{Aggregates, Fact, History, RetentionRule, RollupRule, RollupUse, Segment, TemporalQuery, TimeProperty, What};
+use crate::history::{
+    Aggregates, ErasedInstances, ErasedTimes, Erasure, Fact, History, RetentionRule, RollupRule, RollupUse, Segment, TemporalQuery,
+    TimeProperty, What,
+};
 
 const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 24 * HOUR_S;
@@ -268,13 +272,60 @@ fn one_attribute_may_go_before_the_others() {
     assert_eq!(maintain_all(&history, &policy, at(4 * DAY_S + 3 * HOUR_S)), Maintained::default());
 }
 
+#[test]
+fn what_is_erased_is_in_no_roll_up_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path(), Vec::new());
+    history.append(days(6));
+    history.seal().unwrap();
+    // The first days are known from roll-ups only.
+    maintain_all(&history, &keeping(Some(2), None), at(6 * DAY_S + 3 * HOUR_S));
+    let count = |history: &ColumnarHistory, entity: u8| {
+        let query = AggregateQuery {
+            entities: Some(vec![station(entity)]),
+            attributes: vec![iri("t")],
+            measures: vec![Measure::Count],
+            ..query(Bucket::day(0), 0, 6 * DAY_S)
+        };
+        let batches = history.aggregate(&query).unwrap().batches;
+        batches.iter().flat_map(|b| b.column(2).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(count(&history, 1), [48; 6]);
+    history.erase(Erasure::of_entity(iri("Station"), station(1), at(6 * DAY_S + 4 * HOUR_S))).unwrap();
+    let check = |history: &ColumnarHistory| {
+        assert!(count(history, 1).is_empty());
+        assert_eq!(count(history, 2), [48; 6]);
+    };
+    check(&history);
+    let segments = history.seal().unwrap();
+    drop(history);
+    let history = open(dir.path(), segments);
+    check(&history);
+    maintain_all(&history, &keeping(Some(2), None), at(8 * DAY_S));
+    check(&history);
+    history.purge().unwrap();
+    check(&history);
+    maintain_all(&history, &keeping(Some(1), None), at(12 * DAY_S));
+    check(&history);
+    let days = ErasedTimes::Observed(at(DAY_S)..at(2 * DAY_S));
+    let instances = ErasedInstances::All;
+    history
+        .erase(Erasure { entity_type: iri("Station"), recorded_at: at(12 * DAY_S), entity: None, attribute: None, instances, times: days })
+        .unwrap();
+    assert!(!count(&history, 2).iter().take(2).any(|n| *n > 48) && count(&history, 2).len() < 6, "a stretch of everything is gone");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn answers_do_not_depend_on_roll_ups(
         steps in prop::collection::vec(
-            (prop::collection::vec((0_u8..3, any::<bool>(), 0_i64..5 * 24, -40_i32..40), 0..30), 0_u8..5),
+            (
+                prop::collection::vec((0_u8..3, any::<bool>(), 0_i64..5 * 24, -40_i32..40), 0..30),
+                0_u8..5,
+                prop::option::weighted(0.2, (prop::option::of(0_u8..3), any::<bool>(), prop::option::of(0_i64..5 * 24))),
+            ),
             1..12,
         ),
         width in 0_usize..5,
@@ -285,7 +336,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let (mut history, model) = (open(dir.path(), Vec::new()), MemoryHistory::default());
-        for (i, (values, then)) in steps.iter().enumerate() {
+        for (i, (values, then, erase)) in steps.iter().enumerate() {
             // Half a day of real time each.
             let now_s = i as i64 * 12 * HOUR_S;
             let facts: Vec<Fact> = values
@@ -297,6 +348,19 @@ proptest! {
                 .collect();
             history.append(facts.clone());
             model.append(facts);
+            if let Some((entity, one_attribute, hour)) = erase {
+                let times = hour.map_or(ErasedTimes::All, |h| ErasedTimes::Observed(at(h * HOUR_S)..at((h + 30) * HOUR_S)));
+                let erasure = Erasure {
+                    entity_type: iri("Station"),
+                    recorded_at: at(now_s + 100),
+                    entity: entity.map(station),
+                    attribute: one_attribute.then(|| iri("t")),
+                    instances: ErasedInstances::All,
+                    times,
+                };
+                history.erase(erasure.clone()).unwrap();
+                model.erase(erasure).unwrap();
+            }
             if *then > 0 {
                 history.seal().unwrap();
                 history.committed();

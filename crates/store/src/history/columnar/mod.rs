@@ -1,9 +1,10 @@
-//! History in columns: recent facts in memory, sealed ones in Parquet files that never change.
+//! History in columns: recent rows in memory, sealed ones in Parquet files that never change.
 //!
-//! * `recent`: facts in memory, by table, entity and row.
+//! * `recent`: what is in memory, by table, in layers of facts and of bulk rows (`sheet`).
 //! * `cell`: an attribute instance as the cells of a row, without loss.
-//! * `write`, `segment`: a table of facts to a file; a file's footer, pruning and reading.
-//! * `merge`: small files become one.
+//! * `order`, `gather`: sorted rows of many sources as one, and the columns of such rows.
+//! * `write`, `merge`, `compact`: rows to files; which files become one; the thread that does it.
+//! * `files`, `segment`: where files are; a file's footer, pruning and reading.
 //! * `evolve`, `scan`, `aggregate`: the questions, answered over all layers.
 //! * `rollup`: files of aggregates beside those of values; `maintain`: building them, and removing what is too old.
 //!
@@ -11,111 +12,199 @@
 //! recorded time; up to three columns per attribute (`<iri>`: number, `<iri>|text`: any other value as JSON, `<iri>|meta`: what is left).
 //! Its footer says the format version and which columns and kinds of values there are.
 //!
-//! **Invariants.** A file is complete, synced and under its final name before a [`Segment`] names it. Readers take a snapshot (segments,
-//! facts being sealed, recent facts) under one lock, so they see each fact once. Newer layers come later; what is in two layers after a
-//! crash and replay counts once. A file is deleted when the durable list no longer names it and no reader has it.
+//! **Invariants.** A file is complete and durable before a [`Segment`] names it. Readers take a snapshot (segments, what is being sealed,
+//! recent rows) under one lock, so they see each fact once. Newer layers come later; what is in two layers after a crash and replay counts
+//! once. A file is deleted when the durable list no longer names it and no reader has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use arrow::record_batch::RecordBatch;
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
 use entity::{Instant, Iri};
+use host::RealDisk;
 
-use self::evolve::RecentRows;
-use self::recent::{Recent, Table};
+use self::compact::Compactor;
+use self::evolve::{ErasuresByType, RecentRows, Rows};
+use self::files::Files;
+use self::merge::{Days, Job, Source};
+use self::recent::{Layer, Recent, Table};
 use self::rollup::{OpenRollup, Rollups};
 use self::scan::Layers;
-use self::segment::OpenSegment;
+use self::segment::{Attributes, OBSERVED, OpenSegment, Wanted};
+use self::sheet::BulkSheet;
+use self::write::{Built, Effort, columns_for, erasures_file, sheets_of};
+use super::erasure::Erasures;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
-    AggregateQuery, Aggregates, BulkRows, Evolution, Fact, History, HistoryError, HistoryPolicy, HistoryScan, HistoryTable, Maintained,
-    Segment, TemporalQuery,
+    AggregateQuery, Aggregates, BulkRows, Deletion, ERASURES_MAX, Erasure, Evolution, Fact, History, HistoryError, HistoryPolicy,
+    HistoryScan, HistoryTable, Maintained, Rollup, ScanStream, Segment, TemporalQuery,
 };
+use crate::blobs::{Blobs, DiskBlobs};
 
 mod aggregate;
 mod cell;
+mod compact;
+mod erase;
 mod evolve;
+mod files;
+mod gather;
 mod maintain;
 mod merge;
+mod order;
 mod recent;
 mod rollup;
 mod scan;
 mod segment;
+mod sheet;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-/// History in a folder of Parquet files, which it has for itself.
+/// Row groups, statistics and page indexes of files that are kept in memory, in bytes: about one thousandth of the data.
+const METADATA_BYTES_MAX: u64 = 64 << 20;
+/// Fewer bulk rows are kept as facts: a layer of its own would cost more than it saves.
+const BULK_ROWS_MIN: usize = 256;
+/// So many files of a table that are not final are normal.
+const SMALL_FILES_NORMAL: usize = 40;
+/// So many more files are as many as should ever wait for being merged.
+const WAITING_FILES_MAX: usize = 64;
+
+/// How a columnar history works.
+#[derive(Clone, Debug)]
+pub struct ColumnarOptions {
+    /// Is there a thread that merges small files? Otherwise [`ColumnarHistory::compact`] does.
+    pub compaction: bool,
+    /// Row groups, statistics and page indexes of files that are kept in memory, in bytes.
+    pub metadata_bytes_max: u64,
+    /// Fewer bulk rows than this are kept as facts.
+    pub bulk_rows_min: usize,
+}
+
+impl Default for ColumnarOptions {
+    fn default() -> Self {
+        Self { compaction: true, metadata_bytes_max: METADATA_BYTES_MAX, bulk_rows_min: BULK_ROWS_MIN }
+    }
+}
+
+/// History in Parquet files, in a folder or other place that it has for itself.
 pub struct ColumnarHistory {
-    dir: PathBuf,
+    inner: Arc<Inner>,
+    compactor: Option<Compactor>,
+    options: ColumnarOptions,
+}
+
+/// What readers, sealers and the compaction share.
+struct Inner {
+    files: Arc<Files>,
     shared: RwLock<Shared>,
+    /// Number of the next file.
+    next_number: AtomicU64,
     /// Held by the one who seals.
-    sealing: Mutex<Numbering>,
+    sealing: Mutex<()>,
+    /// Held by the one who compacts.
+    compacting: Mutex<()>,
+    /// Held by the one who rolls up and removes.
+    maintaining: Mutex<()>,
+    /// Locked before `shared`.
+    replaced: Mutex<Replaced>,
 }
 
 /// What readers take a snapshot of.
 struct Shared {
     recent: Recent,
-    /// Facts on their way to a file.
+    /// What is on its way to a file.
     sealing: Option<Arc<Recent>>,
     segments: Arc<Vec<Arc<OpenSegment>>>,
     /// What the values in `segments` had in common.
     sealed_seen: BTreeMap<Iri, SeenByName>,
+    /// Everything that was erased and not purged yet, sealed or not, by table.
+    erasures: BTreeMap<Iri, Arc<Erasures>>,
     rollups: Rollups,
 }
 
-struct Numbering {
-    next: u64,
-    /// What was replaced by others since the last list was given.
-    replaced: Vec<Arc<OpenSegment>>,
-    /// What the last list does not name, and an earlier one does, perhaps.
-    unlisted: Vec<Arc<OpenSegment>>,
+/// Files that were merged into others.
+#[derive(Default)]
+struct Replaced {
+    /// The list that was given out last names them.
+    named: Vec<Arc<OpenSegment>>,
+    /// It does not, but until it is durable an earlier one counts.
+    unnamed: Vec<Arc<OpenSegment>>,
 }
 
 impl ColumnarHistory {
-    /// Opens the history in `dir` (made if missing), which consists of `segments`, in the order in which [`History::seal`] gave them.
+    /// Opens the history in the folder `dir` (made if missing), which consists of `segments`, in the order in which [`History::seal`] gave them.
     ///
     /// Deletes the files of interrupted seals: segments that are not listed. So the list must be the one that was made durable last.
     ///
     /// Errors: a listed file is missing, is not what its entry says, or is of a newer format. The checksum is left to [`Self::verify`],
     /// since it reads everything.
     pub fn open(dir: &Path, segments: Vec<Segment>) -> Result<Self, HistoryError> {
-        fs::create_dir_all(dir).map_err(|source| HistoryError::Io { action: "make", path: dir.to_owned(), source })?;
-        let opened = segments.into_iter().map(|s| OpenSegment::open(dir, s).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-        delete_leftovers(dir, &opened)?;
+        let failed = |source| HistoryError::Io { action: "open", path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let blobs = DiskBlobs::open(Arc::new(RealDisk), dir).map_err(failed)?;
+        Self::open_on(Arc::new(blobs), segments, ColumnarOptions::default())
+    }
+
+    /// The same, wherever the files are.
+    pub fn open_on(blobs: Arc<dyn Blobs>, segments: Vec<Segment>, options: ColumnarOptions) -> Result<Self, HistoryError> {
+        let files = Arc::new(Files::new(blobs, options.metadata_bytes_max));
+        let opened = segments.into_iter().map(|s| OpenSegment::open(&files, s).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        delete_leftovers(&files, &opened)?;
         let next = opened.iter().filter_map(|s| number_of(&s.segment.file)).max().map_or(0, |n| n + 1);
         let mut sealed_seen = BTreeMap::new();
-        let (mut segments, mut rollups) = (Vec::new(), Vec::new());
-        for s in opened {
-            if let Some(info) = &s.segment.rollup {
-                rollups.push(OpenRollup::loaded(Arc::clone(&s), info));
-            } else {
-                see(&mut sealed_seen, &s);
-                segments.push(s);
+        let mut erasures = BTreeMap::<Iri, Arc<Erasures>>::new();
+        let (rollups, opened): (Vec<_>, Vec<_>) = opened.into_iter().partition(|s| s.segment.rollup.is_some());
+        let rollups = rollups.into_iter().filter_map(|s| s.segment.rollup.clone().map(|info| OpenRollup::loaded(s, &info)));
+        let rollups = Rollups::of(rollups.collect());
+        for s in &opened {
+            see(&mut sealed_seen, s);
+            for erasure in &s.footer.erasures {
+                Arc::make_mut(erasures.entry(s.segment.entity_type.clone()).or_default()).add(Arc::clone(erasure));
             }
         }
-        let rollups = Rollups::of(rollups);
-        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(segments), sealed_seen, rollups };
-        Ok(Self {
-            dir: dir.to_owned(),
+        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(opened), sealed_seen, erasures, rollups };
+        let inner = Arc::new(Inner {
+            files,
             shared: RwLock::new(shared),
-            sealing: Mutex::new(Numbering { next, replaced: Vec::new(), unlisted: Vec::new() }),
-        })
+            next_number: AtomicU64::new(next),
+            sealing: Mutex::default(),
+            compacting: Mutex::default(),
+            maintaining: Mutex::default(),
+            replaced: Mutex::default(),
+        });
+        let compactor = options.compaction.then(|| Compactor::start(Arc::clone(&inner))).transpose()?;
+        Ok(Self { inner, compactor, options })
     }
 
     /// Reads every sealed file and compares its checksum. Returns what is wrong, one error per file; nothing if all is well.
     #[must_use]
     pub fn verify(&self) -> Vec<HistoryError> {
         let files: Vec<_> = {
-            let shared = self.read();
+            let shared = self.inner.read();
             shared.segments.iter().chain(shared.rollups.files.iter().map(|r| &r.file)).cloned().collect()
         };
         files.iter().filter_map(|s| s.verify().err()).collect()
     }
 
+    /// Merges files until there is nothing left to merge, on this thread. The new list is durable after the next [`History::seal`] and
+    /// [`History::committed`].
+    pub fn compact(&self) -> Result<(), HistoryError> {
+        while self.inner.compact_one(&mut || true)? {}
+        Ok(())
+    }
+
+    /// How many files wait for being merged beyond what is normal.
+    #[must_use]
+    pub fn n_waiting(&self) -> usize {
+        self.inner.n_waiting()
+    }
+}
+
+impl Inner {
     // A panic while the lock was held leaves the maps whole: each holder changes them by complete steps.
     fn read(&self) -> RwLockReadGuard<'_, Shared> {
         self.shared.read().unwrap_or_else(PoisonError::into_inner)
@@ -125,114 +214,203 @@ impl ColumnarHistory {
         self.shared.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Merges the small files of each of these tables. What fails stays as it is: it is as good, only slower.
-    fn merge_small(&self, tables: &Recent, numbering: &mut Numbering) {
-        for entity_type in tables.tables.keys() {
-            loop {
-                let segments: Vec<Arc<OpenSegment>> =
-                    self.read().segments.iter().filter(|s| s.segment.entity_type == *entity_type).cloned().collect();
-                let rows: Vec<u64> = segments.iter().map(|s| s.segment.n_rows).collect();
-                let Some(n) = merge::n_to_merge(&rows) else { break };
-                let old = &segments[segments.len() - n..];
-                let file = file_name(numbering.next, entity_type);
-                numbering.next += 1;
-                let merged = merge::merge(&self.dir, &file, old)
-                    .and_then(|s| OpenSegment::open(&self.dir, s))
-                    .and_then(|s| sync_dir(&self.dir).map(|()| s));
-                match merged {
-                    Ok(merged) => {
-                        self.replace(old, Arc::new(merged));
-                        numbering.replaced.extend_from_slice(old);
-                    }
-                    Err(error) => {
-                        self.remove(&file);
-                        tracing::warn!(%error, %entity_type, "the small files of the history were not merged");
-                        break;
-                    }
-                }
-            }
-        }
+    fn replaced(&self) -> MutexGuard<'_, Replaced> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn replace(&self, old: &[Arc<OpenSegment>], merged: Arc<OpenSegment>) {
+    fn n_waiting(&self) -> usize {
+        let mut n_by_type: BTreeMap<&Iri, usize> = BTreeMap::new();
+        let segments = Arc::clone(&self.read().segments);
+        for s in segments.iter().filter(|s| merge::is_small(s.segment.n_rows)) {
+            *n_by_type.entry(&s.segment.entity_type).or_default() += 1;
+        }
+        n_by_type.values().map(|n| n.saturating_sub(SMALL_FILES_NORMAL)).sum()
+    }
+
+    fn pressure(&self) -> f32 {
+        self.n_waiting() as f32 / WAITING_FILES_MAX as f32
+    }
+
+    /// Does one thing that `merge::plan` wants. Was there one? `pace` is called after each bit of work and says whether to go on.
+    fn compact_one(&self, pace: &mut dyn FnMut() -> bool) -> Result<bool, HistoryError> {
+        let _guard = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let segments = Arc::clone(&self.read().segments);
+        let types: BTreeSet<&Iri> = segments.iter().map(|s| &s.segment.entity_type).collect();
+        for entity_type in types {
+            let (of_type, of_erasures): (Vec<&Arc<OpenSegment>>, Vec<_>) =
+                segments.iter().filter(|s| s.segment.entity_type == *entity_type).partition(|s| s.footer.erasures.is_empty());
+            if of_erasures.len() >= merge::RUN_MIN {
+                let old: Vec<Arc<OpenSegment>> = of_erasures.into_iter().cloned().collect();
+                let mut all = Erasures::default();
+                old.iter().flat_map(|s| &s.footer.erasures).for_each(|e| all.add(Arc::clone(e)));
+                let new = self.build_erasures(entity_type, all.iter().cloned().collect())?;
+                self.replace(&old, new);
+                return Ok(true);
+            }
+            let infos: Vec<_> = of_type.iter().map(|s| merge::info_of(&s.segment, s.footer.thorough)).collect();
+            if let Some(plan) = merge::plan(&infos) {
+                let old: Vec<Arc<OpenSegment>> = of_type[plan.files].iter().map(|s| Arc::clone(s)).collect();
+                let job = job_of(entity_type, &old, plan.effort)?;
+                let new = self.build(job, pace)?;
+                self.replace(&old, new);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts new files into the place of old ones, which are neighbours in their table.
+    fn replace(&self, old: &[Arc<OpenSegment>], new: Vec<Arc<OpenSegment>>) {
+        let mut replaced = self.replaced();
         let mut shared = self.write();
         let is_old = |s: &Arc<OpenSegment>| old.iter().any(|o| Arc::ptr_eq(o, s));
-        let mut segments: Vec<_> = shared.segments.iter().filter(|s| !is_old(s)).cloned().collect();
-        // The old ones were the newest of their table.
-        segments.push(merged);
-        shared.segments = Arc::new(segments);
-    }
-
-    /// Removes a file of which the writing failed. What cannot be removed now is removed when the folder is opened next.
-    fn remove(&self, file: &str) {
-        let _ = fs::remove_file(self.dir.join(format!("{file}.tmp")));
-        let _ = fs::remove_file(self.dir.join(file));
-    }
-
-    /// Writes one file per table of `recent`; none of them stays if one fails.
-    fn write_all(&self, recent: &Recent, numbering: &mut Numbering) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
-        let mut written = Vec::new();
-        let mut result = Ok(());
-        for (entity_type, table) in &recent.tables {
-            let file = file_name(numbering.next, entity_type);
-            numbering.next += 1;
-            match write::write_segment(&self.dir, &file, entity_type, table).and_then(|s| OpenSegment::open(&self.dir, s)) {
-                Ok(segment) => written.push(Arc::new(segment)),
-                Err(e) => {
-                    result = Err(e);
-                    self.remove(&file);
-                    break;
-                }
+        let mut segments: Vec<_> = Vec::with_capacity(shared.segments.len());
+        let mut new = Some(new);
+        for s in shared.segments.iter() {
+            if is_old(s) {
+                segments.extend(new.take().into_iter().flatten());
+            } else {
+                segments.push(Arc::clone(s));
             }
         }
-        if let Err(e) = result.and_then(|()| sync_dir(&self.dir)) {
-            for s in written {
-                self.remove(&s.segment.file);
-            }
+        shared.segments = Arc::new(segments);
+        replaced.named.extend_from_slice(old);
+    }
+
+    /// Writes the files of a job; none of them stays if one fails.
+    fn build(&self, job: Job<'_>, pace: &mut dyn FnMut() -> bool) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
+        let entity_type = job.entity_type.clone();
+        let mut built: Vec<Arc<OpenSegment>> = Vec::new();
+        let mut go_on = || {
+            let stopped = || std::io::Error::from(std::io::ErrorKind::Interrupted);
+            if pace() { Ok(()) } else { Err(HistoryError::Io { action: "merge", path: self.files.path(""), source: stopped() }) }
+        };
+        let mut keep = |file: Built| {
+            built.push(self.keep(&entity_type, file, None)?);
+            Ok(())
+        };
+        let result = merge::write(job, &mut go_on, &mut keep);
+        if let Err(e) = result {
+            built.iter().for_each(|s| s.delete_when_unused());
             return Err(e);
+        }
+        Ok(built)
+    }
+
+    fn build_erasures(&self, entity_type: &Iri, erasures: Vec<Arc<Erasure>>) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
+        erasures_file(entity_type, erasures)?.into_iter().map(|file| self.keep(entity_type, file, None)).collect()
+    }
+
+    /// Makes a file durable and opens it.
+    fn keep(&self, entity_type: &Iri, file: Built, rollup: Option<Rollup>) -> Result<Arc<OpenSegment>, HistoryError> {
+        let Built { bytes, n_rows, observed, recorded } = file;
+        let segment = Segment {
+            file: file_name(self.next_number.fetch_add(1, Ordering::Relaxed), entity_type),
+            entity_type: entity_type.clone(),
+            n_rows,
+            bytes: bytes.len() as u64,
+            observed,
+            recorded,
+            crc32c: crc32c::crc32c(&bytes),
+            rollup,
+        };
+        let name = segment.file.clone();
+        let opened = self.files.put(&name, bytes).and_then(|()| OpenSegment::open(&self.files, segment));
+        opened.map(Arc::new).inspect_err(|_| {
+            // What cannot be deleted now is deleted when the history is opened next.
+            let _ = self.files.delete(&name);
+        })
+    }
+
+    /// Writes all tables of `recent`; no file stays if one fails.
+    fn write_all(&self, recent: &Recent) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
+        let mut written: Vec<Arc<OpenSegment>> = Vec::new();
+        let tables = recent.tables.iter().map(|(entity_type, table)| self.build(job_of_table(entity_type, table), &mut || true));
+        let erasures = recent.erasures.iter().map(|(entity_type, erasures)| self.build_erasures(entity_type, erasures.clone()));
+        for files in tables.chain(erasures) {
+            match files {
+                Ok(segments) => written.extend(segments),
+                Err(e) => {
+                    written.iter().for_each(|s| s.delete_when_unused());
+                    return Err(e);
+                }
+            }
         }
         Ok(written)
     }
-}
-
-impl History for ColumnarHistory {
-    fn append(&self, facts: Vec<Fact>) {
-        let mut shared = self.write();
-        for fact in facts {
-            shared.rollups.learn(&fact);
-            shared.recent.append(fact);
-        }
-    }
-
-    fn append_rows(&self, rows: BulkRows) {
-        let mut shared = self.write();
-        shared.rollups.learn_rows(&rows);
-        for fact in rows.facts() {
-            shared.recent.append(fact);
-        }
-    }
-
-    fn n_recent(&self) -> usize {
-        let shared = self.read();
-        shared.recent.n_facts() + shared.sealing.as_ref().map_or(0, |s| s.n_facts())
-    }
 
     fn seal(&self) -> Result<Vec<Segment>, HistoryError> {
-        let mut numbering = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
-        let facts = {
+        let _guard = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seal_memory()?;
+        let mut replaced = self.replaced();
+        let Replaced { named, unnamed } = &mut *replaced;
+        unnamed.append(named);
+        let shared = self.read();
+        let rollups = shared.rollups.files.iter().map(OpenRollup::segment);
+        Ok(shared.segments.iter().map(|s| s.segment.clone()).chain(rollups).collect())
+    }
+
+    /// Removes what is erased for good, and then the erasures. The one who calls seals afterwards.
+    fn purge(&self) -> Result<(), HistoryError> {
+        // Nobody else changes files meanwhile.
+        let _sealing = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _compacting = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+        let purged = self.read().erasures.clone();
+        // What is erased may be in memory still; and an erasure is purged only when it is durable.
+        self.seal_memory()?;
+        for (entity_type, erasures) in purged {
+            let segments = Arc::clone(&self.read().segments);
+            let of_type = || segments.iter().filter(|s| s.segment.entity_type == entity_type);
+            let entities: Option<Vec<Iri>> = erasures.iter().map(|e| e.entity.clone()).collect();
+            let until = erasures.iter().map(|e| e.recorded_at).max();
+            let wanted =
+                Wanted { entities: entities.map(|ids| Arc::new(ids.into_iter().collect())), recorded_to: until, ..Wanted::default() };
+            for old in of_type().filter(|s| s.footer.erasures.is_empty()) {
+                if old.units(&wanted)?.is_empty() {
+                    continue;
+                }
+                let effort = if old.footer.thorough { Effort::Thorough } else { Effort::Quick };
+                let mut job = job_of(&entity_type, std::slice::from_ref(old), effort)?;
+                let erase = |source: Source| {
+                    let sheets = scan::without_all_erased(source.sheets, Arc::clone(&erasures), None, entity_type.clone());
+                    Source { sheets, ..source }
+                };
+                job.sources = job.sources.into_iter().map(erase).collect();
+                let new = self.build(job, &mut || true)?;
+                self.replace(std::slice::from_ref(old), new);
+            }
+            // Erasures that came meanwhile stay.
+            let old: Vec<Arc<OpenSegment>> = of_type().filter(|s| !s.footer.erasures.is_empty()).cloned().collect();
+            let mut left = Erasures::default();
+            let is_purged = |e: &Arc<Erasure>| erasures.iter().any(|p| p == e);
+            old.iter().flat_map(|s| &s.footer.erasures).filter(|e| !is_purged(e)).for_each(|e| left.add(Arc::clone(e)));
+            let new = self.build_erasures(&entity_type, left.iter().cloned().collect())?;
+            self.replace(&old, new);
+            let mut shared = self.write();
+            for e in shared.in_memory().flat_map(|r| r.erasures.get(&entity_type)).flatten() {
+                left.add(Arc::clone(e));
+            }
+            if left.is_empty() {
+                shared.erasures.remove(&entity_type);
+            } else {
+                shared.erasures.insert(entity_type.clone(), Arc::new(left));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is in memory; the caller holds `sealing`.
+    fn seal_memory(&self) -> Result<(), HistoryError> {
+        let sealing = {
             let mut shared = self.write();
             // After a panic in a seal its facts are still there.
-            let mut facts = shared.sealing.take().map_or_else(Recent::default, Arc::unwrap_or_clone);
-            if facts.tables.is_empty() {
-                std::mem::swap(&mut facts, &mut shared.recent);
-            } else {
-                facts.overlay(&std::mem::take(&mut shared.recent));
-            }
-            let facts = Arc::new(facts);
-            shared.sealing = Some(Arc::clone(&facts));
-            facts
+            let mut all = shared.sealing.take().map_or_else(Recent::default, Arc::unwrap_or_clone);
+            all.overlay(std::mem::take(&mut shared.recent));
+            let all = Arc::new(all);
+            shared.sealing = Some(Arc::clone(&all));
+            all
         };
-        let result = self.write_all(&facts, &mut numbering);
+        let result = self.write_all(&sealing);
         let mut shared = self.write();
         shared.sealing = None;
         match result {
@@ -243,87 +421,216 @@ impl History for ColumnarHistory {
                     segments.push(s);
                 }
                 shared.segments = Arc::new(segments);
-                drop(shared);
-                self.merge_small(&facts, &mut numbering);
-                let replaced = std::mem::take(&mut numbering.replaced);
-                numbering.unlisted.extend(replaced);
-                let shared = self.read();
-                let rollups = shared.rollups.files.iter().map(OpenRollup::segment);
-                Ok(shared.segments.iter().map(|s| s.segment.clone()).chain(rollups).collect())
             }
             Err(e) => {
                 let newer = std::mem::take(&mut shared.recent);
-                shared.recent = Arc::unwrap_or_clone(facts);
-                shared.recent.overlay(&newer);
-                Err(e)
+                shared.recent = Arc::unwrap_or_clone(sealing);
+                shared.recent.overlay(newer);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments, and the rows of an entity in memory; and what is erased of it.
+    fn of_entity(&self, query: &TemporalQuery) -> (Arc<Vec<Arc<OpenSegment>>>, Vec<RecentRows>, ErasuresByType) {
+        let shared = self.read();
+        let mut layer_idx = shared.segments.len();
+        let mut rows = Vec::new();
+        for recent in shared.in_memory() {
+            for (entity_type, table) in &recent.tables {
+                for layer in &table.layers {
+                    let found = match layer {
+                        Layer::Facts(facts) => facts.entities.get(&query.entity).map(|rows| Rows::Facts(Arc::clone(rows))),
+                        Layer::Bulk(bulk) => Some(Rows::Bulk(Arc::clone(bulk))),
+                    };
+                    rows.extend(found.map(|rows| RecentRows { entity_type: entity_type.clone(), layer: layer_idx, rows }));
+                    layer_idx += 1;
+                }
+            }
+        }
+        let concern = |(_, e): &(&Iri, &Arc<Erasures>)| e.concern(Some(std::slice::from_ref(&query.entity)), query.as_of);
+        let erasures = shared.erasures.iter().filter(concern).map(|(t, e)| (t.clone(), Arc::clone(e))).collect();
+        (Arc::clone(&shared.segments), rows, erasures)
+    }
+}
+
+/// What is to be written of a table in memory.
+fn job_of_table<'a>(entity_type: &'a Iri, table: &Table) -> Job<'a> {
+    let mut days = Days::default();
+    let source = |layer: &Layer| match layer {
+        Layer::Facts(facts) => {
+            for key in facts.entities.values().flat_map(|rows| rows.keys()) {
+                key.observed_at.into_iter().for_each(|at| days.add_instant(at));
+            }
+            let columns = columns_for(facts, None);
+            let n_rows = facts.entities.values().map(|rows| rows.len() as u64).sum();
+            Source { sheets: sheets_of(facts.clone(), columns.clone(), entity_type.clone()), columns: Arc::new(columns), n_rows }
+        }
+        Layer::Bulk(bulk) => {
+            let sheet = bulk.sheet.clone();
+            days.add_all(sheet.batch.column(OBSERVED).as_primitive::<TimestampMicrosecondType>());
+            let (columns, n_rows) = (Arc::clone(&sheet.columns), sheet.batch.num_rows() as u64);
+            Source { sheets: Box::new(std::iter::once(Ok(sheet))), columns, n_rows }
+        }
+    };
+    let sources = table.layers.iter().map(source).collect();
+    Job { entity_type, sources, seen: table.seen.clone(), days, effort: Effort::Quick }
+}
+
+/// What is to be written of files.
+fn job_of<'a>(entity_type: &'a Iri, segments: &[Arc<OpenSegment>], effort: Effort) -> Result<Job<'a>, HistoryError> {
+    let mut seen = SeenByName::new();
+    let mut days = Days::default();
+    let mut sources = Vec::new();
+    let n_rows: u64 = segments.iter().map(|s| s.segment.n_rows).sum();
+    for s in segments {
+        // Values that were replaced have been seen, too.
+        merge_seen(&mut seen, &s.footer.seen);
+        let units: Vec<usize> = s.units(&Wanted::default())?.iter().map(|u| u.row_group_idx).collect();
+        // Fewer rows than make a file of their own need no counting.
+        if n_rows >= merge::PERIOD_ROWS_MIN {
+            let none = BTreeSet::new();
+            s.read(units.clone(), &Wanted::default(), Attributes::Some(&none), |batch| {
+                days.add_all(batch.column(OBSERVED).as_primitive::<TimestampMicrosecondType>());
+                Ok(())
+            })?;
+        }
+        let columns = Arc::clone(&s.footer.columns);
+        let rows = s.stream(units, Wanted::default(), Attributes::All)?;
+        sources.push(Source { sheets: scan::sheets(rows, s), columns, n_rows: s.segment.n_rows });
+    }
+    Ok(Job { entity_type, sources, seen, days, effort })
+}
+
+impl History for ColumnarHistory {
+    fn append(&self, facts: Vec<Fact>) {
+        let mut shared = self.inner.write();
+        for fact in facts {
+            shared.rollups.learn(&fact);
+            shared.recent.append(fact);
+        }
+    }
+
+    fn append_rows(&self, rows: BulkRows) {
+        // Sorted before the lock is taken.
+        let sheet = if rows.batch().num_rows() >= self.options.bulk_rows_min { BulkSheet::of(&rows).map_err(Some) } else { Err(None) };
+        match sheet {
+            Ok(Some((sheet, seen))) => {
+                let mut shared = self.inner.write();
+                shared.rollups.learn_rows(&rows);
+                shared.recent.append_sheet(rows.entity_type(), sheet, &seen);
+            }
+            Ok(None) => {}
+            Err(refused) => {
+                if let Some(error) = refused {
+                    tracing::warn!(%error, "bulk rows are kept as facts");
+                }
+                self.append(rows.facts().collect());
             }
         }
     }
 
+    fn n_recent(&self) -> usize {
+        let shared = self.inner.read();
+        shared.recent.n_facts() + shared.sealing.as_ref().map_or(0, |s| s.n_facts())
+    }
+
+    fn seal(&self) -> Result<Vec<Segment>, HistoryError> {
+        let segments = self.inner.seal()?;
+        if let Some(compactor) = &self.compactor {
+            compactor.wake();
+        }
+        Ok(segments)
+    }
+
     fn committed(&self) {
-        let unlisted = std::mem::take(&mut self.sealing.lock().unwrap_or_else(PoisonError::into_inner).unlisted);
-        for s in unlisted {
+        let unnamed = std::mem::take(&mut self.inner.replaced().unnamed);
+        for s in unnamed {
             s.delete_when_unused();
         }
     }
 
+    fn pressure(&self) -> f32 {
+        self.inner.pressure()
+    }
+
+    fn erase(&self, erasure: Erasure) -> Result<(), HistoryError> {
+        let mut shared = self.inner.write();
+        let entity_type = erasure.entity_type.clone();
+        let known = shared.erasures.entry(entity_type.clone()).or_default();
+        if known.len() >= ERASURES_MAX {
+            return Err(HistoryError::TooManyErasures { entity_type, max: ERASURES_MAX });
+        }
+        let erasure = Arc::new(erasure);
+        shared.rollups.learn_erasure(&erasure);
+        let known = shared.erasures.entry(entity_type.clone()).or_default();
+        Arc::make_mut(known).add(Arc::clone(&erasure));
+        shared.recent.erasures.entry(entity_type).or_default().push(erasure);
+        Ok(())
+    }
+
+    fn purge(&self) -> Result<Vec<Segment>, HistoryError> {
+        self.inner.purge()?;
+        self.seal()
+    }
+
     fn evolution(&self, query: &TemporalQuery) -> Result<Option<Evolution>, HistoryError> {
-        let (segments, recent) = {
-            let shared = self.read();
-            let n = shared.segments.len();
-            let in_memory = shared.sealing.as_deref().map(|r| (n, r)).into_iter().chain([(n + 1, &shared.recent)]);
-            let mut rows = Vec::new();
-            for (layer, recent) in in_memory {
-                for (entity_type, table) in &recent.tables {
-                    if let Some(found) = table.entities.get(&query.entity) {
-                        rows.push(RecentRows { entity_type: entity_type.clone(), layer, rows: Arc::clone(found) });
-                    }
-                }
-            }
-            (Arc::clone(&shared.segments), rows)
-        };
-        evolve::evolution(query, &segments, &recent)
+        let (segments, recent, erasures) = self.inner.of_entity(query);
+        evolve::evolution(query, &segments, &recent, &erasures)
+    }
+
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
+        let query = TemporalQuery { as_of, ..TemporalQuery::of(entity.clone()) };
+        let (segments, recent, erasures) = self.inner.of_entity(&query);
+        evolve::deletions(&query, &segments, &recent, &erasures)
     }
 
     fn tables(&self) -> Vec<HistoryTable> {
-        let shared = self.read();
-        let in_memory = shared.sealing.as_deref().into_iter().chain([&shared.recent]).flat_map(|r| r.tables.keys());
-        let types: BTreeSet<&Iri> = shared.sealed_seen.keys().chain(in_memory).collect();
+        let shared = self.inner.read();
+        let types: BTreeSet<&Iri> = shared.sealed_seen.keys().chain(shared.in_memory().flat_map(|r| r.tables.keys())).collect();
         types.into_iter().map(|t| shared.table(t)).collect()
     }
 
-    fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
-        let layers = self.read().layers(&scan.entity_type, scan.entities.as_deref());
-        scan::scan(scan, &layers)
+    fn stream(&self, scan: &HistoryScan) -> Result<ScanStream, HistoryError> {
+        let layers = self.inner.read().layers(&scan.entity_type, scan.entities.as_deref(), scan.as_of);
+        scan::scan(scan, layers)
     }
 
     fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
         let (layers, rollups) = {
-            let shared = self.read();
-            (shared.layers(&query.entity_type, query.entities.as_deref()), shared.rollups.of_type(&query.entity_type))
+            let shared = self.inner.read();
+            let layers = shared.layers(&query.entity_type, query.entities.as_deref(), query.as_of);
+            (layers, shared.rollups.of_type(&query.entity_type))
         };
         aggregate::aggregate(query, &layers, &rollups)
     }
 
     fn maintain(&self, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
-        maintain::maintain(self, policy, now)
+        maintain::maintain(&self.inner, policy, now)
     }
 }
 
 impl Shared {
+    /// What is in memory, oldest first.
+    fn in_memory(&self) -> impl Iterator<Item = &Recent> {
+        self.sealing.as_deref().into_iter().chain([&self.recent])
+    }
+
     /// Everything of a table, of these entities only where that is known at once.
-    fn layers(&self, entity_type: &Iri, entities: Option<&[Iri]>) -> Layers {
-        let tables = self.sealing.as_deref().into_iter().chain([&self.recent]).filter_map(|r| r.tables.get(entity_type));
+    fn layers(&self, entity_type: &Iri, entities: Option<&[Iri]>, as_of: Option<Instant>) -> Layers {
+        let tables = self.in_memory().filter_map(|r| r.tables.get(entity_type));
         Layers {
             table: self.table(entity_type),
             segments: self.segments.iter().filter(|s| s.segment.entity_type == *entity_type).cloned().collect(),
-            recent: tables.map(|t| t.only(entities)).collect(),
+            recent: tables.flat_map(|t| t.only(entities)).collect(),
+            erasures: self.erasures.get(entity_type).filter(|e| e.concern(entities, as_of)).cloned(),
         }
     }
 
     fn table(&self, entity_type: &Iri) -> HistoryTable {
         let mut seen = self.sealed_seen.get(entity_type).cloned().unwrap_or_default();
-        for recent in self.sealing.as_deref().into_iter().chain([&self.recent]) {
+        for recent in self.in_memory() {
             if let Some(Table { seen: more, .. }) = recent.tables.get(entity_type) {
                 merge_seen(&mut seen, more);
             }
@@ -333,6 +640,9 @@ impl Shared {
 }
 
 fn see(sealed_seen: &mut BTreeMap<Iri, SeenByName>, s: &OpenSegment) {
+    if !s.footer.erasures.is_empty() {
+        return;
+    }
     merge_seen(sealed_seen.entry(s.segment.entity_type.clone()).or_default(), &s.footer.seen);
 }
 
@@ -347,33 +657,19 @@ fn number_of(file: &str) -> Option<u64> {
 }
 
 /// Removes segments that nobody lists. Files that are none of ours are left, with a warning.
-fn delete_leftovers(dir: &Path, segments: &[Arc<OpenSegment>]) -> Result<(), HistoryError> {
+fn delete_leftovers(files: &Files, segments: &[Arc<OpenSegment>]) -> Result<(), HistoryError> {
     let listed: BTreeSet<&str> = segments.iter().map(|s| s.segment.file.as_str()).collect();
-    let io_error = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| HistoryError::Io { action, path, source }
-    };
-    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let entry = entry.map_err(io_error("list", dir))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if listed.contains(name.as_ref()) {
+    for name in files.list()? {
+        if listed.contains(name.as_str()) {
             continue;
         }
-        let path = entry.path();
-        let is_ours = number_of(&name).is_some() && (name.ends_with(".parquet") || name.ends_with(".parquet.tmp"));
-        if is_ours {
-            fs::remove_file(&path).map_err(io_error("delete", &path))?;
+        let path = files.path(&name);
+        if number_of(&name).is_some() && name.ends_with(".parquet") {
+            files.delete(&name)?;
             tracing::info!(path = %path.display(), "deleted what an interrupted seal of the history left");
         } else {
             tracing::warn!(path = %path.display(), "a stranger in the folder of the history");
         }
     }
     Ok(())
-}
-
-/// Makes the names of new files durable.
-fn sync_dir(dir: &Path) -> Result<(), HistoryError> {
-    let synced = File::open(dir).and_then(|d| d.sync_all());
-    synced.map_err(|source| HistoryError::Io { action: "sync", path: dir.to_owned(), source })
 }

@@ -1,13 +1,15 @@
-//! Facts that are in memory only: by table, entity and row, in the order in which they are sealed.
+//! What is in memory only: by table, in layers. A layer is facts, by entity and row, or a sheet of bulk rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use entity::{Attribute, Instant, Iri};
 use smol_str::SmolStr;
 
-use super::super::value::{Seen, SeenByName};
-use super::super::{Fact, What};
+use super::super::erasure::Erasable;
+use super::super::value::{Seen, SeenByName, merge_seen};
+use super::super::{Erasure, Fact, What};
+use super::sheet::BulkSheet;
 
 /// What marks the row of a removed entity; an attribute's row is marked with its name, which always has a colon.
 pub(super) const ENTITY_DELETED: &str = "*";
@@ -22,25 +24,58 @@ pub(super) struct RowKey {
     pub(super) deleted: Option<SmolStr>,
 }
 
+impl RowKey {
+    /// Of a deletion the attribute, or none for the entity; nothing for a row of values.
+    pub(super) fn deleted_attribute(&self) -> Option<Option<&str>> {
+        self.deleted.as_deref().map(|deleted| (deleted != ENTITY_DELETED).then_some(deleted))
+    }
+
+    /// Which facts of the row some erasures leave, by attribute (none for the entity).
+    pub(super) fn visibility<'a>(&'a self, erasures: &'a [&'a Erasure]) -> impl Fn(Option<&str>) -> bool + 'a {
+        let dataset_id = self.dataset_id.as_ref().map(Iri::as_str);
+        let row = Erasable { dataset_id, observed_at: self.observed_at, recorded_at: self.recorded_at };
+        move |attribute| !erasures.iter().any(|e| e.concerns_attribute(attribute) && e.concerns_row(&row))
+    }
+}
+
 /// The values of a row. Few, so a list.
 pub(super) type Values = Vec<(Iri, Attribute)>;
 
 /// The rows of one entity.
 pub(super) type EntityRows = BTreeMap<RowKey, Values>;
 
-/// The facts of one entity type.
+/// Facts of one entity type.
 #[derive(Clone, Default)]
-pub(super) struct Table {
+pub(super) struct Facts {
     /// Shared with readers: an append to an entity that somebody reads copies this entity's rows, so readers hold the lock for a moment only.
     pub(super) entities: BTreeMap<Iri, Arc<EntityRows>>,
-    pub(super) seen: SeenByName,
     n_facts: usize,
 }
 
-/// All facts in memory.
+/// What was appended to a table at a time.
+#[derive(Clone)]
+pub(super) enum Layer {
+    Facts(Facts),
+    Bulk(Arc<BulkSheet>),
+}
+
+/// What is known of one entity type.
+#[derive(Clone, Default)]
+pub(super) struct Table {
+    /// Newer ones come later. Facts are put into the last layer of facts, unless a later sheet has their recorded time: then who came
+    /// last would count no more.
+    pub(super) layers: Vec<Layer>,
+    pub(super) seen: SeenByName,
+    /// Recorded times of the sheets behind the last layer of facts.
+    times_behind: BTreeSet<Instant>,
+}
+
+/// Everything in memory.
 #[derive(Clone, Default)]
 pub(super) struct Recent {
     pub(super) tables: BTreeMap<Iri, Table>,
+    /// What was erased, by table; readers find it with that of the files.
+    pub(super) erasures: BTreeMap<Iri, Vec<Arc<Erasure>>>,
 }
 
 impl Recent {
@@ -61,50 +96,89 @@ impl Recent {
                 (RowKey { observed_at: None, recorded_at, dataset_id: None, deleted: Some(SmolStr::new_static(ENTITY_DELETED)) }, None)
             }
         };
-        table.put(entity, key, value);
+        table.facts_for(recorded_at).put(entity, key, value);
+    }
+
+    /// Takes bulk rows in, and what their values have in common.
+    pub(super) fn append_sheet(&mut self, entity_type: &Iri, sheet: BulkSheet, seen: &SeenByName) {
+        let table = self.tables.entry(entity_type.clone()).or_default();
+        merge_seen(&mut table.seen, seen);
+        table.push(Layer::Bulk(Arc::new(sheet)));
     }
 
     /// Adds everything of a newer `Recent` on top of this one: for a seal that failed.
-    pub(super) fn overlay(&mut self, newer: &Self) {
-        for (entity_type, more) in &newer.tables {
-            let table = self.tables.entry(entity_type.clone()).or_default();
-            super::super::value::merge_seen(&mut table.seen, &more.seen);
-            for (entity, rows) in &more.entities {
-                for (key, values) in rows.iter() {
-                    if values.is_empty() {
-                        table.put(entity.clone(), key.clone(), None);
-                    }
-                    for value in values {
-                        table.put(entity.clone(), key.clone(), Some(value.clone()));
-                    }
+    pub(super) fn overlay(&mut self, newer: Self) {
+        for (entity_type, more) in newer.erasures {
+            self.erasures.entry(entity_type).or_default().extend(more);
+        }
+        for (entity_type, more) in newer.tables {
+            let table = self.tables.entry(entity_type).or_default();
+            merge_seen(&mut table.seen, &more.seen);
+            for layer in more.layers {
+                match (table.layers.last_mut(), layer) {
+                    (Some(Layer::Facts(known)), Layer::Facts(more)) => known.overlay(&more),
+                    (_, layer) => table.push(layer),
                 }
             }
         }
     }
 
     pub(super) fn n_facts(&self) -> usize {
-        self.tables.values().map(|t| t.n_facts).sum()
+        let n_erasures: usize = self.erasures.values().map(Vec::len).sum();
+        n_erasures + self.tables.values().flat_map(|t| &t.layers).map(Layer::n_facts).sum::<usize>()
+    }
+}
+
+impl Layer {
+    /// The latest recorded time in it.
+    pub(super) fn recorded_to(&self) -> Option<Instant> {
+        match self {
+            Self::Facts(facts) => facts.entities.values().flat_map(|rows| rows.keys()).map(|key| key.recorded_at).max(),
+            Self::Bulk(bulk) => Some(bulk.recorded_at),
+        }
+    }
+
+    fn n_facts(&self) -> usize {
+        match self {
+            Self::Facts(facts) => facts.n_facts,
+            Self::Bulk(bulk) => bulk.n_values,
+        }
     }
 }
 
 impl Table {
-    pub(super) fn n_rows(&self) -> usize {
-        self.entities.values().map(|rows| rows.len()).sum()
+    /// The same layers with only these entities, rows shared; all if none are given. Sheets are whole.
+    pub(super) fn only(&self, entities: Option<&[Iri]>) -> Vec<Layer> {
+        let only = |layer: &Layer| match (layer, entities) {
+            (Layer::Facts(facts), Some(ids)) => Layer::Facts(facts.only(ids)),
+            (other, _) => other.clone(),
+        };
+        self.layers.iter().map(only).collect()
     }
 
-    /// The same table with only these entities, rows shared; all if none are given.
-    pub(super) fn only(&self, entities: Option<&[Iri]>) -> Self {
-        match entities {
-            None => self.clone(),
-            Some(ids) => Self {
-                entities: ids
-                    .iter()
-                    .filter_map(|id| self.entities.get_key_value(id))
-                    .map(|(id, rows)| (id.clone(), Arc::clone(rows)))
-                    .collect(),
-                seen: self.seen.clone(),
-                n_facts: self.n_facts,
-            },
+    fn push(&mut self, layer: Layer) {
+        match &layer {
+            Layer::Facts(_) => self.times_behind.clear(),
+            Layer::Bulk(bulk) => {
+                self.times_behind.insert(bulk.recorded_at);
+            }
+        }
+        self.layers.push(layer);
+    }
+
+    /// The layer that facts of this recorded time are put into.
+    fn facts_for(&mut self, recorded_at: Instant) -> &mut Facts {
+        let last = self.layers.iter().rposition(|l| matches!(l, Layer::Facts(_)));
+        let idx = match last {
+            Some(idx) if !self.times_behind.contains(&recorded_at) => idx,
+            _ => {
+                self.push(Layer::Facts(Facts::default()));
+                self.layers.len() - 1
+            }
+        };
+        match &mut self.layers[idx] {
+            Layer::Facts(facts) => facts,
+            Layer::Bulk(_) => unreachable!("the index is one of a layer of facts"),
         }
     }
 
@@ -113,6 +187,26 @@ impl Table {
             Some(seen) => seen.add(instance),
             None => {
                 self.seen.insert(name.clone(), Seen::of(instance));
+            }
+        }
+    }
+}
+
+impl Facts {
+    fn only(&self, ids: &[Iri]) -> Self {
+        let found = ids.iter().filter_map(|id| self.entities.get_key_value(id));
+        Self { entities: found.map(|(id, rows)| (id.clone(), Arc::clone(rows))).collect(), n_facts: self.n_facts }
+    }
+
+    fn overlay(&mut self, newer: &Self) {
+        for (entity, rows) in &newer.entities {
+            for (key, values) in rows.iter() {
+                if values.is_empty() {
+                    self.put(entity.clone(), key.clone(), None);
+                }
+                for value in values {
+                    self.put(entity.clone(), key.clone(), Some(value.clone()));
+                }
             }
         }
     }

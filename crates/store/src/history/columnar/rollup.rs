@@ -18,9 +18,9 @@ use entity::{Instant, Iri};
 use super::super::aggregate::{Accumulator, Buckets, Sum};
 use super::super::rollup::DAY_US;
 use super::super::value::SeenByName;
-use super::super::{AggregateQuery, BulkRows, Fact, HistoryError, Rollup, RollupUse, RollupWidth, Segment, What};
+use super::super::{AggregateQuery, BulkRows, ErasedTimes, Erasure, Fact, HistoryError, Rollup, RollupUse, RollupWidth, Segment, What};
 use super::segment::OpenSegment;
-use super::write::{FileColumn, FileWriter, Footer, schema_of};
+use super::write::{Built, Effort, FileColumn, Footer, SegmentWriter, schema_of};
 
 /// Stale days of entities that one roll-up lists; one with more is not used any more until it is built anew.
 const STALE_MAX: usize = 20_000;
@@ -71,6 +71,7 @@ pub(super) struct OpenRollup {
     pub(super) stale: Arc<Stale>,
     n_stale: usize,
     pub(super) is_stale: bool,
+    is_erased: bool,
     /// The values of the days before this one are gone.
     pub(super) final_to: Option<i64>,
     /// It was there when the history was opened: what was recorded until then is in it already, and comes from a replay of the log.
@@ -86,15 +87,15 @@ impl OpenRollup {
     pub(super) fn of(file: Arc<OpenSegment>, info: &Rollup) -> Self {
         let stale: Stale = info.stale.iter().map(|(id, days)| (id.clone(), days.iter().copied().collect())).collect();
         let n_stale = stale.values().map(BTreeSet::len).sum();
-        let (is_stale, final_to) = (info.is_stale, info.final_to);
+        let (is_stale, is_erased, final_to) = (info.is_stale, info.is_erased, info.final_to);
         let info = Arc::new(Rollup { stale: Vec::new(), ..info.clone() });
-        Self { file, info, stale: Arc::new(stale), n_stale, is_stale, final_to, replayed_to: None }
+        Self { file, info, stale: Arc::new(stale), n_stale, is_stale, is_erased, final_to, replayed_to: None }
     }
 
     /// The manifest's entry, as of now.
     pub(super) fn segment(&self) -> Segment {
         let stale = self.stale.iter().map(|(id, days)| (id.clone(), days.iter().copied().collect())).collect();
-        let rollup = Rollup { stale, is_stale: self.is_stale, final_to: self.final_to, ..(*self.info).clone() };
+        let rollup = Rollup { stale, is_stale: self.is_stale, is_erased: self.is_erased, final_to: self.final_to, ..(*self.info).clone() };
         Segment { rollup: Some(rollup), ..self.file.segment.clone() }
     }
 
@@ -107,11 +108,11 @@ impl OpenRollup {
         self.final_to.is_some_and(|to| to > self.info.days.0)
     }
 
-    /// Only the days of which the values are gone, which nothing can make stale; none if there are none.
+    /// Only the days of which the values are gone; none if there are none. What is stale of them was erased.
     pub(super) fn final_part(&self) -> Option<Self> {
-        let to = self.final_to.filter(|to| *to > self.info.days.0)?.min(self.info.days.1);
+        let to = self.final_to.filter(|to| *to > self.info.days.0 && !self.is_erased)?.min(self.info.days.1);
         let info = Arc::new(Rollup { days: (self.info.days.0, to), ..(*self.info).clone() });
-        Some(Self { info, stale: Arc::default(), n_stale: 0, is_stale: false, ..self.clone() })
+        Some(Self { info, is_stale: false, ..self.clone() })
     }
 
     /// The values of the days before `day` are going.
@@ -133,7 +134,12 @@ impl OpenRollup {
             return;
         }
         if self.n_stale >= STALE_MAX {
-            (self.is_stale, self.n_stale, self.stale) = (true, 0, Arc::default());
+            // What was erased of final days stays known.
+            let final_to = self.final_to.unwrap_or(i64::MIN);
+            let stale = Arc::make_mut(&mut self.stale);
+            stale.values_mut().for_each(|days| days.retain(|day| *day < final_to));
+            stale.retain(|_, days| !days.is_empty());
+            (self.is_stale, self.n_stale) = (true, self.stale.values().map(BTreeSet::len).sum());
             return;
         }
         let stale = Arc::make_mut(&mut self.stale);
@@ -159,6 +165,7 @@ struct Watched {
     entity_type: Iri,
     days: Range<i64>,
     learned: Stale,
+    is_erased: bool,
 }
 
 impl Rollups {
@@ -206,6 +213,33 @@ impl Rollups {
         }
     }
 
+    /// Takes note of what is erased.
+    pub(super) fn learn_erasure(&mut self, erasure: &Erasure) {
+        let of_days = |days: Range<i64>| match &erasure.times {
+            ErasedTimes::Observed(range) => {
+                let from = range.start.micros().div_euclid(DAY_US).max(days.start);
+                from..range.end.micros().saturating_add(DAY_US - 1).div_euclid(DAY_US).min(days.end)
+            }
+            ErasedTimes::All | ErasedTimes::Recorded(_) => days,
+        };
+        for r in self.files.iter_mut().filter(|r| r.file.segment.entity_type == erasure.entity_type) {
+            let is_replayed = r.replayed_to.is_some_and(|to| erasure.recorded_at <= to);
+            let days = of_days(r.days());
+            match &erasure.entity {
+                _ if is_replayed || days.is_empty() => {}
+                Some(entity) => days.for_each(|day| r.mark(entity, day)),
+                None => r.is_erased = true,
+            }
+        }
+        if let Some(w) = self.watched.as_mut().filter(|w| w.entity_type == erasure.entity_type) {
+            let days = of_days(w.days.clone());
+            match &erasure.entity {
+                Some(entity) => w.learned.entry(entity.clone()).or_default().extend(days),
+                None => w.is_erased |= !days.is_empty(),
+            }
+        }
+    }
+
     fn learn_day(&mut self, entity_type: &Iri, entity: &Iri, day: i64, recorded_at: Instant) {
         for r in &mut self.files {
             let is_of_it = r.file.segment.entity_type == *entity_type && r.days().contains(&day);
@@ -220,15 +254,15 @@ impl Rollups {
 
     /// From now on takes note of what is learned of these days.
     pub(super) fn watch(&mut self, entity_type: &Iri, days: Range<i64>) {
-        self.watched = Some(Watched { entity_type: entity_type.clone(), days, learned: Stale::new() });
+        self.watched = Some(Watched { entity_type: entity_type.clone(), days, learned: Stale::new(), is_erased: false });
         self.see();
     }
 
-    /// Ends that; what was learned meanwhile.
-    pub(super) fn unwatch(&mut self) -> Stale {
-        let learned = self.watched.take().map(|w| w.learned).unwrap_or_default();
+    /// Ends that; what was learned meanwhile, and whether so much was erased that what was built is worth nothing.
+    pub(super) fn unwatch(&mut self) -> (Stale, bool) {
+        let watched = self.watched.take().map(|w| (w.learned, w.is_erased)).unwrap_or_default();
         self.see();
-        learned
+        watched
     }
 
     /// Puts a new roll-up in the place of the ones of its width in its days. `learned` is what [`Rollups::unwatch`] gave. Returns the replaced ones.
@@ -280,7 +314,8 @@ impl Plan {
             if !query.bucket.is_made_of(width.micros()) {
                 continue;
             }
-            for r in rollups.iter().filter(|r| r.info.width == width && is_usable(query, r)) {
+            let usable = rollups.iter().filter(|r| r.info.width == width && is_usable(query, r));
+            for r in usable.filter_map(|r| if r.is_stale { r.final_part() } else { Some(r.clone()) }) {
                 let mut still_open = Vec::new();
                 for days in open {
                     let common = days.start.max(r.info.days.0)..days.end.min(r.info.days.1);
@@ -325,43 +360,34 @@ impl Plan {
 }
 
 fn is_usable(query: &AggregateQuery, r: &OpenRollup) -> bool {
-    !r.is_stale
+    !r.is_erased
         && query.as_of.is_none_or(|as_of| as_of >= r.info.recorded_to)
         && query.attributes.iter().all(|name| r.info.attributes.contains(name))
 }
 
 /// A roll-up that is being written.
-pub(super) struct RollupWriter<'a> {
-    writer: FileWriter,
+pub(super) struct RollupWriter {
+    writer: SegmentWriter,
     footer: Footer,
     n_attributes: usize,
     recorded_to: Instant,
-    dir: &'a std::path::Path,
-    file: &'a str,
     n_rows: usize,
     entity_id: StringDictionaryBuilder<Int32Type>,
     bucket_start: TimestampMicrosecondBuilder,
     columns: Vec<Float64Builder>,
 }
 
-impl<'a> RollupWriter<'a> {
-    pub(super) fn create(
-        dir: &'a std::path::Path,
-        file: &'a str,
-        entity_type: &Iri,
-        attributes: &[Iri],
-        recorded_to: Instant,
-    ) -> Result<Self, HistoryError> {
-        // Most parts repeat: counts, times, what was rounded off, values of few digits.
-        let columns: Vec<FileColumn> = attributes.iter().flat_map(part_names).map(|name| FileColumn::number(name, true)).collect();
-        let footer = Footer { entity_type: entity_type.clone(), columns, seen: SeenByName::new() };
-        let writer = FileWriter::create(dir, file, &footer)?;
+impl RollupWriter {
+    pub(super) fn new(entity_type: &Iri, attributes: &[Iri], recorded_to: Instant) -> Self {
+        let columns: Vec<FileColumn> = attributes.iter().flat_map(part_names).map(|name| FileColumn::of_bulk(name, true, false)).collect();
+        let (columns, seen) = (Arc::new(columns), SeenByName::new());
+        let footer = Footer { entity_type: entity_type.clone(), columns, seen, erasures: Vec::new(), thorough: true };
+        let writer = SegmentWriter::new(footer.clone(), Effort::Thorough);
         let n_attributes = attributes.len();
         let (entity_id, bucket_start) = (StringDictionaryBuilder::new(), TimestampMicrosecondBuilder::new());
-        let mut new =
-            Self { writer, footer, n_attributes, recorded_to, dir, file, n_rows: 0, entity_id, bucket_start, columns: Vec::new() };
+        let mut new = Self { writer, footer, n_attributes, recorded_to, n_rows: 0, entity_id, bucket_start, columns: Vec::new() };
         new.begin();
-        Ok(new)
+        new
     }
 
     fn begin(&mut self) {
@@ -413,19 +439,9 @@ impl<'a> RollupWriter<'a> {
         self.writer.write(&batch)
     }
 
-    pub(super) fn abandon(self) {
-        self.writer.abandon();
-    }
-
-    /// The file, synced; none if there was nothing to write.
-    pub(super) fn finish(mut self) -> Result<Option<OpenSegment>, HistoryError> {
+    /// The file; none if there was nothing to write.
+    pub(super) fn finish(mut self) -> Result<Option<Built>, HistoryError> {
         self.flush()?;
-        if self.writer.n_rows() == 0 {
-            self.writer.abandon();
-            return Ok(None);
-        }
-        let segment = self.writer.finish()?;
-        debug_assert_eq!(segment.file, self.file);
-        OpenSegment::open(self.dir, segment).map(Some)
+        self.writer.finish()
     }
 }

@@ -1,58 +1,40 @@
-//! A whole table from all layers, as batches: sealed segments and recent facts are put side by side, sorted by row, and of each row the
-//! latest value of each attribute is taken.
+//! A whole table from all layers, as batches: sealed segments and recent rows are merged in the order of the answer, and of rows that speak
+//! of the same thing the latest value of each attribute is taken. Columns of rows that are alone are passed on as they are.
+//!
+//! The answer is made while it is taken: in memory are one batch per layer and the one being made.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Float64Builder, StringArray, StringBuilder, TimestampMicrosecondBuilder};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 
-use super::super::{ColumnKind, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX};
+use super::super::erasure::Erasures;
+use super::super::{ColumnKind, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX, ScanStream};
 use super::cell;
-use super::recent::Table;
-use super::segment::{AttributeColumns, Attributes, Few, Keys, Metas, OpenSegment, Wanted, mask_of};
-use super::write::{FileColumn, columns_for, for_each_batch};
+use super::erase::without_erased;
+use super::gather::Column;
+use super::order::{Chunk, Merger, Prepared, Same};
+use super::recent::Layer;
+use super::segment::{AttributeColumns, Attributes, DATASET, ENTITY, Metas, OBSERVED, OpenSegment, RECORDED, Wanted, wanted_of};
+use super::sheet::{Sheet, Sheets};
+use super::write::{columns_for, sheets_of};
 
 /// Where the rows of one table are, oldest layer first; `recent` is younger than all segments.
 #[derive(Clone)]
 pub(super) struct Layers {
     pub(super) table: HistoryTable,
     pub(super) segments: Vec<Arc<OpenSegment>>,
-    pub(super) recent: Vec<Table>,
+    pub(super) recent: Vec<Layer>,
+    /// If any concern the rows asked for.
+    pub(super) erasures: Option<Arc<Erasures>>,
 }
 
-/// Answers `scan`.
-pub(super) fn scan(scan: &HistoryScan, layers: &Layers) -> Result<Vec<RecordBatch>, HistoryError> {
-    let columnar = |reason: String| HistoryError::Columnar { entity_type: scan.entity_type.clone(), reason };
-    let parts = read(scan, layers)?;
-    let mut opened: Vec<Opened<'_>> = parts.iter().map(|part| Opened::new(part, &scan.attributes)).collect();
-    let rows = sorted_rows(&opened);
-    let mut output = Output::new(scan, &layers.table);
-    let mut batches = Vec::new();
-    for group in rows.chunk_by(|a, b| a.subject == b.subject) {
-        output.push(group, &mut opened).map_err(columnar)?;
-        if output.n_rows == SCAN_BATCH_ROWS_MAX {
-            batches.push(output.finish().map_err(columnar)?);
-            output = Output::new(scan, &layers.table);
-        }
-    }
-    if output.n_rows > 0 {
-        batches.push(output.finish().map_err(columnar)?);
-    }
-    Ok(batches)
-}
-
-/// A batch of one layer; only wanted rows, only asked columns.
-struct Part {
-    layer: usize,
-    batch: RecordBatch,
-    columns: Arc<Vec<FileColumn>>,
-}
-
-fn read(scan: &HistoryScan, layers: &Layers) -> Result<Vec<Part>, HistoryError> {
+/// Begins to answer `scan`.
+pub(super) fn scan(scan: &HistoryScan, layers: Layers) -> Result<ScanStream, HistoryError> {
     let names: BTreeSet<&Iri> = scan.attributes.iter().collect();
     let wanted = Wanted {
         entities: scan.entities.as_ref().map(|ids| Arc::new(ids.iter().cloned().collect())),
@@ -61,216 +43,132 @@ fn read(scan: &HistoryScan, layers: &Layers) -> Result<Vec<Part>, HistoryError> 
         recorded_to: scan.as_of,
         values_only: true,
     };
-    let mut parts = Vec::new();
-    for (layer, segment) in layers.segments.iter().enumerate() {
-        let units = segment.units(&wanted);
+    let kind_of = |name: &Iri| layers.table.columns.iter().find(|c| c.name == *name).map_or(ColumnKind::Text, |c| c.kind);
+    let kinds: Vec<ColumnKind> = scan.attributes.iter().map(kind_of).collect();
+    let schema = layers.table.scan_schema(&scan.attributes);
+    // Whether a row is left, only all its columns know.
+    let attributes = if layers.erasures.is_some() { Attributes::All } else { Attributes::Some(&names) };
+    let visible = |sheets: Sheets| match &layers.erasures {
+        None => sheets,
+        Some(erasures) => without_all_erased(sheets, Arc::clone(erasures), scan.as_of, scan.entity_type.clone()),
+    };
+    let mut sources: Vec<Sheets> = Vec::new();
+    for segment in &layers.segments {
+        let units = segment.units(&wanted)?;
         if units.is_empty() {
             continue;
         }
-        let columns = Arc::new(segment.footer.columns.clone());
-        segment.read(units.iter().map(|u| u.row_group_idx).collect(), &wanted, Attributes::Some(&names), |batch| {
-            parts.push(Part { layer, batch, columns: Arc::clone(&columns) });
-            Ok(())
-        })?;
+        let rows = segment.stream(units.iter().map(|u| u.row_group_idx).collect(), wanted.clone(), attributes)?;
+        sources.push(visible(sheets(rows, segment)));
     }
-    for (age, table) in layers.recent.iter().enumerate() {
-        let layer = layers.segments.len() + age;
-        let columns = Arc::new(columns_for(table, Some(&names)));
-        for_each_batch(table, &columns, |batch| {
-            let batch = filter_record_batch(&batch, &mask_of(&batch, &wanted))?;
-            parts.push(Part { layer, batch, columns: Arc::clone(&columns) });
-            Ok::<(), arrow::error::ArrowError>(())
-        })
-        .map_err(|e| HistoryError::Columnar { entity_type: scan.entity_type.clone(), reason: e.to_string() })?;
-    }
-    Ok(parts)
-}
-
-/// A part with its columns found: one place per attribute asked for.
-struct Opened<'a> {
-    layer: usize,
-    n_rows: usize,
-    keys: Keys<'a>,
-    attributes: Vec<Option<(AttributeColumns<'a>, Metas)>>,
-}
-
-impl<'a> Opened<'a> {
-    fn new(part: &'a Part, names: &[Iri]) -> Self {
-        let all = AttributeColumns::all(&part.batch, &part.columns);
-        let by_name: HashMap<&Iri, AttributeColumns<'_>> = all.into_iter().map(|c| (&c.column.name, c)).collect();
-        let attributes = names.iter().map(|name| by_name.get(name).map(|c| (*c, Metas::default()))).collect();
-        Self { layer: part.layer, n_rows: part.batch.num_rows(), keys: Keys::of(&part.batch), attributes }
-    }
-}
-
-/// A row of a part, in the form in which rows are sorted: strings by their rank.
-struct Row {
-    subject: Subject,
-    recorded_at: Instant,
-    layer: usize,
-    part_idx: usize,
-    row: usize,
-}
-
-/// What a row of the answer speaks of, in the order of the answer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Subject {
-    entity: usize,
-    observed_at: Option<Instant>,
-    /// Tells rows without observed time apart.
-    recorded_at: Option<Instant>,
-    /// 0 for none.
-    dataset: usize,
-}
-
-fn sorted_rows(parts: &[Opened<'_>]) -> Vec<Row> {
-    let entity_ranks = Ranks::of(parts.iter().map(|p| p.keys.entity));
-    let dataset_ranks = Ranks::of(parts.iter().map(|p| p.keys.dataset));
-    let mut rows = Vec::with_capacity(parts.iter().map(|p| p.n_rows).sum());
-    for (part_idx, part) in parts.iter().enumerate() {
-        let (entities, datasets) = (entity_ranks.by_key(part.keys.entity), dataset_ranks.by_key(part.keys.dataset));
-        for row in 0..part.n_rows {
-            let (observed_at, recorded_at) = (part.keys.observed_at(row), part.keys.recorded_at(row));
-            let subject = Subject {
-                entity: entities[part.keys.entity.key_of(row)],
-                observed_at,
-                recorded_at: if observed_at.is_none() { Some(recorded_at) } else { None },
-                dataset: part.keys.dataset.get(row).map_or(0, |_| 1 + datasets[part.keys.dataset.key_of(row)]),
-            };
-            rows.push(Row { subject, recorded_at, layer: part.layer, part_idx, row });
-        }
-    }
-    rows.sort_unstable_by_key(|r| (r.subject, r.recorded_at, r.layer));
-    rows
-}
-
-/// The order of some texts.
-struct Ranks<'a> {
-    by_text: HashMap<&'a str, usize>,
-}
-
-impl<'a> Ranks<'a> {
-    fn of(columns: impl Iterator<Item = Few<'a>>) -> Self {
-        let texts: BTreeSet<&str> = columns.flat_map(|few| few.values().iter().flatten()).collect();
-        Self { by_text: texts.into_iter().enumerate().map(|(rank, text)| (text, rank)).collect() }
-    }
-
-    /// The rank of each entry of a column's dictionary.
-    fn by_key(&self, few: Few<'_>) -> Vec<usize> {
-        let texts: &StringArray = few.values();
-        texts.iter().map(|text| text.map_or(0, |t| self.by_text[t])).collect()
-    }
-}
-
-/// The batch of the answer that is being filled.
-struct Output {
-    schema: SchemaRef,
-    n_rows: usize,
-    entity_id: StringBuilder,
-    dataset_id: StringBuilder,
-    observed_at: TimestampMicrosecondBuilder,
-    recorded_at: TimestampMicrosecondBuilder,
-    attributes: Vec<Column>,
-}
-
-enum Column {
-    Number(Float64Builder),
-    Bool(BooleanBuilder),
-    Text(StringBuilder),
-    Json(StringBuilder),
-}
-
-impl Output {
-    fn new(scan: &HistoryScan, table: &HistoryTable) -> Self {
-        let kind_of = |name: &Iri| table.columns.iter().find(|c| c.name == *name).map_or(ColumnKind::Text, |c| c.kind);
-        Self {
-            schema: table.scan_schema(&scan.attributes),
-            n_rows: 0,
-            entity_id: StringBuilder::new(),
-            dataset_id: StringBuilder::new(),
-            observed_at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
-            recorded_at: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
-            attributes: scan.attributes.iter().map(|name| Column::new(kind_of(name))).collect(),
-        }
-    }
-
-    /// Adds one row from all rows of its subject, oldest knowledge first. Errors: a value that cannot be read, in words.
-    fn push(&mut self, group: &[Row], parts: &mut [Opened<'_>]) -> Result<(), String> {
-        let latest = group.last().expect("a group has a row");
-        let keys = &parts[latest.part_idx].keys;
-        self.n_rows += 1;
-        self.entity_id.append_option(keys.entity.get(latest.row));
-        self.dataset_id.append_option(keys.dataset.get(latest.row));
-        self.observed_at.append_option(latest.subject.observed_at.map(Instant::micros));
-        self.recorded_at.append_value(latest.recorded_at.micros());
-        for (idx, column) in self.attributes.iter_mut().enumerate() {
-            let has_value = |r: &&Row| {
-                let columns = parts[r.part_idx].attributes[idx].as_ref();
-                columns.is_some_and(|(c, _)| c.number_at(r.row).is_some() || c.text_at(r.row).is_some())
-            };
-            let place = group.iter().rev().find(has_value).map(|r| (r.part_idx, r.row));
-            match place {
-                None => column.push_null(),
-                Some((part_idx, row)) => {
-                    let (columns, metas) = parts[part_idx].attributes[idx].as_mut().expect("it has a value");
-                    column.push(columns, metas, row)?;
-                }
+    for layer in layers.recent.iter().cloned() {
+        let all = match layer {
+            Layer::Bulk(bulk) => Box::new(std::iter::once(Ok(bulk.sheet.clone()))),
+            Layer::Facts(facts) => {
+                let columns = columns_for(&facts, Some(&names).filter(|_| layers.erasures.is_none()));
+                sheets_of(facts, columns, scan.entity_type.clone())
             }
+        };
+        sources.push(visible(only(all, wanted.clone(), scan.entity_type.clone())));
+    }
+    let columnar = {
+        let entity_type = scan.entity_type.clone();
+        move |reason: String| HistoryError::Columnar { entity_type: entity_type.clone(), reason }
+    };
+    let (attributes, failed) = (scan.attributes.clone(), columnar.clone());
+    let kinds_wanted = kinds.clone();
+    let prepare = move |sheet: &Sheet| prepared(sheet, &attributes, &kinds_wanted).map(Some).map_err(&failed);
+    let mut merger = Merger::new(sources, Same::Subject, prepare)?;
+    let mut failed = false;
+    Ok(Box::new(std::iter::from_fn(move || {
+        if failed {
+            return None;
         }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<RecordBatch, String> {
-        let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(self.entity_id.finish()),
-            Arc::new(self.dataset_id.finish()),
-            Arc::new(self.observed_at.finish()),
-            Arc::new(self.recorded_at.finish()),
-        ];
-        arrays.extend(self.attributes.into_iter().map(Column::finish));
-        RecordBatch::try_new(self.schema, arrays).map_err(|e| e.to_string())
-    }
+        let next = merger
+            .next_chunk(SCAN_BATCH_ROWS_MAX)
+            .transpose()?
+            .and_then(|chunk| answered(&chunk, &merger.pool, &kinds, &schema).map_err(|e| columnar(e.to_string())));
+        merger.release();
+        failed = next.is_err();
+        Some(next)
+    })))
 }
 
-impl Column {
-    fn new(kind: ColumnKind) -> Self {
-        match kind {
-            ColumnKind::Number => Self::Number(Float64Builder::new()),
-            ColumnKind::Bool => Self::Bool(BooleanBuilder::new()),
-            ColumnKind::Text => Self::Text(StringBuilder::new()),
-            ColumnKind::Json => Self::Json(StringBuilder::new()),
-        }
+fn answered(chunk: &Chunk, pool: &[Prepared], kinds: &[ColumnKind], schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let key = |idx: usize| Column::of_key(chunk, pool, idx);
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let mut arrays = vec![key(ENTITY).texts(), key(DATASET).texts(), key(OBSERVED).plain(&instant)?, key(RECORDED).plain(&instant)?];
+    for (idx, kind) in kinds.iter().enumerate() {
+        arrays.push(Column::of_attribute(chunk, pool, idx, 0).plain(&kind.data_type())?);
     }
+    RecordBatch::try_new(Arc::clone(schema), arrays)
+}
 
-    fn push_null(&mut self) {
-        match self {
-            Self::Number(b) => b.append_null(),
-            Self::Bool(b) => b.append_null(),
-            Self::Text(b) | Self::Json(b) => b.append_null(),
-        }
-    }
+/// The rows of a segment with their columns.
+pub(super) fn sheets(rows: super::segment::RowStream, segment: &OpenSegment) -> Sheets {
+    let columns = Arc::clone(&segment.footer.columns);
+    Box::new(rows.map(move |batch| Ok(Sheet { batch: batch?, columns: Arc::clone(&columns) })))
+}
 
-    fn push(&mut self, columns: &AttributeColumns<'_>, metas: &mut Metas, row: usize) -> Result<(), String> {
-        let (number, text) = (columns.number_at(row), columns.text_at(row).unwrap_or_default());
-        let not = |what: &str| format!("`{}` of `{}` is not {what}", text.chars().take(80).collect::<String>(), columns.column.name);
-        match self {
+/// The wanted rows of sheets in memory.
+fn only(all: Sheets, wanted: Wanted, entity_type: Iri) -> Sheets {
+    let refused = move |e: ArrowError| HistoryError::Columnar { entity_type: entity_type.clone(), reason: e.to_string() };
+    Box::new(all.map(move |sheet| {
+        let Sheet { batch, columns } = sheet?;
+        Ok(Sheet { batch: wanted_of(batch, &wanted).map_err(&refused)?, columns })
+    }))
+}
+
+/// What erasures leave of sheets with all columns.
+pub(super) fn without_all_erased(all: Sheets, erasures: Arc<Erasures>, as_of: Option<Instant>, entity_type: Iri) -> Sheets {
+    let refused = move |e: ArrowError| HistoryError::Columnar { entity_type: entity_type.clone(), reason: e.to_string() };
+    Box::new(all.map(move |sheet| without_erased(sheet?, &erasures, as_of).map_err(&refused)))
+}
+
+/// The attributes asked for, each as an array of its kind. Errors: what cannot be read, in words.
+fn prepared(sheet: &Sheet, names: &[Iri], kinds: &[ColumnKind]) -> Result<Prepared, String> {
+    let here = AttributeColumns::all(&sheet.batch, &sheet.columns);
+    let array = |(name, kind): (&Iri, &ColumnKind)| {
+        let found = here.iter().find(|c| c.column.name == *name);
+        Ok(vec![found.map(|c| typed(c, *kind, sheet.batch.num_rows())).transpose()?])
+    };
+    let attributes = names.iter().zip(kinds).map(array).collect::<Result<_, String>>()?;
+    Ok(Prepared::new(&sheet.batch, attributes))
+}
+
+/// The values of an attribute as an array. Errors: what cannot be read, in words.
+fn typed(columns: &AttributeColumns<'_>, kind: ColumnKind, n_rows: usize) -> Result<ArrayRef, String> {
+    let not =
+        |text: &str, what: &str| format!("`{}` of `{}` is not {what}", text.chars().take(80).collect::<String>(), columns.column.name);
+    let texts = || (0..n_rows).map(|row| columns.text_at(row));
+    Ok(match kind {
+        ColumnKind::Number => match (columns.number, columns.text) {
+            (Some(numbers), None) => Arc::new(numbers.clone()),
             // The text of a number is an integer that a float does not hold exactly.
-            Self::Number(b) => b.append_value(number.map_or_else(|| text.parse().map_err(|_| not("a number")), Ok)?),
-            Self::Bool(b) => b.append_value(text.parse().map_err(|_| not("true or false"))?),
-            Self::Text(b) => b.append_value(serde_json::from_str::<String>(text).map_err(|_| not("a string"))?),
-            Self::Json(b) => match number {
-                None => b.append_value(text),
-                Some(f) => b.append_value(cell::number_json(f, metas.of(columns, row)?, columns.column.integers)?.to_string()),
-            },
+            _ => {
+                let number = |row: usize| match (columns.number_at(row), columns.text_at(row)) {
+                    (Some(number), _) => Ok(Some(number)),
+                    (None, Some(text)) => text.parse().map(Some).map_err(|_| not(text, "a number")),
+                    (None, None) => Ok(None),
+                };
+                Arc::new((0..n_rows).map(number).collect::<Result<Float64Array, String>>()?)
+            }
+        },
+        ColumnKind::Bool => {
+            let truth = |text: &str| text.parse::<bool>().map_err(|_| not(text, "true or false"));
+            Arc::new(texts().map(|t| t.map(truth).transpose()).collect::<Result<BooleanArray, String>>()?)
         }
-        Ok(())
-    }
-
-    fn finish(self) -> ArrayRef {
-        match self {
-            Self::Number(mut b) => Arc::new(b.finish()),
-            Self::Bool(mut b) => Arc::new(b.finish()),
-            Self::Text(mut b) | Self::Json(mut b) => Arc::new(b.finish()),
+        ColumnKind::Text => {
+            let string = |text: &str| serde_json::from_str::<String>(text).map_err(|_| not(text, "a string"));
+            Arc::new(texts().map(|t| t.map(string).transpose()).collect::<Result<StringArray, String>>()?)
         }
-    }
+        ColumnKind::Json => {
+            let mut metas = Metas::default();
+            let json = |row: usize| match (columns.number_at(row), columns.text_at(row)) {
+                (Some(f), _) => Ok(Some(cell::number_json(f, metas.of(columns, row)?, columns.column.integers)?.to_string())),
+                (None, text) => Ok(text.map(str::to_owned)),
+            };
+            Arc::new((0..n_rows).map(json).collect::<Result<StringArray, String>>()?)
+        }
+    })
 }

@@ -2,20 +2,19 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array, ArrayAccessor, AsArray, BooleanArray, DictionaryArray, Float64Array, StringArray, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowFilter, RowSelection,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -23,25 +22,25 @@ use parquet::file::statistics::Statistics;
 
 use super::super::{HistoryError, Segment};
 use super::cell::Meta;
+use super::files::{BlobFile, Files};
 use super::write::{FOOTER_KEY, FORMAT_VERSION, FileColumn, Footer, KEY_COLUMNS, VERSION_KEY, schema_of};
 
 /// Positions of the key columns, which are the same in every file.
-const ENTITY: usize = 0;
-const DATASET: usize = 1;
-const OBSERVED: usize = 2;
-const RECORDED: usize = 3;
-const DELETED: usize = 4;
+pub(super) const ENTITY: usize = 0;
+pub(super) const DATASET: usize = 1;
+pub(super) const OBSERVED: usize = 2;
+pub(super) const RECORDED: usize = 3;
+pub(super) const DELETED: usize = 4;
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8_192;
 
-/// An immutable file, checked and ready to be read. Its row-group statistics and page index stay in memory.
+/// An immutable file, checked and ready to be read. Its row-group statistics and page index are in a cache, shared with all others.
 #[derive(Debug)]
 pub(super) struct OpenSegment {
     pub(super) segment: Segment,
     pub(super) footer: Footer,
-    path: PathBuf,
-    metadata: ArrowReaderMetadata,
+    files: Arc<Files>,
     /// Nobody will ask for the file again once the present readers are done.
     is_obsolete: AtomicBool,
 }
@@ -49,10 +48,10 @@ pub(super) struct OpenSegment {
 impl Drop for OpenSegment {
     fn drop(&mut self) {
         if self.is_obsolete.load(Ordering::Acquire)
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) = self.files.delete(&self.segment.file)
         {
-            // It is deleted when the folder is opened next.
-            tracing::warn!(%error, path = %self.path.display(), "a merged file of the history was not deleted");
+            // It is deleted when the history is opened next.
+            tracing::warn!(%error, "a merged file of the history was not deleted");
         }
     }
 }
@@ -122,17 +121,14 @@ impl OpenSegment {
     /// Checks that the file is there with its size and opens it.
     ///
     /// Errors: it is missing, of another size or content than the manifest says, or of a newer version.
-    pub(super) fn open(dir: &Path, segment: Segment) -> Result<Self, HistoryError> {
-        let path = dir.join(&segment.file);
-        let io_error = |source| HistoryError::Io { action: "read", path: path.clone(), source };
+    pub(super) fn open(files: &Arc<Files>, segment: Segment) -> Result<Self, HistoryError> {
+        let path = files.path(&segment.file);
         let damaged = |reason| HistoryError::Damaged { path: path.clone(), reason };
-        let file = File::open(&path).map_err(io_error)?;
-        let bytes = file.metadata().map_err(io_error)?.len();
+        let bytes = files.size(&segment.file)?;
         if bytes != segment.bytes {
             return Err(damaged(format!("it has {bytes} bytes, the manifest says {}", segment.bytes)));
         }
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| damaged(e.to_string()))?;
+        let metadata = load_metadata(files, &segment)?;
         let footer = read_footer(&metadata, &path)?;
         if footer.entity_type != segment.entity_type {
             return Err(damaged(format!(
@@ -147,20 +143,19 @@ impl OpenSegment {
         if metadata.schema().fields() != schema_of(&footer.columns).fields() {
             return Err(damaged("its columns are not those that its footer names".to_owned()));
         }
-        Ok(Self { segment, footer, path, metadata, is_obsolete: AtomicBool::new(false) })
+        files.cache(&segment.file, &metadata);
+        Ok(Self { segment, footer, files: Arc::clone(files), is_obsolete: AtomicBool::new(false) })
     }
 
     /// Reads the whole file and compares its checksum.
     pub(super) fn verify(&self) -> Result<(), HistoryError> {
-        let io_error = |source| HistoryError::Io { action: "read", path: self.path.clone(), source };
-        let mut file = File::open(&self.path).map_err(io_error)?;
-        let mut buf = vec![0; 1 << 20];
+        const AT_ONCE: u64 = 1 << 20;
         let mut crc32c = 0;
-        loop {
-            match file.read(&mut buf).map_err(io_error)? {
-                0 => break,
-                n => crc32c = crc32c::crc32c_append(crc32c, &buf[..n]),
-            }
+        let mut from = 0;
+        while from < self.segment.bytes {
+            let to = self.segment.bytes.min(from + AT_ONCE);
+            crc32c = crc32c::crc32c_append(crc32c, &self.files.get(&self.segment.file, from..to)?);
+            from = to;
         }
         if crc32c == self.segment.crc32c {
             return Ok(());
@@ -173,28 +168,28 @@ impl OpenSegment {
         self.is_obsolete.store(true, Ordering::Release);
     }
 
-    #[cfg(test)]
-    pub(super) fn metadata(&self) -> &parquet::file::metadata::ParquetMetaData {
-        self.metadata.metadata()
-    }
-
-    /// Is a column written with a dictionary (anywhere)?
-    pub(super) fn has_dictionary(&self, column: &str) -> bool {
-        let groups = self.metadata.metadata().row_groups().iter();
-        groups.flat_map(|g| g.columns()).any(|c| c.column_path().string() == column && c.dictionary_page_offset().is_some())
+    /// Row groups, statistics and page index, read again if the cache has no room for them.
+    pub(super) fn metadata(&self) -> Result<ArrowReaderMetadata, HistoryError> {
+        if let Some(known) = self.files.cached(&self.segment.file) {
+            return Ok(known);
+        }
+        let metadata = load_metadata(&self.files, &self.segment)?;
+        self.files.cache(&self.segment.file, &metadata);
+        Ok(metadata)
     }
 
     pub(super) fn damaged(&self, reason: String) -> HistoryError {
-        HistoryError::Damaged { path: self.path.clone(), reason }
+        HistoryError::Damaged { path: self.files.path(&self.segment.file), reason }
     }
 
     /// The row groups that may hold wanted rows.
-    pub(super) fn units(&self, wanted: &Wanted) -> Vec<Unit> {
+    pub(super) fn units(&self, wanted: &Wanted) -> Result<Vec<Unit>, HistoryError> {
         if !wanted.recorded_within(self.segment.recorded) || !wanted.observed_within(self.segment.observed) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let groups = self.metadata.metadata().row_groups().iter().enumerate();
-        groups.filter_map(|(row_group_idx, g)| Some(Unit { row_group_idx, moments: self.moments_of(g, wanted)? })).collect()
+        let metadata = self.metadata()?;
+        let groups = metadata.metadata().row_groups().iter().enumerate();
+        Ok(groups.filter_map(|(row_group_idx, g)| Some(Unit { row_group_idx, moments: self.moments_of(g, wanted)? })).collect())
     }
 
     /// The moments of a row group; none if it holds no wanted row.
@@ -229,68 +224,63 @@ impl OpenSegment {
 
     /// Calls `take` with the wanted rows of some row groups, in the order of the file.
     pub(super) fn read(
-        &self,
+        self: &Arc<Self>,
         row_group_idxs: Vec<usize>,
         wanted: &Wanted,
         attributes: Attributes<'_>,
         mut take: impl FnMut(RecordBatch) -> Result<(), HistoryError>,
     ) -> Result<(), HistoryError> {
-        let file = File::open(&self.path).map_err(|source| HistoryError::Io { action: "read", path: self.path.clone(), source })?;
-        let refused = |e: parquet::errors::ParquetError| self.damaged(e.to_string());
-        let selection = self.selection(&row_group_idxs, wanted);
-        let schema = self.metadata.parquet_schema();
-        let keys = ProjectionMask::leaves(schema, 0..KEY_COLUMNS.len());
-        let wanted = wanted.clone();
-        let predicate = ArrowPredicateFn::new(keys, move |batch| Ok(mask_of(&batch, &wanted)));
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-            .with_batch_size(BATCH_ROWS)
-            .with_row_groups(row_group_idxs)
-            .with_projection(ProjectionMask::leaves(schema, self.leaves(attributes)))
-            .with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
-        if let Some(selection) = selection {
-            builder = builder.with_row_selection(selection);
-        }
-        for batch in builder.build().map_err(refused)? {
-            take(batch.map_err(|e| self.damaged(e.to_string()))?)?;
+        for batch in self.stream(row_group_idxs, wanted.clone(), attributes)? {
+            take(batch?)?;
         }
         Ok(())
     }
 
-    /// The rows of the pages that may hold wanted rows, in the order of the file; other rows of these pages, too. Only these key columns and
-    /// the values (not the rest) of these attributes.
-    pub(super) fn batches(
-        &self,
+    /// The wanted rows of some row groups, in the order of the file. One row group is read at a time.
+    pub(super) fn stream(
+        self: &Arc<Self>,
+        row_group_idxs: Vec<usize>,
+        wanted: Wanted,
+        attributes: Attributes<'_>,
+    ) -> Result<RowStream, HistoryError> {
+        let (metadata, leaves) = (self.metadata()?, self.leaves(attributes));
+        Ok(RowStream {
+            segment: Arc::clone(self),
+            metadata,
+            leaves,
+            wanted,
+            row_groups: row_group_idxs.into_iter(),
+            reader: None,
+            whole_pages: false,
+        })
+    }
+
+    /// The rows of the pages that may hold wanted rows, in the order of the file; other rows of these pages, too. Only these key columns, in
+    /// their order, and the values (not the rest) of these attributes.
+    pub(super) fn pages(
+        self: &Arc<Self>,
         row_group_idxs: Vec<usize>,
         wanted: &Wanted,
         keys: &[usize],
         attributes: &BTreeSet<&Iri>,
-    ) -> Result<impl Iterator<Item = Result<RecordBatch, HistoryError>> + use<'_>, HistoryError> {
-        let file = File::open(&self.path).map_err(|source| HistoryError::Io { action: "read", path: self.path.clone(), source })?;
+    ) -> Result<RowStream, HistoryError> {
         let mut leaves = keys.to_vec();
         let mut idx = KEY_COLUMNS.len();
-        for column in &self.footer.columns {
+        for column in self.footer.columns.iter() {
             let n_values = usize::from(column.number) + usize::from(column.text);
             if attributes.contains(&column.name) {
                 leaves.extend(idx..idx + n_values);
             }
             idx += n_values + usize::from(column.meta);
         }
-        let selection = self.selection(&row_group_idxs, wanted);
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-            .with_batch_size(BATCH_ROWS)
-            .with_row_groups(row_group_idxs)
-            .with_projection(ProjectionMask::leaves(self.metadata.parquet_schema(), leaves));
-        if let Some(selection) = selection {
-            builder = builder.with_row_selection(selection);
-        }
-        let reader = builder.build().map_err(|e| self.damaged(e.to_string()))?;
-        Ok(reader.map(|batch| batch.map_err(|e| self.damaged(e.to_string()))))
+        let stream = self.stream(row_group_idxs, wanted.clone(), Attributes::Some(&BTreeSet::new()))?;
+        Ok(RowStream { leaves, whole_pages: true, ..stream })
     }
 
     fn leaves(&self, attributes: Attributes<'_>) -> Vec<usize> {
         let mut leaves: Vec<usize> = (0..KEY_COLUMNS.len()).collect();
         let mut idx = KEY_COLUMNS.len();
-        for column in &self.footer.columns {
+        for column in self.footer.columns.iter() {
             let n = usize::from(column.number) + usize::from(column.text) + usize::from(column.meta);
             let take = match attributes {
                 Attributes::All => true,
@@ -304,27 +294,126 @@ impl OpenSegment {
         leaves
     }
 
-    /// The pages that may hold wanted rows, from the page index; none for all.
-    pub(super) fn selection(&self, row_group_idxs: &[usize], wanted: &Wanted) -> Option<RowSelection> {
-        let (columns, offsets) = (self.metadata.metadata().column_index()?, self.metadata.metadata().offset_index()?);
-        let mut selected: Vec<Range<usize>> = Vec::new();
-        let mut n_rows_before = 0;
-        for &group_idx in row_group_idxs {
-            let n_rows = usize::try_from(self.metadata.metadata().row_group(group_idx).num_rows()).ok()?;
-            let mut ranges: Vec<Range<usize>> = std::iter::once(0..n_rows).collect();
-            for column_idx in [ENTITY, OBSERVED, RECORDED] {
-                let index = &columns[group_idx][column_idx];
-                let pages = offsets[group_idx][column_idx].page_locations();
-                let starts: Vec<usize> = pages.iter().map(|p| usize::try_from(p.first_row_index)).collect::<Result<_, _>>().ok()?;
-                let kept = starts.iter().enumerate().filter(|&(page_idx, _)| page_wanted(index, page_idx, column_idx, wanted));
-                let kept = kept.map(|(page_idx, &start)| start..starts.get(page_idx + 1).copied().unwrap_or(n_rows)).collect();
-                ranges = intersection(&ranges, kept);
-            }
-            selected.extend(ranges.into_iter().map(|r| r.start + n_rows_before..r.end + n_rows_before));
-            n_rows_before += n_rows;
+    /// The rows of a row group in pages that may hold wanted ones, from the page index; none for all.
+    pub(super) fn selected(metadata: &ArrowReaderMetadata, group_idx: usize, wanted: &Wanted) -> Option<Vec<Range<usize>>> {
+        let (columns, offsets) = (metadata.metadata().column_index()?, metadata.metadata().offset_index()?);
+        let n_rows = usize::try_from(metadata.metadata().row_group(group_idx).num_rows()).ok()?;
+        let mut ranges: Vec<Range<usize>> = std::iter::once(0..n_rows).collect();
+        for column_idx in [ENTITY, OBSERVED, RECORDED] {
+            let index = &columns[group_idx][column_idx];
+            let pages = offsets[group_idx][column_idx].page_locations();
+            let starts: Vec<usize> = pages.iter().map(|p| usize::try_from(p.first_row_index)).collect::<Result<_, _>>().ok()?;
+            let kept = starts.iter().enumerate().filter(|&(page_idx, _)| page_wanted(index, page_idx, column_idx, wanted));
+            let kept = kept.map(|(page_idx, &start)| start..starts.get(page_idx + 1).copied().unwrap_or(n_rows)).collect();
+            ranges = intersection(&ranges, kept);
         }
-        Some(RowSelection::from_consecutive_ranges(selected.into_iter(), n_rows_before))
+        Some(ranges)
     }
+}
+
+/// The wanted rows of a segment as they are read.
+pub(super) struct RowStream {
+    segment: Arc<OpenSegment>,
+    metadata: ArrowReaderMetadata,
+    leaves: Vec<usize>,
+    wanted: Wanted,
+    row_groups: std::vec::IntoIter<usize>,
+    reader: Option<ParquetRecordBatchReader>,
+    /// Rows of the pages read that are not wanted are left in.
+    whole_pages: bool,
+}
+
+impl RowStream {
+    /// Begins to read a row group: the pages that may hold wanted rows, fetched at once.
+    fn open(&self, group_idx: usize) -> Result<Option<ParquetRecordBatchReader>, HistoryError> {
+        let OpenSegment { segment, files, .. } = &*self.segment;
+        let group = self.metadata.metadata().row_group(group_idx);
+        let selected = OpenSegment::selected(&self.metadata, group_idx, &self.wanted);
+        let n_rows = usize::try_from(group.num_rows()).unwrap_or(usize::MAX);
+        let selected = selected.filter(|ranges| *ranges != [0..n_rows]);
+        if selected.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(None);
+        }
+        let mut parts = Vec::new();
+        for &leaf in &self.leaves {
+            let (start, len) = group.column(leaf).byte_range();
+            let pages = self.metadata.metadata().offset_index().map(|o| o[group_idx][leaf].page_locations());
+            match (&selected, pages) {
+                (Some(ranges), Some(pages)) if !pages.is_empty() => {
+                    let first_row =
+                        |page: usize| pages.get(page).map_or(n_rows, |p| usize::try_from(p.first_row_index).unwrap_or_default());
+                    let offset = |page: usize| u64::try_from(pages[page].offset).unwrap_or_default();
+                    // The dictionary is before the first page.
+                    parts.push(start..offset(0));
+                    let is_wanted = |page: &usize| ranges.iter().any(|r| r.start < first_row(page + 1) && first_row(*page) < r.end);
+                    let bytes =
+                        |page: usize| offset(page)..offset(page) + u64::try_from(pages[page].compressed_page_size).unwrap_or_default();
+                    parts.extend((0..pages.len()).filter(is_wanted).map(bytes));
+                }
+                _ => parts.push(start..start + len),
+            }
+        }
+        let file = BlobFile::fetch(files, segment, parts)?;
+        let schema = self.metadata.parquet_schema();
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_batch_size(BATCH_ROWS)
+            .with_row_groups(vec![group_idx])
+            .with_projection(ProjectionMask::leaves(schema, self.leaves.iter().copied()));
+        if let Some(ranges) = selected {
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), n_rows));
+        }
+        builder.build().map(Some).map_err(|e| self.segment.damaged(e.to_string()))
+    }
+
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, HistoryError> {
+        loop {
+            let Some(reader) = &mut self.reader else {
+                let Some(group_idx) = self.row_groups.next() else { return Ok(None) };
+                self.reader = self.open(group_idx)?;
+                continue;
+            };
+            let Some(batch) = reader.next() else {
+                self.reader = None;
+                continue;
+            };
+            let batch = batch.map_err(|e| self.segment.damaged(e.to_string()))?;
+            let batch =
+                if self.whole_pages { batch } else { wanted_of(batch, &self.wanted).map_err(|e| self.segment.damaged(e.to_string()))? };
+            if batch.num_rows() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+    }
+}
+
+impl Iterator for RowStream {
+    type Item = Result<RecordBatch, HistoryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_batch().transpose()
+    }
+}
+
+/// The wanted rows of a batch.
+pub(super) fn wanted_of(batch: RecordBatch, wanted: &Wanted) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let has_deletions = || batch.column(DELETED).null_count() < batch.num_rows();
+    let takes_all = wanted.entities.is_none()
+        && wanted.observed.is_none()
+        && wanted.recorded_from.is_none()
+        && wanted.recorded_to.is_none()
+        && !(wanted.values_only && has_deletions());
+    if takes_all {
+        return Ok(batch);
+    }
+    let mask = mask_of(&batch, wanted);
+    if mask.true_count() == mask.len() { Ok(batch) } else { filter_record_batch(&batch, &mask) }
+}
+
+fn load_metadata(files: &Arc<Files>, segment: &Segment) -> Result<ArrowReaderMetadata, HistoryError> {
+    let damaged = |reason| HistoryError::Damaged { path: files.path(&segment.file), reason };
+    let file = BlobFile::fetch_end(files, segment)?;
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    ArrowReaderMetadata::load(&file, options).map_err(|e| damaged(e.to_string()))
 }
 
 fn read_footer(metadata: &ArrowReaderMetadata, path: &Path) -> Result<Footer, HistoryError> {

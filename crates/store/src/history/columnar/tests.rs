@@ -1,7 +1,9 @@
+use std::fs::{self, File};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use entity::{Attribute, Instant};
+use host::sim::SimDisk;
 use parquet::basic::Encoding;
 
 use super::segment::{Attributes, Keys, Wanted};
@@ -43,8 +45,14 @@ fn observed(evolution: &Evolution) -> Vec<i64> {
     evolution.attributes.values().flatten().map(|i| i.observed_at.unwrap().micros() / 1_000_000).collect()
 }
 
+/// Without the thread that compacts: what files there are is what a test wants to say.
+fn by_hand() -> ColumnarOptions {
+    ColumnarOptions { compaction: false, bulk_rows_min: 1, ..ColumnarOptions::default() }
+}
+
 fn open(dir: &Path, segments: &[Segment]) -> Result<ColumnarHistory, HistoryError> {
-    ColumnarHistory::open(dir, segments.to_vec())
+    let blobs = DiskBlobs::open(Arc::new(RealDisk), dir).unwrap();
+    ColumnarHistory::open_on(Arc::new(blobs), segments.to_vec(), by_hand())
 }
 
 fn sealed(dir: &Path) -> Vec<Segment> {
@@ -129,17 +137,16 @@ fn leftovers_of_an_interrupted_seal_are_deleted_strangers_are_not() {
 
 #[test]
 fn a_seal_that_fails_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("history");
-    let history = open(&folder, &[]).unwrap();
+    let disk = SimDisk::new(1, 100);
+    let blobs = DiskBlobs::open(Arc::new(disk.clone()), Path::new("/history")).unwrap();
+    let history = ColumnarHistory::open_on(Arc::new(blobs), Vec::new(), by_hand()).unwrap();
     history.append(vec![value(1, "pm25", 1, 1, 1), value(1, "pm25", 2, 2, 2)]);
-    fs::remove_dir(&folder).unwrap();
     let error = history.seal().unwrap_err();
-    assert!(matches!(error, HistoryError::Io { action: "create", .. }), "{error}");
+    assert!(matches!(error, HistoryError::Io { action: "write", .. }), "{error}");
     assert_eq!(history.n_recent(), 2);
     history.append(vec![value(1, "pm25", 3, 3, 3)]);
     assert_eq!(observed(&history.evolution(&query(1)).unwrap().unwrap()), [1, 2, 3]);
-    fs::create_dir(&folder).unwrap();
+    disk.set_capacity(1 << 20);
     assert_eq!(history.seal().unwrap()[0].n_rows, 3);
     assert_eq!(history.n_recent(), 0);
     assert_eq!(observed(&history.evolution(&query(1)).unwrap().unwrap()), [1, 2, 3]);
@@ -159,8 +166,8 @@ fn large(dir: &Path) -> ColumnarHistory {
 fn one_entity_of_a_large_file_needs_few_pages() {
     let dir = tempfile::tempdir().unwrap();
     let history = large(dir.path());
-    let segment = Arc::clone(&history.read().segments[0]);
-    assert_eq!(segment.metadata().num_row_groups(), 4);
+    let segment = Arc::clone(&history.inner.read().segments[0]);
+    assert_eq!(segment.metadata().unwrap().metadata().num_row_groups(), 4);
     let entity = |i| Wanted { entities: Some(Arc::new(BTreeSet::from([station(i)]))), ..Wanted::default() };
 
     check(&segment, &entity(0), &[0], 20_000);
@@ -172,13 +179,15 @@ fn one_entity_of_a_large_file_needs_few_pages() {
 
     /// Pages hold 4,096 rows, so at most so many more are looked at at either end.
     #[track_caller]
-    fn check(segment: &OpenSegment, wanted: &Wanted, want_units: &[usize], want_rows: usize) {
-        let units: Vec<usize> = segment.units(wanted).iter().map(|u| u.row_group_idx).collect();
+    fn check(segment: &Arc<OpenSegment>, wanted: &Wanted, want_units: &[usize], want_rows: usize) {
+        let units: Vec<usize> = segment.units(wanted).unwrap().iter().map(|u| u.row_group_idx).collect();
         assert_eq!(units, want_units);
         if units.is_empty() {
             return;
         }
-        let n_selected = segment.selection(&units, wanted).unwrap().row_count();
+        let metadata = segment.metadata().unwrap();
+        let selected = |unit: &usize| OpenSegment::selected(&metadata, *unit, wanted).unwrap();
+        let n_selected: usize = units.iter().flat_map(selected).map(|rows| rows.len()).sum();
         assert!((want_rows..=want_rows + 2 * 4_096).contains(&n_selected), "{n_selected} rows selected for {want_rows}");
         let mut n_rows = 0;
         let none = BTreeSet::new();
@@ -225,7 +234,7 @@ fn columns_are_encoded_as_their_values_want() {
     let facts = |s: i64| [value(1, "few", s, s, s % 100), value(1, "many", s, s, 1.0 / (s as f64 + 1.5))];
     history.append((0..10_000).flat_map(facts).collect());
     history.seal().unwrap();
-    let segment = Arc::clone(&history.read().segments[0]);
+    let segment = Arc::clone(&history.inner.read().segments[0]);
     check(&segment, "observed_at", Encoding::DELTA_BINARY_PACKED);
     check(&segment, "recorded_at", Encoding::DELTA_BINARY_PACKED);
     check(&segment, "entity_id", Encoding::RLE_DICTIONARY);
@@ -234,7 +243,8 @@ fn columns_are_encoded_as_their_values_want() {
 
     #[track_caller]
     fn check(segment: &OpenSegment, column: &str, want: Encoding) {
-        let columns = segment.metadata().row_group(0).columns();
+        let metadata = segment.metadata().unwrap();
+        let columns = metadata.metadata().row_group(0).columns();
         let found = columns.iter().find(|c| c.column_path().string() == column).expect("the column is there");
         assert!(found.encodings().any(|e| e == want), "{column}: {:?}", found.encodings().collect::<Vec<_>>());
     }
@@ -256,7 +266,7 @@ fn deletions_are_rows() {
     assert_eq!(history.n_recent(), 4);
     assert_eq!(history.seal().unwrap()[0].n_rows, 4);
     let mut rows = Vec::new();
-    let segment = Arc::clone(&history.read().segments[0]);
+    let segment = Arc::clone(&history.inner.read().segments[0]);
     segment
         .read(vec![0], &Wanted::default(), Attributes::All, |batch| {
             let keys = Keys::of(&batch);
@@ -278,20 +288,26 @@ fn deletions_are_rows() {
 fn small_files_are_merged_and_deleted_once_the_new_list_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let history = open(dir.path(), &[]).unwrap();
-    let mut before = Vec::new();
     let mut segments = Vec::new();
     for s in 0..i64::try_from(merge::RUN_MIN).unwrap() {
         history.append(vec![value(1, "pm25", s, s, s), Fact { entity_type: attribute("Road"), ..value(2, "speed", s, s, 1.5) }]);
         history.append(vec![Fact { what: What::EntityDeleted, ..value(1, "pm25", s, s, s) }]);
-        before = std::mem::replace(&mut segments, history.seal().unwrap());
+        segments = history.seal().unwrap();
+        history.committed();
     }
+    assert_eq!(segments.len(), 16);
+    history.compact().unwrap();
+    // What a list given out earlier names stays, even if that list becomes durable only now.
+    history.committed();
+    assert!(segments.iter().all(|s| dir.path().join(&s.file).exists()));
+    let before = std::mem::replace(&mut segments, history.seal().unwrap());
     let names: Vec<_> = segments.iter().map(|s| (s.entity_type.local_name(), s.n_rows)).collect();
     assert_eq!(names, [("Road", 8), ("Station", 16)]);
     let n_files = || fs::read_dir(dir.path()).unwrap().count();
     // The durable list is the one before, and its files are there.
-    assert_eq!(n_files(), before.len() + 2 + 2);
+    assert_eq!(n_files(), before.len() + 2);
     assert!(before.iter().all(|s| dir.path().join(&s.file).exists()));
-    let reader = Arc::clone(&history.sealing.lock().unwrap().unlisted[0]);
+    let reader = Arc::clone(&history.inner.replaced().unnamed[0]);
     history.committed();
     assert_eq!(n_files(), 3, "one is still read");
     drop(reader);
@@ -304,10 +320,10 @@ fn small_files_are_merged_and_deleted_once_the_new_list_is_durable() {
 }
 
 #[test]
-fn readers_see_each_fact_once_while_others_append_and_seal() {
+fn readers_see_each_fact_once_while_others_append_seal_and_compact() {
     const N: i64 = 3_000;
     let dir = tempfile::tempdir().unwrap();
-    let history = open(dir.path(), &[]).unwrap();
+    let history = ColumnarHistory::open(dir.path(), Vec::new()).unwrap();
     let (written, n_seals, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -345,7 +361,7 @@ fn readers_see_each_fact_once_while_others_append_and_seal() {
                         seen.len() >= n_before && seen.iter().copied().eq(0..i64::try_from(seen.len()).unwrap()),
                         "{n_before} {seen:?}"
                     );
-                    let n_scanned: usize = history.scan(&table).unwrap().iter().map(RecordBatch::num_rows).sum();
+                    let n_scanned: usize = history.scan(&table).unwrap().iter().map(arrow::record_batch::RecordBatch::num_rows).sum();
                     assert!((seen.len()..=usize::try_from(N).unwrap()).contains(&n_scanned), "{n_scanned} after {}", seen.len());
                 }
             });

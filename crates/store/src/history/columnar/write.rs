@@ -1,14 +1,13 @@
-//! Rows to record batches, record batches to a file that is there completely or not at all.
+//! Facts to sheets, merged sheets to files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Builder, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondBuilder};
-use arrow::compute::{max, min};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Float64Builder, StringBuilder, StringDictionaryBuilder, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri};
@@ -21,12 +20,14 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
 use super::super::value::SeenByName;
-use super::super::{HistoryError, Segment};
+use super::super::{Erasure, HistoryError};
 use super::cell::{self, exact_number, is_whole};
-use super::recent::{RowKey, Table, Values};
+use super::recent::{EntityRows, Facts, RowKey, Values};
+use super::segment::{OBSERVED, RECORDED};
+use super::sheet::{Sheet, Sheets};
 
-/// Format version of the files. 1: the one described here.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// Format version of the files. 1: without erasures, which a program that knows only this version would not see; 2: the one described here.
+pub(super) const FORMAT_VERSION: u32 = 2;
 /// Footer key of the format version.
 pub(super) const VERSION_KEY: &str = "conurb.history.version";
 /// Footer key of the [`Footer`].
@@ -41,15 +42,23 @@ const ROW_GROUP_ROWS: usize = 65_536;
 const PAGE_ROWS: usize = 4_096;
 /// Rows converted at once.
 const BATCH_ROWS: usize = 8_192;
-/// More distinct numbers than this are not worth a dictionary: at 8 bytes each it would outgrow its page limit (1 MiB).
-const DICTIONARY_NUMBERS_MAX: usize = 65_536;
+/// So many values of a column are looked at to see whether they repeat.
+const SAMPLE_ROWS: usize = 8_192;
+/// Rows of a file, at most: it is built in memory.
+pub(super) const FILE_ROWS_MAX: u64 = 4 << 20;
 
 /// What the footer says about the table.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(super) struct Footer {
     pub(super) entity_type: Iri,
-    pub(super) columns: Vec<FileColumn>,
+    pub(super) columns: Arc<Vec<FileColumn>>,
     pub(super) seen: SeenByName,
+    /// What was erased from the table, in files without rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) erasures: Vec<Arc<Erasure>>,
+    /// Written with all effort: once more would change nothing.
+    #[serde(default)]
+    pub(super) thorough: bool,
 }
 
 /// Which physical columns an attribute has in a file.
@@ -61,21 +70,12 @@ pub(super) struct FileColumn {
     pub(super) meta: bool,
     /// Whole numbers are integers, unless their meta cell says otherwise.
     pub(super) integers: bool,
-    /// Numbers repeat enough for a dictionary; otherwise their bytes are split into streams.
-    #[serde(skip)]
-    repetitive: bool,
 }
 
 impl FileColumn {
-    /// A column of numbers and nothing else.
-    pub(super) const fn number(name: Iri, repetitive: bool) -> Self {
-        Self { name, number: true, text: false, meta: false, integers: false, repetitive }
-    }
-
-    /// The same, its numbers written as those of a file that was read are.
-    pub(super) const fn with_repetitive(mut self, repetitive: bool) -> Self {
-        self.repetitive = repetitive;
-        self
+    /// The column of bulk rows, whose numbers are floats.
+    pub(super) const fn of_bulk(name: Iri, number: bool, meta: bool) -> Self {
+        Self { name, number, text: !number, meta, integers: false }
     }
 
     /// Names of the physical columns. `|` cannot be in an IRI, so that they never meet another attribute's.
@@ -92,19 +92,18 @@ impl FileColumn {
     }
 }
 
-/// The columns that `table` needs, all or only those of `attributes`.
-pub(super) fn columns_for(table: &Table, attributes: Option<&BTreeSet<&Iri>>) -> Vec<FileColumn> {
+/// The columns that these facts need, all or only those of `attributes`.
+pub(super) fn columns_for(facts: &Facts, attributes: Option<&BTreeSet<&Iri>>) -> Vec<FileColumn> {
     #[derive(Default)]
     struct Count {
         n_integers: usize,
         n_whole_floats: usize,
         n_numbers: usize,
-        distinct: HashSet<u64>,
         text: bool,
         meta: bool,
     }
     let mut counts: BTreeMap<&Iri, Count> = BTreeMap::new();
-    for (key, (name, attribute)) in table.entities.values().flat_map(|rows| rows.iter()).flat_map(|(k, vs)| vs.iter().map(move |v| (k, v)))
+    for (key, (name, attribute)) in facts.entities.values().flat_map(|rows| rows.iter()).flat_map(|(k, vs)| vs.iter().map(move |v| (k, v)))
     {
         if attributes.is_some_and(|wanted| !wanted.contains(name)) {
             continue;
@@ -116,9 +115,6 @@ pub(super) fn columns_for(table: &Table, attributes: Option<&BTreeSet<&Iri>>) ->
                 count.n_numbers += 1;
                 count.n_integers += usize::from(is_integer);
                 count.n_whole_floats += usize::from(!is_integer && is_whole(f));
-                if count.distinct.len() <= DICTIONARY_NUMBERS_MAX {
-                    count.distinct.insert(f.to_bits());
-                }
             }
         }
         count.meta = count.meta || has_meta(attribute, key.recorded_at);
@@ -129,7 +125,6 @@ pub(super) fn columns_for(table: &Table, attributes: Option<&BTreeSet<&Iri>>) ->
         text: count.text,
         meta: count.meta || (count.n_integers > 0 && count.n_whole_floats > 0),
         integers: count.n_integers >= count.n_whole_floats,
-        repetitive: count.distinct.len() <= DICTIONARY_NUMBERS_MAX && count.distinct.len() * 2 <= count.n_numbers,
     };
     counts.into_iter().map(column).collect()
 }
@@ -164,28 +159,36 @@ pub(super) fn schema_of(columns: &[FileColumn]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Calls `take` with the rows of `table`, in order, as batches of `columns`.
-pub(super) fn for_each_batch<E: From<ArrowError>>(
-    table: &Table,
-    columns: &[FileColumn],
-    mut take: impl FnMut(RecordBatch) -> Result<(), E>,
-) -> Result<(), E> {
-    let schema = schema_of(columns);
-    let column_idx_by_name: HashMap<&Iri, usize> = columns.iter().enumerate().map(|(idx, c)| (&c.name, idx)).collect();
-    let mut batch = BatchBuilder::new(columns);
-    for (entity, rows) in &table.entities {
-        for (key, values) in rows.iter() {
-            batch.push(entity, key, values, &column_idx_by_name);
-            if batch.n_rows == BATCH_ROWS {
-                take(batch.finish(&schema)?)?;
-                batch = BatchBuilder::new(columns);
+/// The rows of a layer of facts as sheets of `columns`: whole entities, until there are enough rows.
+pub(super) fn sheets_of(facts: Facts, columns: Vec<FileColumn>, entity_type: Iri) -> Sheets {
+    let columns = Arc::new(columns);
+    let schema = schema_of(&columns);
+    let mut entities = facts.entities.into_iter();
+    Box::new(std::iter::from_fn(move || {
+        let column_idx_by_name: HashMap<&Iri, usize> = columns.iter().enumerate().map(|(idx, c)| (&c.name, idx)).collect();
+        let gathered: Vec<(Iri, Arc<EntityRows>)> = {
+            let mut n_rows = 0;
+            let mut gathered = Vec::new();
+            while n_rows < BATCH_ROWS
+                && let Some((entity, rows)) = entities.next()
+            {
+                n_rows += rows.len();
+                gathered.push((entity, rows));
+            }
+            gathered
+        };
+        if gathered.is_empty() {
+            return None;
+        }
+        let mut batch = BatchBuilder::new(&columns);
+        for (entity, rows) in &gathered {
+            for (key, values) in rows.iter() {
+                batch.push(entity, key, values, &column_idx_by_name);
             }
         }
-    }
-    if batch.n_rows > 0 {
-        take(batch.finish(&schema)?)?;
-    }
-    Ok(())
+        let refused = |e: ArrowError| HistoryError::Columnar { entity_type: entity_type.clone(), reason: e.to_string() };
+        Some(batch.finish(&schema).map(|batch| Sheet { batch, columns: Arc::clone(&columns) }).map_err(refused))
+    }))
 }
 
 struct BatchBuilder<'a> {
@@ -282,110 +285,104 @@ impl AttributeBuilder<'_> {
     }
 }
 
-/// Writes `table` to a new file of `dir`, synced and under its final name.
-pub(super) fn write_segment(dir: &Path, file: &str, entity_type: &Iri, table: &Table) -> Result<Segment, HistoryError> {
-    let columns = columns_for(table, None);
-    let footer = Footer { entity_type: entity_type.clone(), columns, seen: table.seen.clone() };
-    let path = dir.join(file);
-    let temporary = dir.join(format!("{file}.tmp"));
-    let io_error = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| HistoryError::Io { action, path, source }
-    };
-    let out = File::create(&temporary).map_err(io_error("create", &temporary))?;
-    let written = write_rows(Checksummed { out, bytes: 0, crc32c: 0 }, table, &footer).map_err(|e| refused(e, entity_type, &temporary))?;
-    written.out.sync_all().map_err(io_error("sync", &temporary))?;
-    fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
-    let (observed, recorded) = time_ranges(table);
-    Ok(Segment {
-        file: file.to_owned(),
-        entity_type: entity_type.clone(),
-        n_rows: table.n_rows() as u64,
-        bytes: written.bytes,
-        observed,
-        recorded,
-        crc32c: written.crc32c,
-        rollup: None,
-    })
+/// How hard to try to make a file small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Effort {
+    /// For a file that will soon be merged into another.
+    Quick,
+    /// For a file that stays.
+    Thorough,
 }
 
-fn write_rows(out: Checksummed, table: &Table, footer: &Footer) -> Result<Checksummed, ParquetError> {
-    let mut writer = ArrowWriter::try_new(out, schema_of(&footer.columns), Some(properties(footer)))?;
-    for_each_batch(table, &footer.columns, |batch| writer.write(&batch))?;
-    writer.into_inner()
+impl Effort {
+    fn compression(self) -> Compression {
+        let level = match self {
+            Self::Quick => 1,
+            Self::Thorough => 9,
+        };
+        Compression::ZSTD(ZstdLevel::try_new(level).expect("1 to 22 are zstd levels"))
+    }
 }
 
-/// A file that is written batch by batch; it is there under its name when [`FileWriter::finish`] returns, or not at all.
-pub(super) struct FileWriter {
-    writer: ArrowWriter<Checksummed>,
-    path: PathBuf,
-    temporary: PathBuf,
-    file: String,
-    entity_type: Iri,
+/// A file that is being built.
+pub(super) struct SegmentWriter {
+    footer: Footer,
+    effort: Effort,
+    /// There once the first rows are: they decide about encodings.
+    writer: Option<ArrowWriter<Vec<u8>>>,
     n_rows: u64,
     observed: Option<TimeRange>,
     recorded: Option<TimeRange>,
 }
 
-impl FileWriter {
-    pub(super) fn create(dir: &Path, file: &str, footer: &Footer) -> Result<Self, HistoryError> {
-        let temporary = dir.join(format!("{file}.tmp"));
-        let out = File::create(&temporary).map_err(|source| HistoryError::Io { action: "create", path: temporary.clone(), source })?;
-        let checksummed = Checksummed { out, bytes: 0, crc32c: 0 };
-        let writer = ArrowWriter::try_new(checksummed, schema_of(&footer.columns), Some(properties(footer)))
-            .map_err(|e| refused(e, &footer.entity_type, &temporary))?;
-        let entity_type = footer.entity_type.clone();
-        let (path, file) = (dir.join(file), file.to_owned());
-        Ok(Self { writer, path, temporary, file, entity_type, n_rows: 0, observed: None, recorded: None })
-    }
+/// A file that has been built.
+pub(super) struct Built {
+    pub(super) bytes: Vec<u8>,
+    pub(super) n_rows: u64,
+    pub(super) observed: Option<TimeRange>,
+    pub(super) recorded: TimeRange,
+}
 
-    /// Rows that come after all earlier ones, in the columns of the footer.
-    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), HistoryError> {
-        let range = |idx: usize| {
-            let times = batch.column(idx).as_primitive::<TimestampMicrosecondType>();
-            Some((Instant::from_micros(min(times)?), Instant::from_micros(max(times)?)))
-        };
-        let wider = |known: Option<TimeRange>, new: Option<TimeRange>| match (known, new) {
-            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-            (a, b) => a.or(b),
-        };
-        self.observed = wider(self.observed, range(2));
-        self.recorded = wider(self.recorded, range(3));
-        self.n_rows += batch.num_rows() as u64;
-        self.writer.write(batch).map_err(|e| refused(e, &self.entity_type, &self.temporary))
+impl SegmentWriter {
+    pub(super) const fn new(footer: Footer, effort: Effort) -> Self {
+        Self { footer, effort, writer: None, n_rows: 0, observed: None, recorded: None }
     }
 
     pub(super) const fn n_rows(&self) -> u64 {
         self.n_rows
     }
 
-    /// Gives up: nothing stays.
-    pub(super) fn abandon(self) {
-        // What cannot be removed now is removed when the folder is opened next.
-        let _ = fs::remove_file(&self.temporary);
+    /// Adds rows, which come after all others.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), HistoryError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let footer = &self.footer;
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let properties = properties(footer, batch, self.effort);
+                let writer = ArrowWriter::try_new(Vec::new(), schema_of(&footer.columns), Some(properties));
+                none.insert(writer.map_err(|e| refused(&e, &footer.entity_type))?)
+            }
+        };
+        writer.write(batch).map_err(|e| refused(&e, &footer.entity_type))?;
+        self.n_rows += batch.num_rows() as u64;
+        let times = |idx: usize| batch.column(idx).as_primitive::<TimestampMicrosecondType>();
+        let range = |times: &TimestampMicrosecondArray| {
+            Some((Instant::from_micros(arrow::compute::min(times)?), Instant::from_micros(arrow::compute::max(times)?)))
+        };
+        self.observed = wider(self.observed, range(times(OBSERVED)));
+        self.recorded = wider(self.recorded, range(times(RECORDED)));
+        Ok(())
     }
 
-    /// Errors: it could not be written; what is there of it is removed when the folder is opened next.
-    pub(super) fn finish(self) -> Result<Segment, HistoryError> {
-        let Self { writer, path, temporary, file, entity_type, n_rows, observed, recorded } = self;
-        let io_error = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| HistoryError::Io { action, path, source }
-        };
-        let written = writer.into_inner().map_err(|e| refused(e, &entity_type, &temporary))?;
-        written.out.sync_all().map_err(io_error("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
-        let recorded = recorded.expect("a file has rows");
-        Ok(Segment { file, entity_type, n_rows, bytes: written.bytes, observed, recorded, crc32c: written.crc32c, rollup: None })
+    /// The bytes of the file; none if there is no row.
+    pub(super) fn finish(self) -> Result<Option<Built>, HistoryError> {
+        let (Some(writer), Some(recorded)) = (self.writer, self.recorded) else { return Ok(None) };
+        let bytes = writer.into_inner().map_err(|e| refused(&e, &self.footer.entity_type))?;
+        Ok(Some(Built { bytes, n_rows: self.n_rows, observed: self.observed, recorded }))
     }
 }
 
-fn properties(footer: &Footer) -> WriterProperties {
+/// A file without rows that says what was erased; none if nothing was.
+pub(super) fn erasures_file(entity_type: &Iri, erasures: Vec<Arc<Erasure>>) -> Result<Option<Built>, HistoryError> {
+    let times = || erasures.iter().map(|e| e.recorded_at);
+    let (Some(min), Some(max)) = (times().min(), times().max()) else { return Ok(None) };
+    let footer = Footer { entity_type: entity_type.clone(), columns: Arc::default(), seen: SeenByName::new(), erasures, thorough: true };
+    let schema = schema_of(&footer.columns);
+    let properties = properties(&footer, &RecordBatch::new_empty(Arc::clone(&schema)), Effort::Quick);
+    let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(|e| refused(&e, entity_type))?;
+    let bytes = writer.into_inner().map_err(|e| refused(&e, entity_type))?;
+    Ok(Some(Built { bytes, n_rows: 0, observed: None, recorded: (min, max) }))
+}
+
+fn properties(footer: &Footer, first: &RecordBatch, effort: Effort) -> WriterProperties {
     let path = |name: &str| ColumnPath::new(vec![name.to_owned()]);
     let key_value = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
     let mut p: WriterPropertiesBuilder = WriterProperties::builder()
         .set_created_by(concat!("conurb ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a zstd level")))
+        .set_compression(effort.compression())
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
@@ -401,58 +398,38 @@ fn properties(footer: &Footer) -> WriterProperties {
     for name in ["entity_id", "observed_at", "recorded_at"] {
         p = p.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
-    for name in ["observed_at", "recorded_at"] {
-        p = p.set_column_dictionary_enabled(path(name), false).set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
+    let n = first.num_rows().min(SAMPLE_ROWS);
+    // Observed times step evenly; recorded ones are often the same for a whole batch.
+    let recorded = first.column(RECORDED).as_primitive::<TimestampMicrosecondType>().slice(0, n);
+    let n_recorded = recorded.values().iter().collect::<HashSet<_>>().len();
+    for (name, repetitive) in [("observed_at", false), ("recorded_at", n_recorded * 8 <= n)] {
+        p = p.set_column_dictionary_enabled(path(name), repetitive).set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
     }
     for column in footer.columns.iter().filter(|c| c.number) {
-        let path = path(&column.number_name());
+        let name = column.number_name();
+        let repetitive = first.column_by_name(&name).is_some_and(|a| is_repetitive(&a.as_primitive::<Float64Type>().slice(0, n)));
         // The encoding is also what a dictionary that grows too large falls back to.
-        p = p.set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT).set_column_dictionary_enabled(path, column.repetitive);
+        p = p.set_column_encoding(path(&name), Encoding::BYTE_STREAM_SPLIT).set_column_dictionary_enabled(path(&name), repetitive);
     }
     p.build()
 }
 
-fn refused(error: ParquetError, entity_type: &Iri, path: &Path) -> HistoryError {
-    match error {
-        ParquetError::External(source) => match source.downcast::<io::Error>() {
-            Ok(source) => HistoryError::Io { action: "write", path: path.to_owned(), source: *source },
-            Err(other) => HistoryError::Columnar { entity_type: entity_type.clone(), reason: other.to_string() },
-        },
-        other => HistoryError::Columnar { entity_type: entity_type.clone(), reason: other.to_string() },
-    }
+/// Do numbers repeat enough for a dictionary? Otherwise their bytes are split into streams.
+fn is_repetitive(sample: &Float64Array) -> bool {
+    let distinct: HashSet<u64> = sample.iter().flatten().map(f64::to_bits).collect();
+    distinct.len() * 2 <= sample.len() - sample.null_count()
 }
 
-type TimeRange = (Instant, Instant);
-
-/// Earliest and latest observed and recorded time.
-fn time_ranges(table: &Table) -> (Option<TimeRange>, TimeRange) {
-    let wider = |range: Option<TimeRange>, at: Instant| Some(range.map_or((at, at), |(min, max)| (min.min(at), max.max(at))));
-    let (mut observed, mut recorded) = (None, None);
-    for key in table.entities.values().flat_map(|rows| rows.keys()) {
-        recorded = wider(recorded, key.recorded_at);
-        if let Some(at) = key.observed_at {
-            observed = wider(observed, at);
-        }
-    }
-    (observed, recorded.expect("a table has rows"))
+fn refused(error: &ParquetError, entity_type: &Iri) -> HistoryError {
+    HistoryError::Columnar { entity_type: entity_type.clone(), reason: error.to_string() }
 }
 
-/// A file that knows its length and checksum.
-struct Checksummed {
-    out: File,
-    bytes: u64,
-    crc32c: u32,
-}
+/// Earliest and latest.
+pub(super) type TimeRange = (Instant, Instant);
 
-impl Write for Checksummed {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(buf)?;
-        self.bytes += n as u64;
-        self.crc32c = crc32c::crc32c_append(self.crc32c, &buf[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+fn wider(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (a, b) => a.or(b),
     }
 }
