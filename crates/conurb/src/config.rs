@@ -104,7 +104,8 @@ impl HistoryEntry {
         let one = |name: &Option<String>| name.as_deref().map(expand).transpose();
         let many = |names: &Option<Vec<String>>| names.as_ref().map(|list| list.iter().map(|n| expand(n)).collect()).transpose();
         let rollup = |(i, r): (usize, &RollupEntry)| {
-            let rule = || Ok(RollupRule { entity_type: one(&r.entity_type)?, attributes: many(&r.attributes)?, widths: r.widths.clone() });
+            let rule =
+                || anyhow::Ok(RollupRule { entity_type: one(&r.entity_type)?, attributes: many(&r.attributes)?, widths: r.widths.clone() });
             rule().with_context(|| format!("[[history.rollups]] number {}", i + 1))
         };
         let retention = |(i, r): (usize, &RetentionEntry)| {

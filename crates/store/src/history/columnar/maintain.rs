@@ -184,6 +184,13 @@ impl Pass<'_> {
         }
         if let Some(c) = cutoff {
             let mut shared = self.history.write();
+            let segments = shared.segments.iter().filter(|s| s.segment.entity_type == *entity_type);
+            let first = segments.filter_map(|s| s.segment.observed).map(|(first, _)| day_of(first)).min().unwrap_or(i64::MAX);
+            let mut of_type = shared.rollups.files.iter().filter(|r| r.file.segment.entity_type == *entity_type);
+            if !of_type.all(|r| r.can_finish(first, day_of(c))) {
+                // Something was learned just now: the next pass rolls it up first.
+                return Ok(());
+            }
             shared.rollups.files.iter_mut().filter(|r| r.file.segment.entity_type == *entity_type).for_each(|r| r.finish(day_of(c)));
         }
         let segments: Vec<Arc<OpenSegment>> = self

@@ -115,17 +115,18 @@ impl OpenRollup {
         Some(Self { info, is_stale: false, ..self.clone() })
     }
 
+    /// May the values of the days from `first`, the first that has any, to before `day` go? Not while something that was learned of them is in
+    /// the values only.
+    pub(super) fn can_finish(&self, first: i64, day: i64) -> bool {
+        let first = self.final_to.unwrap_or(first).max(first);
+        let going = first.max(self.info.days.0)..day.min(self.info.days.1);
+        self.is_erased || going.is_empty() || (!self.is_stale && !self.stale.values().flatten().any(|d| going.contains(d)))
+    }
+
     /// The values of the days before `day` are going.
     pub(super) fn finish(&mut self, day: i64) {
-        if self.final_to.is_some_and(|to| to >= day) || self.info.days.0 >= day {
-            return;
-        }
-        self.final_to = Some(day);
-        if !self.stale.is_empty() {
-            let stale = Arc::make_mut(&mut self.stale);
-            stale.values_mut().for_each(|days| *days = days.split_off(&day));
-            stale.retain(|_, days| !days.is_empty());
-            self.n_stale = stale.values().map(BTreeSet::len).sum();
+        if self.info.days.0 < day {
+            self.final_to = Some(self.final_to.map_or(day, |to| to.max(day)));
         }
     }
 
