@@ -1,12 +1,15 @@
 //! The configuration: defaults, file, environment, flags, in this order.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use entity::Iri;
 use federation::Member;
+use node::{HistoryPolicy, RetentionRule, RollupRule, RollupWidth};
 use policy::CityName;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) store: StoreTable,
     pub(crate) peers: Vec<PeerEntry>,
+    pub(crate) history: HistoryEntry,
 }
 
 /// The table `[store]`.
@@ -81,6 +85,75 @@ pub(crate) struct PeerEntry {
     pub(crate) key: String,
 }
 
+/// What is kept of the past.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HistoryEntry {
+    pub(crate) maintain_minutes: u64,
+    pub(crate) rollup_rows_min: u64,
+    pub(crate) rollup_after_hours: u32,
+    pub(crate) rollups: Vec<RollupEntry>,
+    pub(crate) retention: Vec<RetentionEntry>,
+}
+
+/// Which roll-ups are kept of some attributes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollupEntry {
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entity_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attributes: Option<Vec<String>>,
+    pub(crate) widths: Vec<RollupWidth>,
+}
+
+/// How long values are kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetentionEntry {
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entity_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attributes: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) raw_days: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rollup_days: Option<u32>,
+}
+
+impl Default for HistoryEntry {
+    fn default() -> Self {
+        let HistoryPolicy { rollup_rows_min, rollup_after_hours, .. } = HistoryPolicy::default();
+        Self { maintain_minutes: 10, rollup_rows_min, rollup_after_hours, rollups: Vec::new(), retention: Vec::new() }
+    }
+}
+
+impl HistoryEntry {
+    /// The policy; `expand` makes full names of short ones. Errors: a name that is none, or a rule that makes no sense.
+    pub(crate) fn policy(&self, expand: &dyn Fn(&str) -> anyhow::Result<Iri>) -> anyhow::Result<HistoryPolicy> {
+        let one = |name: &Option<String>| name.as_deref().map(expand).transpose();
+        let many = |names: &Option<Vec<String>>| names.as_ref().map(|list| list.iter().map(|n| expand(n)).collect()).transpose();
+        let rollup = |(i, r): (usize, &RollupEntry)| {
+            let rule =
+                || anyhow::Ok(RollupRule { entity_type: one(&r.entity_type)?, attributes: many(&r.attributes)?, widths: r.widths.clone() });
+            rule().with_context(|| format!("[[history.rollups]] number {}", i + 1))
+        };
+        let retention = |(i, r): (usize, &RetentionEntry)| {
+            let names = || anyhow::Ok((one(&r.entity_type)?, many(&r.attributes)?));
+            let (entity_type, attributes) = names().with_context(|| format!("[[history.retention]] number {}", i + 1))?;
+            anyhow::Ok(RetentionRule { entity_type, attributes, raw_days: r.raw_days, rollup_days: r.rollup_days })
+        };
+        let policy = HistoryPolicy {
+            rollups: self.rollups.iter().enumerate().map(rollup).collect::<anyhow::Result<_>>()?,
+            rollup_rows_min: self.rollup_rows_min,
+            rollup_after_hours: self.rollup_after_hours,
+            retention: self.retention.iter().enumerate().map(retention).collect::<anyhow::Result<_>>()?,
+        };
+        policy.check().context("[history]")?;
+        Ok(policy)
+    }
+}
+
 /// What each key means: printed by `conurb config`, and the list of keys that exist.
 const KEYS: &[(&str, &str)] = &[
     ("city", "Name of the city: lower-case letters, digits and `-`. It is this node's name in the cluster."),
@@ -101,6 +174,13 @@ const KEYS: &[(&str, &str)] = &[
         "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present may take together, in MiB; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes; history is where the files of the past are: \"\" for the data folder, or s3://bucket/prefix with the usual AWS_* variables of the environment.",
     ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
+    (
+        "history",
+        "What is kept of the past. Every maintain_minutes the days that ended rollup_after_hours ago are rolled up: by hour and day for types \
+         with rollup_rows_min rows, or as a rule says: [[history.rollups]] with type and attributes (each may be left out: every one) and \
+         widths = [\"5m\", \"1h\", \"1d\"]. Everything is kept for ever, unless [[history.retention]] says otherwise: type (left out: every \
+         one), raw_days and rollup_days, both at least 1; or type, attributes and raw_days for single attributes. The first rule that fits counts.",
+    ),
 ];
 
 impl Default for Config {
@@ -122,6 +202,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             store: StoreTable::default(),
             peers: Vec::new(),
+            history: HistoryEntry::default(),
         }
     }
 }
@@ -211,8 +292,8 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         self.city_name()?;
         self.members()?;
-        if self.checkpoint_minutes == 0 || self.peer_probe_seconds == 0 {
-            bail!("checkpoint_minutes and peer_probe_seconds must be at least 1");
+        if self.checkpoint_minutes == 0 || self.peer_probe_seconds == 0 || self.history.maintain_minutes == 0 {
+            bail!("checkpoint_minutes, peer_probe_seconds and history.maintain_minutes must be at least 1");
         }
         let memory_mb_min = node::MEMORY_BYTES_MIN >> 20;
         if !(memory_mb_min..=MEMORY_MB_MAX).contains(&self.store.memory_mb) {
@@ -255,7 +336,7 @@ impl Config {
                         text.push_str(&format!("[[{key}]]\n{item}"));
                     }
                 }
-                Some(toml::Value::Table(table)) => text.push_str(&format!("[{key}]\n{table}")),
+                Some(value @ toml::Value::Table(_)) => text.push_str(&toml::to_string(&BTreeMap::from([(key, value)]))?),
                 Some(value) => text.push_str(&format!("{key} = {value}\n")),
                 None => {}
             }
@@ -293,7 +374,13 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back_and_every_key_is_explained() {
         let peer = PeerEntry { city: "suzhou".into(), url: "http://127.0.0.1:1036".into(), key: "ed25519:x".into() };
-        for config in [Config::default(), Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], ..Config::default() }] {
+        let history = HistoryEntry {
+            rollups: vec![RollupEntry { entity_type: Some("Station".into()), attributes: None, widths: vec![RollupWidth::FiveMinutes] }],
+            retention: vec![RetentionEntry { entity_type: None, attributes: None, raw_days: Some(30), rollup_days: None }],
+            ..HistoryEntry::default()
+        };
+        for config in [Config::default(), Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], history, ..Config::default() }]
+        {
             let text = config.to_commented_toml().expect("it prints");
             let back = parse(&text).expect("it reads back");
             assert_eq!(format!("{back:?}"), format!("{config:?}"));
@@ -315,6 +402,30 @@ mod tests {
             assert_eq!(config.check().is_ok(), is_possible, "{memory_mb}");
         }
         assert!(parse("[store]\nmemory = 1").is_err());
+    }
+
+    #[test]
+    fn the_history_is_kept_as_its_rules_say() {
+        let expand = |name: &str| Ok(format!("https://example.org/{name}").parse::<Iri>()?);
+        let read = |text: &str| parse(text).and_then(|c| c.history.policy(&expand));
+        let policy = read(
+            "[history]\nrollup_rows_min = 5\n[[history.rollups]]\ntype = \"Station\"\nwidths = [\"5m\", \"1d\"]\n\
+             [[history.retention]]\nraw_days = 30\nrollup_days = 365",
+        )
+        .expect("it makes sense");
+        let station: Iri = "https://example.org/Station".parse().expect("an IRI");
+        let widths = vec![RollupWidth::FiveMinutes, RollupWidth::Day];
+        assert_eq!(policy.rollups, [RollupRule { entity_type: Some(station), attributes: None, widths }]);
+        assert_eq!((policy.rollup_rows_min, policy.retention[0].raw_days, policy.retention[0].rollup_days), (5, Some(30), Some(365)));
+        for (text, want) in [
+            ("[[history.retention]]\nraw_days = 30\nrollup_days = 3", "less than the 30 days"),
+            ("[[history.retention]]\ntype = \"a b\"\nraw_days = 30", "[[history.retention]] number 1"),
+            ("[[history.rollups]]\nwidths = [\"2h\"]", "2h"),
+            ("[history]\nrollup_row_min = 5", "rollup_rows_min"),
+        ] {
+            let error = format!("{:#}", read(text).expect_err(text));
+            assert!(error.contains(want), "{error}");
+        }
     }
 
     #[test]

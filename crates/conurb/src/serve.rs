@@ -57,6 +57,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let outbound = Outbound::new(config.dev)?;
     let user_context = Some(config.default_context.as_str()).filter(|u| !u.is_empty());
     let contexts = Arc::new(ngsi::ContextStore::new(user_context, None).context("key `default_context`")?);
+    let expand = |name: &str| contexts.default_context().expand(name).map_err(anyhow::Error::from);
+    node.keep_history(config.history.policy(&expand)?, Duration::from_secs(config.history.maintain_minutes * 60))?;
     let profiles = Arc::new(load_profiles(&config, &contexts)?);
     let refused = Arc::new(RefusedMessages::default());
     let (stop_sender, stop) = watch::channel(false);

@@ -37,6 +37,9 @@ impl Instant {
     /// 9999-12-30T22:00:00Z, the latest instant that can be written.
     pub const MAX: Self = Self(253_402_207_200_000_000);
 
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// From microseconds since the epoch, clamped to [`Instant::MIN`] and [`Instant::MAX`].
     #[must_use]
     pub fn from_micros(us: i64) -> Self {

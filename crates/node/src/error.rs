@@ -105,8 +105,8 @@ pub enum NodeError {
     /// Rows were not taken.
     #[error(transparent)]
     Rows(#[from] store::SubmitRowsError),
-    /// The history cannot be read.
-    #[error("cannot read the history")]
+    /// The history cannot be read, or not be asked this.
+    #[error("the history cannot answer")]
     History(#[source] Arc<store::history::HistoryError>),
     /// The present state cannot be read.
     #[error("cannot read the documents")]
@@ -164,7 +164,11 @@ impl NodeError {
                 _ => Kind::Unavailable,
             },
             Self::Maintenance { .. } => Kind::Unavailable,
-            Self::History(_) | Self::Documents(_) => Kind::Bug,
+            Self::History(e) => match **e {
+                store::history::HistoryError::Refused { .. } => Kind::Invalid,
+                _ => Kind::Bug,
+            },
+            Self::Documents(_) => Kind::Bug,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod as_of;
 mod bulk;
 mod cluster;
 mod error;
@@ -16,7 +17,9 @@ mod node;
 mod operations;
 mod reactions;
 mod subscription;
+mod temporal;
 
+pub use as_of::{AS_OF_ENTITIES_MAX, AS_OF_INSTANCES_MAX};
 pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use error::{Kind, NodeError};
@@ -24,9 +27,13 @@ pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
-pub use store::history::{AttributeColumn, ColumnKind, Evolution, History, HistoryError, HistoryScan, TemporalQuery, TimeProperty};
+pub use store::history::{
+    AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Evolution, History, HistoryError, HistoryPolicy, HistoryScan, Measure,
+    RetentionRule, RollupRule, RollupWidth, TemporalQuery, TimeProperty,
+};
 pub use store::state::{
     ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,
 };
 pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};
+pub use temporal::{Method, PERIODS_MAX, Period, PeriodQuery, PeriodSeries, PeriodValues, over_periods};

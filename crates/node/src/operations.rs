@@ -5,7 +5,7 @@ use std::sync::Arc;
 use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector};
 use host::Stopwatch;
 use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request};
-use store::history::{AttributeColumn, Evolution, History, TemporalQuery};
+use store::history::{AttributeColumn, Evolution, History, HistoryPolicy, TemporalQuery};
 use store::state::{ColumnScan, Explanation, Latest, OrderBy, Page, PageRequest, Space};
 use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
@@ -256,6 +256,11 @@ impl Node {
     pub fn history(&self, who: &Principal) -> Result<&dyn History, NodeError> {
         self.permit(who, Action::Read, None)?;
         Ok(self.store.history())
+    }
+
+    /// Rolls up and removes, every so often from now on, what the policy says.
+    pub fn keep_history(&self, policy: HistoryPolicy, every: std::time::Duration) -> Result<(), NodeError> {
+        Ok(self.store.keep_history(policy, Arc::clone(&self.clock), every)?)
     }
 
     /// The changes from now on. A receiver that falls behind is told how many batches it has lost.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use entity::{Command, CommandError, Iri, Outcome, Version};
+use entity::{Command, CommandError, Instant, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
 use crate::blobs::{Blobs, DiskBlobs, ObjectBlobs};
@@ -16,7 +16,7 @@ use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
 use crate::format::{self, FormatError};
 use crate::history::columnar::{ColumnarHistory, ColumnarOptions};
-use crate::history::{History, HistoryError, Segment};
+use crate::history::{History, HistoryError, HistoryPolicy, Maintained, Segment};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, LogReader};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
@@ -28,6 +28,8 @@ const WAITING_MAX: usize = 8_192;
 pub(crate) const HALF_RESTORED: &str = "restoring";
 /// Facts handed to the history at once while replaying.
 const REPLAY_FACTS: usize = 10_000;
+/// Between two passes over the history when one is not enough, so that others have their turn.
+const KEEPER_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a store is opened.
 pub struct Options {
@@ -234,6 +236,7 @@ pub struct Store {
     pub(crate) id: String,
     pub(crate) dir: PathBuf,
     closed: AtomicBool,
+    keeper: Mutex<Option<Keeper>>,
     /// Held as long as the store lives, so that no second program opens the folder.
     lock: Option<std::fs::File>,
 }
@@ -349,6 +352,7 @@ impl Store {
             id: String::new(),
             dir: options.dir,
             closed: AtomicBool::new(false),
+            keeper: Mutex::default(),
             lock: None,
         })
     }
@@ -479,6 +483,46 @@ impl Store {
         self.shared.segments()
     }
 
+    /// Does one pass over the history: rolls up what is over at `now`, removes what is too old. What was done is durable after the next
+    /// checkpoint, which this asks for.
+    ///
+    /// Errors: those of [`History::maintain`].
+    pub fn maintain_history(&self, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
+        maintain(&self.shared, &self.checkpoints, policy, now)
+    }
+
+    /// Does such a pass every so often from now on, on a thread of its own. A second call replaces the policy of the first.
+    ///
+    /// Errors: the policy makes no sense ([`HistoryError::Refused`]), or the thread cannot be started.
+    pub fn keep_history(&self, policy: HistoryPolicy, clock: Arc<dyn Clock>, every: Duration) -> Result<(), HistoryError> {
+        policy.check()?;
+        let (stop, stopped) = sync_channel::<()>(0);
+        let (shared, checkpoints) = (Arc::clone(&self.shared), self.checkpoints.clone());
+        let pass = move || {
+            let now = Instant::from_micros(clock.now_micros());
+            match maintain(&shared, &checkpoints, &policy, now) {
+                Ok(done) => done.more,
+                Err(e) => {
+                    tracing::error!(error = &e as &dyn std::error::Error, "the history was not maintained; it is tried again");
+                    false
+                }
+            }
+        };
+        let run = move || {
+            let mut wait = every;
+            while matches!(stopped.recv_timeout(wait), Err(RecvTimeoutError::Timeout)) {
+                wait = if pass() { KEEPER_PAUSE.min(every) } else { every };
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("history-keeper".to_owned())
+            .spawn(run)
+            .map_err(|e| HistoryError::Refused { what: format!("cannot start the thread that maintains the history: {e}") })?;
+        let before = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).replace(Keeper { stop, thread });
+        before.map(Keeper::end);
+        Ok(())
+    }
+
     /// Numbers for metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -510,12 +554,42 @@ impl Store {
     }
 
     fn end(&self) {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        keeper.map(Keeper::end);
         let _ = self.requests.send(Request::Close);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads.into_iter().take(1) {
             let _ = thread.join();
         }
     }
+}
+
+/// The thread that maintains the history.
+struct Keeper {
+    stop: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Waits for the pass that it is in: it writes files.
+    fn end(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+fn maintain(
+    shared: &Shared,
+    checkpoints: &SyncSender<CheckpointRequest>,
+    policy: &HistoryPolicy,
+    now: Instant,
+) -> Result<Maintained, HistoryError> {
+    let done = shared.history.maintain(policy, now)?;
+    if done.changed() {
+        // A full inbox means that a checkpoint is on its way.
+        let _ = checkpoints.try_send(CheckpointRequest::Wake);
+    }
+    Ok(done)
 }
 
 impl Drop for Store {

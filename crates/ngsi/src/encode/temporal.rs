@@ -1,6 +1,6 @@
 //! Entities over time (ETSI GS CIM 009 V1.9.1, clauses 4.5.6 to 4.5.9).
 
-use entity::{Attribute, AttributeValue, Instant, Iri};
+use entity::{Attribute, AttributeValue, Instant, Iri, Value};
 use indexmap::IndexMap;
 
 use super::attribute::Style;
@@ -47,6 +47,76 @@ pub fn evolutions<'e>(
         write(&mut w, e, time, view, context, with_context);
     }
     w.close(b']');
+    out
+}
+
+/// One entity over time, aggregated over periods.
+#[derive(Debug, Clone, Copy)]
+pub struct AggregatedEntity<'a> {
+    /// Its id.
+    pub id: &'a Iri,
+    /// Its types.
+    pub types: &'a [Iri],
+    /// Its attributes in the order in which they are to be shown.
+    pub attributes: &'a [AggregatedAttribute],
+}
+
+/// What the values of one attribute come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AggregatedAttribute {
+    /// The attribute.
+    pub name: Iri,
+    /// It is a relationship, not a property.
+    pub is_relationship: bool,
+    /// Of each method a series.
+    pub series: Vec<AggregatedSeries>,
+}
+
+/// What one method gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AggregatedSeries {
+    /// Name of the method.
+    pub method: &'static str,
+    /// Result, start and end of each period with values.
+    pub periods: Vec<(Value, Instant, Instant)>,
+}
+
+/// One entity over time, aggregated: each attribute an object with an array of `[value, start, end]` per method (clause 4.5.19).
+#[must_use]
+pub fn aggregated(e: AggregatedEntity<'_>, view: &View, context: &Context, with_context: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4096);
+    let w = &mut Writer::new(&mut out);
+    w.open(b'{');
+    if view.shows(&Member::Id) {
+        w.member("id", e.id.as_str());
+    }
+    if view.shows(&Member::Type) {
+        w.key("type");
+        w.one_or_many(e.types, |t| context.compact(t));
+    }
+    for attribute in e.attributes.iter().filter(|a| view.shows_attribute(&a.name)) {
+        w.key(&context.compact(&attribute.name));
+        w.open(b'{');
+        w.member("type", if attribute.is_relationship { "Relationship" } else { "Property" });
+        for series in &attribute.series {
+            w.key(series.method);
+            w.open(b'[');
+            for (value, start, end) in &series.periods {
+                w.open(b'[');
+                w.value(value);
+                w.instant(*start);
+                w.instant(*end);
+                w.close(b']');
+            }
+            w.close(b']');
+        }
+        w.close(b'}');
+    }
+    if with_context {
+        w.key("@context");
+        w.value(&context.json());
+    }
+    w.close(b'}');
     out
 }
 

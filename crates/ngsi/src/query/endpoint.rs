@@ -60,17 +60,23 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "aggrPeriodDuration",
 ];
 
+/// Our own extension: everything as it was known at this recorded time.
+pub(super) const AS_OF: &str = "asOf";
+
+/// Of an aggregated past.
+const AGGREGATED: &[&str] = &["aggrMethods", "aggrPeriodDuration"];
+
 impl Endpoint {
     /// The parameters it takes.
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty"]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
-            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty"]],
+            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
-            Self::RetrieveTemporal => &[SHOWN, TIMED],
+            Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],

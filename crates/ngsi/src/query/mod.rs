@@ -2,6 +2,7 @@
 //!
 //! Everything ends in one [`entity::Filter`] that says which entities, and one [`crate::View`] that says how they are shown.
 
+mod aggregation;
 mod body;
 mod endpoint;
 mod params;
@@ -11,6 +12,7 @@ mod temporal;
 #[cfg(test)]
 mod tests;
 
+pub use aggregation::{Aggregation, AggregationMethod, AggregationPeriod};
 pub use body::query_body;
 pub use endpoint::Endpoint;
 pub use params::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, QueryParams};

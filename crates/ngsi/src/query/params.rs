@@ -1,10 +1,10 @@
 //! The parameters of a request's URL.
 
-use entity::{Filter, Iri, Pattern, TypeSelector};
+use entity::{Filter, Instant, Iri, Pattern, TypeSelector};
 
 use super::select::{GeoParameters, parse_ids, parse_scopes, parse_types};
 use super::temporal::TemporalText;
-use super::{Endpoint, QOptions, TemporalParams, endpoint, parse_q};
+use super::{Aggregation, Endpoint, QOptions, TemporalParams, endpoint, parse_q};
 use crate::DEFAULT_INSTANCE;
 use crate::context::Context;
 use crate::error::{Error, Result, shown};
@@ -53,6 +53,8 @@ pub struct QueryParams {
     pub text: Option<String>,
     /// The temporal query.
     pub temporal: TemporalParams,
+    /// As it was known at this recorded time (`asOf`, an extension of this node); none for now.
+    pub as_of: Option<Instant>,
 }
 
 /// What selects entities, collected from the URL or a body before it becomes one condition.
@@ -134,6 +136,10 @@ impl QueryParams {
         }
         params.local |= selection.types == Some(TypeSelector::Any);
         params.temporal = temporal_of(&text).params().map_err(of_parameter)?;
+        params.temporal.aggregation = aggregation_of(&text, endpoint)?;
+        params.as_of = text(endpoint::AS_OF)
+            .map(|t| t.parse().map_err(|e: entity::InstantError| Error::bad(e.to_string()).within("parameter asOf")))
+            .transpose()?;
         if endpoint.needs_time() && params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("parameter timerel"));
         }
@@ -163,6 +169,7 @@ impl QueryParams {
             details: false,
             text: None,
             temporal: TemporalParams::default(),
+            as_of: None,
         }
     }
 
@@ -296,14 +303,28 @@ fn set_format(view: &mut View, word: &str, endpoint: Endpoint) -> Result<()> {
         "concise" => view.representation = Representation::Concise,
         "simplified" | "keyValues" => view.representation = Representation::Simplified,
         "temporalValues" => view.temporal_values = true,
-        "aggregatedValues" if endpoint.formats().contains(&word) => {
-            return Err(
-                Error::invalid("aggregated answers are not supported (use SQL, or format=temporalValues)").within("parameter format")
-            );
+        "aggregatedValues" if endpoint.formats().contains(&word) && endpoint != Endpoint::RetrieveTemporal => {
+            return Err(Error::invalid("aggregated answers are supported for one entity only (/temporal/entities/{id}; or use SQL)")
+                .within("parameter format"));
         }
         _ => {}
     }
     Ok(())
+}
+
+/// `format` wins over the deprecated options, as everywhere.
+fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+    const WORD: &str = "aggregatedValues";
+    let is_asked = endpoint == Endpoint::RetrieveTemporal
+        && text("format").map_or_else(|| text("options").is_some_and(|o| o.split(',').any(|w| w == WORD)), |format| format == WORD);
+    match (is_asked, text("aggrMethods")) {
+        (true, Some(methods)) => Aggregation::parse(methods, text("aggrPeriodDuration")).map(Some),
+        (true, None) => Err(Error::bad("aggregated values need `aggrMethods`").within("parameter aggrMethods")),
+        (false, _) => match ["aggrMethods", "aggrPeriodDuration"].into_iter().find(|name| text(name).is_some()) {
+            Some(name) => Err(Error::bad("goes with format=aggregatedValues only").within(&format!("parameter {name}"))),
+            None => Ok(None),
+        },
+    }
 }
 
 fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use entity::Instant;
 
+use super::Aggregation;
 use crate::error::{Error, Result, shown};
 
 /// The most instances per attribute that `lastN` may ask for.
@@ -42,6 +43,8 @@ pub struct TemporalParams {
     pub time_property: TimeProperty,
     /// Only the newest so many instances of each attribute, newest first.
     pub last_n: Option<usize>,
+    /// The answer is aggregated over periods (`aggregatedValues`).
+    pub aggregation: Option<Aggregation>,
 }
 
 /// The members of a temporal query as text.
@@ -79,7 +82,7 @@ impl TemporalText {
                     .within("timerel"));
             }
         };
-        Ok(TemporalParams { interval, time_property: self.time_property()?, last_n: self.last_n()? })
+        Ok(TemporalParams { interval, time_property: self.time_property()?, last_n: self.last_n()?, aggregation: None })
     }
 
     fn time_property(&self) -> Result<TimeProperty> {

@@ -120,7 +120,17 @@ fn wrong_parameters_are_named() {
     check("timerel=after&timeAt=2020-01-01T00:00:00Z&endTimeAt=2021-01-01T00:00:00Z", RetrieveTemporal, BadRequestData, "goes with");
     check("timeproperty=deletedAt", RetrieveTemporal, InvalidRequest, "not supported");
     check("lastN=0", RetrieveTemporal, BadRequestData, "expected a number from 1");
-    check("format=aggregatedValues", RetrieveTemporal, InvalidRequest, "aggregated answers are not supported");
+    check("type=T&timerel=after&timeAt=2020-01-01T00:00:00Z&format=aggregatedValues", QueryTemporal, InvalidRequest, "for one entity only");
+    check("asOf=yesterday", RetrieveEntity, BadRequestData, "parameter asOf");
+    check(
+        "type=T&timerel=after&timeAt=2020-01-01T00:00:00Z&asOf=2020-01-01T00:00:00Z",
+        QueryTemporal,
+        InvalidRequest,
+        "is not a parameter here",
+    );
+    check("format=aggregatedValues", RetrieveTemporal, BadRequestData, "need `aggrMethods`");
+    check("aggrMethods=avg", RetrieveTemporal, BadRequestData, "goes with format=aggregatedValues only");
+    check("options=aggregatedValues&aggrMethods=avg&aggrPeriodDuration=1h", RetrieveTemporal, BadRequestData, "`1h` is not a duration");
 
     #[track_caller]
     fn check(text: &str, endpoint: Endpoint, kind: ErrorKind, want: &str) {

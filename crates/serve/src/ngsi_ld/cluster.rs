@@ -9,14 +9,14 @@ use axum::response::Response;
 use entity::Filter;
 use federation::{Source, SourceStatus};
 use ngsi::encode;
-use ngsi::query::Endpoint;
+use ngsi::query::{Endpoint, QueryParams};
 use node::{ClusterQuery, Evolution, Page};
 use policy::Purpose;
 use serde_json::json;
 use std::sync::Arc;
 
 use super::entities::{answer_page, check_retrieved};
-use super::temporal::{answer, temporal_query};
+use super::temporal::{aggregated, answer, period_query, temporal_query};
 use super::{Call, id_of};
 use crate::App;
 use crate::problem::Problem;
@@ -31,7 +31,7 @@ fn purpose(headers: &HeaderMap) -> Result<Option<Purpose>, Problem> {
 }
 
 pub(crate) async fn query(call: Call, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = call.params(Endpoint::QueryEntities)?;
+    let params = present_only(call.params(Endpoint::QueryEntities)?)?;
     let document = call.document(true)?;
     let asked = params.offset.saturating_add(params.limit).saturating_add(1);
     let question = ClusterQuery {
@@ -60,7 +60,7 @@ pub(crate) async fn query(call: Call, headers: HeaderMap) -> Result<Response, Pr
 }
 
 pub(crate) async fn retrieve(call: Call, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = call.params(Endpoint::RetrieveEntity)?;
+    let params = present_only(call.params(Endpoint::RetrieveEntity)?)?;
     let document = call.document(true)?;
     let id = id_of(&id)?;
     let question = ClusterQuery { filter: Filter::Id(vec![id.clone()]), types: None, limit: 1, purpose: purpose(&headers)? };
@@ -73,7 +73,7 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>, headers: Header
 }
 
 pub(crate) async fn evolution(call: Call, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = call.params(Endpoint::RetrieveTemporal)?;
+    let params = present_only(call.params(Endpoint::RetrieveTemporal)?)?;
     let document = call.document(false)?;
     let id = id_of(&id)?;
     let query = temporal_query(id.clone(), &params);
@@ -81,9 +81,24 @@ pub(crate) async fn evolution(call: Call, Path(id): Path<String>, headers: Heade
     let past = merged.past.ok_or_else(|| node::NodeError::NoEntity { id: id.clone() })?;
     let entity_type = past.types.first().cloned().unwrap_or(id);
     let evolution = Evolution { id: past.id, entity_type, attributes: past.attributes, cut_at: past.cut_at };
+    if let Some(aggregation) = &params.temporal.aggregation {
+        let query = period_query(query, &params, aggregation);
+        let values = node::over_periods(&query, &evolution)?;
+        let mut response = aggregated(&call, &params, &evolution.id, &past.types, values, document);
+        add_warnings(&mut response, &merged.sources);
+        return Ok(response);
+    }
     let mut response = answer(&call, &params, &evolution, &past.types, document);
     add_warnings(&mut response, &merged.sources);
     Ok(response)
+}
+
+/// What other cities knew at a time is not asked of them.
+fn present_only(params: QueryParams) -> Result<QueryParams, Problem> {
+    match params.as_of {
+        Some(_) => Err(Problem::invalid_request("parameter asOf: one city's node answers as of an earlier time, not all cities together")),
+        None => Ok(params),
+    }
 }
 
 /// One warning for each city whose part is missing.
@@ -116,7 +131,7 @@ fn described(source: &Source) -> serde_json::Value {
 
 /// `GET /api/v1/cluster/entities`: the same question, with what every city contributed beside the entities.
 pub(crate) async fn with_sources(State(app): State<Arc<App>>, call: Call, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = call.params(Endpoint::QueryEntities)?;
+    let params = present_only(call.params(Endpoint::QueryEntities)?)?;
     let limit = u32::try_from(params.limit.max(1)).unwrap_or(u32::MAX);
     let question = ClusterQuery { filter: params.filter.clone(), types: None, limit, purpose: purpose(&headers)? };
     let merged = app.node.cluster_query(&call.who, &question, app.transport.as_ref()).await?;

@@ -1,5 +1,7 @@
 //! `/entities` (clauses 6.4 to 6.7).
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
@@ -7,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use entity::{Command, Outcome};
 use ngsi::query::{Endpoint, QueryParams, query_body};
 use ngsi::{decode, encode};
-use node::{Page, Query};
+use node::{Node, NodeError, Page, Query};
+use policy::Principal;
 
 use super::{Call, created, id_of, in_path};
 use crate::problem::Problem;
@@ -23,7 +26,7 @@ pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem>
 
 pub(crate) async fn query(call: Call) -> Result<Response, Problem> {
     let params = call.params(Endpoint::QueryEntities)?;
-    answer_query(&call, &params)
+    answer_query(&call, &params).await
 }
 
 /// `POST /entityOperations/query`.
@@ -31,13 +34,16 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
     let (value, context) = call.body(&body).await?.into_one()?;
     let params = query_body(value, &call.pairs, &context, Endpoint::QueryByBody)?;
     call.context = context;
-    answer_query(&call, &params)
+    answer_query(&call, &params).await
 }
 
-fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
     let document = call.document(true)?;
     let query = query_of(params);
-    let page = call.app.node.query(&call.who, &query)?;
+    let page = match params.as_of {
+        None => call.app.node.query(&call.who, &query)?,
+        Some(at) => past(call, move |node, who| node.query_as_of(who, &query, at)).await?,
+    };
     Ok(answer_page(call, params, &page, document))
 }
 
@@ -85,9 +91,22 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     let params = call.params(Endpoint::RetrieveEntity)?;
     let document = call.document(true)?;
     let id = id_of(&id)?;
-    let entity = call.app.node.entity(&call.who, &id)?;
+    let entity = match params.as_of {
+        None => call.app.node.entity(&call.who, &id)?,
+        Some(at) => past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?,
+    };
     check_retrieved(&entity, &params)?;
     Ok(call.answer(encode::entity(&entity, &params.view, &call.context, document), document))
+}
+
+/// Asks the history, which reads files: not on a thread that answers sockets.
+pub(super) async fn past<T: Send + 'static>(
+    call: &Call,
+    ask: impl FnOnce(&Node, &Principal) -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, Problem> {
+    let (node, who) = (Arc::clone(&call.app.node), call.who.clone());
+    let answer = tokio::task::spawn_blocking(move || ask(&node, &who)).await;
+    Ok(answer.map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string()))??)
 }
 
 /// The type selection must fit, and of `attrs` the entity must have one (clause 5.7.1).

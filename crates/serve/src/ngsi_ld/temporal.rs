@@ -6,11 +6,12 @@ use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use entity::{Instant, Iri};
-use ngsi::encode::{self, Document, TemporalEntity};
-use ngsi::query::{Endpoint, QueryParams};
+use ngsi::encode::{self, AggregatedAttribute, AggregatedEntity, AggregatedSeries, Document, TemporalEntity};
+use ngsi::query::{Aggregation, AggregationMethod, AggregationPeriod, Endpoint, QueryParams};
 use ngsi::{Member, query};
-use node::{Evolution, TemporalQuery, TimeProperty};
+use node::{Evolution, Method, Period, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
 
+use super::entities::past;
 use super::{Call, id_of};
 use crate::problem::Problem;
 
@@ -20,6 +21,13 @@ pub(super) const INSTANCES_MAX: usize = 50_000;
 pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     let params = call.params(Endpoint::RetrieveTemporal)?;
     let document = call.document(false)?;
+    if let Some(aggregation) = &params.temporal.aggregation {
+        let query = period_query(temporal_query(id_of(&id)?, &params), &params, aggregation);
+        let asked = query.clone();
+        let (entity_type, values) = past(&call, move |node, who| node.evolution_over_periods(who, &asked)).await?;
+        let types = call.app.node.entity(&call.who, &query.temporal.entity).map_or_else(|_| vec![entity_type], |e| e.types.clone());
+        return Ok(aggregated(&call, &params, &query.temporal.entity, &types, values, document));
+    }
     let evolution = call.app.node.evolution(&call.who, &temporal_query(id_of(&id)?, &params))?;
     let types = call.app.node.entity(&call.who, &evolution.id).map_or_else(|_| vec![evolution.entity_type.clone()], |e| e.types.clone());
     Ok(answer(&call, &params, &evolution, &types, document))
@@ -36,9 +44,61 @@ pub(super) fn temporal_query(entity: Iri, params: &QueryParams) -> TemporalQuery
             query::TimeProperty::ModifiedAt => TimeProperty::ModifiedAt,
         },
         last_n: params.temporal.last_n,
-        as_of: None,
+        as_of: params.as_of,
         instances_max: INSTANCES_MAX,
     }
+}
+
+pub(super) fn period_query(temporal: TemporalQuery, params: &QueryParams, aggregation: &Aggregation) -> PeriodQuery {
+    let method = |m: &AggregationMethod| match m {
+        AggregationMethod::TotalCount => Method::TotalCount,
+        AggregationMethod::DistinctCount => Method::DistinctCount,
+        AggregationMethod::Sum => Method::Sum,
+        AggregationMethod::Avg => Method::Avg,
+        AggregationMethod::Min => Method::Min,
+        AggregationMethod::Max => Method::Max,
+        AggregationMethod::StdDev => Method::StdDev,
+        AggregationMethod::SumSq => Method::SumSq,
+    };
+    PeriodQuery {
+        temporal,
+        datasets: params.view.dataset_ids.clone(),
+        methods: aggregation.methods.iter().map(method).collect(),
+        period: match aggregation.period {
+            AggregationPeriod::Whole => Period::Whole,
+            AggregationPeriod::Months(months) => Period::Months(months),
+            AggregationPeriod::Micros(us) => Period::Micros(us),
+        },
+    }
+}
+
+pub(super) fn aggregated(
+    call: &Call,
+    params: &QueryParams,
+    id: &Iri,
+    types: &[Iri],
+    values: Vec<PeriodValues>,
+    document: Document,
+) -> Response {
+    let name_of = |method: Method| match method {
+        Method::TotalCount => AggregationMethod::TotalCount,
+        Method::DistinctCount => AggregationMethod::DistinctCount,
+        Method::Sum => AggregationMethod::Sum,
+        Method::Avg => AggregationMethod::Avg,
+        Method::Min => AggregationMethod::Min,
+        Method::Max => AggregationMethod::Max,
+        Method::StdDev => AggregationMethod::StdDev,
+        Method::SumSq => AggregationMethod::SumSq,
+    };
+    let series = |(method, periods): (Method, _)| AggregatedSeries { method: name_of(method).name(), periods };
+    let attribute = |v: PeriodValues| AggregatedAttribute {
+        name: v.name,
+        is_relationship: v.is_relationship,
+        series: v.series.into_iter().map(series).collect(),
+    };
+    let attributes: Vec<AggregatedAttribute> = values.into_iter().map(attribute).collect();
+    let shown = AggregatedEntity { id, types, attributes: &attributes };
+    call.answer(encode::aggregated(shown, &params.view, &call.context, document == Document::LdJson), document)
 }
 
 /// The attributes that can be in the answer, so that no others are read.

@@ -18,6 +18,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri};
@@ -26,11 +27,18 @@ use indexmap::IndexMap;
 pub mod columnar;
 pub mod memory;
 
+mod aggregate;
+mod bucket;
 mod bulk;
 mod erasure;
+mod rollup;
 pub(crate) mod value;
 
 pub use value::{kind_of, plain_of};
+
+pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Cell, Measure, RollupUse, Sources};
+pub use bucket::Bucket;
+pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, RollupRule, RollupWidth};
 
 #[cfg(test)]
 mod contract;
@@ -258,6 +266,9 @@ pub struct Segment {
     pub recorded: (Instant, Instant),
     /// CRC-32C of the file.
     pub crc32c: u32,
+    /// What it covers, if its rows are aggregates of other segments' rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollup: Option<Rollup>,
 }
 
 /// Why the history cannot be read or written.
@@ -293,6 +304,12 @@ pub enum HistoryError {
         found: u32,
         /// The newest version known here.
         supported: u32,
+    },
+    /// The question has no answer, or too large a one.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong with it.
+        what: String,
     },
     /// There are too many erasures.
     #[error("history of `{entity_type}`: there are {max} erasures already; purge them first")]
@@ -349,6 +366,27 @@ pub trait History: Send + Sync {
     /// The tables, by entity type: one per type of which there is any fact.
     fn tables(&self) -> Vec<HistoryTable>;
 
+    /// Count, sum, extremes and so on of the numbers of each bucket of time.
+    ///
+    /// This implementation looks at every row and says what the answer is; engines have faster ones.
+    /// Errors: [`HistoryError::Refused`] for a question without an answer (an attribute named twice, an empty interval) or with one of more
+    /// than [`AGGREGATE_ROWS_MAX`] rows; otherwise those of [`History::scan`].
+    fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
+        query.check()?;
+        let table = self.tables().into_iter().find(|t| t.entity_type == query.entity_type);
+        let Some(table) = table else { return Ok(Aggregates { batches: Vec::new(), sources: Sources::default() }) };
+        aggregate::over_scan(query, &table, self.stream(&query.scan())?)
+    }
+
+    /// Rolls up the days that are over at `now` and removes what is older than the policy says, as far as one pass goes. An engine that
+    /// keeps all in memory has nothing to do. What was done is durable when the list of [`History::seal`] is.
+    ///
+    /// Errors: a file cannot be read or written, or the policy makes no sense; what was done before stays.
+    fn maintain(&self, policy: &HistoryPolicy, _now: Instant) -> Result<Maintained, HistoryError> {
+        policy.check()?;
+        Ok(Maintained::default())
+    }
+
     /// Reads a table, as batches of at most some 8,192 rows sorted by entity and observed time. Batches are made when they are asked for, so
     /// memory holds only a few; after an error there are none. The rows are those of the moment of this call, whatever is appended meanwhile.
     ///
@@ -360,6 +398,28 @@ pub trait History: Send + Sync {
     /// The same with all batches in memory: for tests, and where the caller knows that there are few.
     fn scan(&self, scan: &HistoryScan) -> Result<Vec<RecordBatch>, HistoryError> {
         self.stream(scan)?.collect()
+    }
+
+    /// Ids of the entities that have values in a table, as known at a recorded time (none for now), in order. Stops after `max` of them.
+    fn entity_ids(&self, entity_type: &Iri, as_of: Option<Instant>, max: usize) -> Result<Vec<Iri>, HistoryError> {
+        let scan = HistoryScan { entity_type: entity_type.clone(), attributes: Vec::new(), entities: None, observed: None, as_of };
+        let mut ids: Vec<Iri> = Vec::new();
+        for batch in self.stream(&scan)? {
+            let batch = batch?;
+            for id in batch.column(0).as_string::<i32>().iter().flatten() {
+                if ids.last().is_some_and(|last| last.as_str() == id) {
+                    continue;
+                }
+                if ids.len() == max {
+                    return Ok(ids);
+                }
+                ids.push(id.parse().map_err(|e: entity::IriError| HistoryError::Columnar {
+                    entity_type: entity_type.clone(),
+                    reason: format!("an entity is no IRI: {e}"),
+                })?);
+            }
+        }
+        Ok(ids)
     }
 
     /// How much the background work lags behind: 0 when it does not, from 1 on writers should be slowed down.

@@ -416,4 +416,40 @@ fn a_sound_store_verifies_clean_and_every_kind_of_damage_is_found() {
     }
     std::fs::remove_file(files("history").remove(0)).unwrap();
     assert_eq!(check().n_findings, 1);
+#[test]
+fn days_that_are_over_are_rolled_up_by_themselves_and_stay_so() {
+    use crate::history::{AggregateQuery, Bucket, HistoryPolicy, Measure};
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(72 * 3_600_000_000));
+    let store = open_at(dir.path(), clock.clone());
+    for hour in 0..72 {
+        put(&store, vec![reading(1, hour, 1.5), reading(2, hour, hour as f64)]);
+    }
+    let policy = HistoryPolicy { rollup_rows_min: 1, ..HistoryPolicy::default() };
+    let refused = HistoryPolicy { rollup_after_hours: u32::MAX, ..policy.clone() };
+    assert!(store.keep_history(refused, clock.clone(), Duration::from_secs(1)).is_err());
+    store.checkpoint().unwrap();
+    store.keep_history(policy, clock, Duration::from_millis(10)).unwrap();
+    let query = AggregateQuery {
+        entity_type: iri("Station"),
+        attributes: vec![iri("pm25")],
+        entities: None,
+        observed: Some(Instant::from_secs(0)..Instant::from_secs(48 * 3_600)),
+        bucket: Bucket::day(0),
+        per_entity: true,
+        measures: vec![Measure::Sum],
+        as_of: None,
+    };
+    // The thread needs a moment; a minute is too long for any machine.
+    let start = host::Stopwatch::start();
+    while store.history().aggregate(&query).unwrap().sources.rollups.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing was rolled up");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    store.close().unwrap();
+    drop(store);
+    let answer = open(dir.path()).history().aggregate(&query).unwrap();
+    assert_eq!((answer.sources.n_raw_rows, answer.sources.n_rollup_rows), (0, 4));
+    let sums: Vec<f64> = answer.batches[0].column(2).as_any().downcast_ref::<arrow::array::Float64Array>().unwrap().values().to_vec();
+    assert_eq!(sums, [36.0, 36.0, 276.0, 852.0]);
 }

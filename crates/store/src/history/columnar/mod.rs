@@ -5,7 +5,8 @@
 //! * `order`, `gather`: sorted rows of many sources as one, and the columns of such rows.
 //! * `write`, `merge`, `compact`: rows to files; which files become one; the thread that does it.
 //! * `files`, `segment`: where files are; a file's footer, pruning and reading.
-//! * `evolve`, `scan`: the two questions, answered over all layers.
+//! * `evolve`, `scan`, `aggregate`: the questions, answered over all layers.
+//! * `rollup`: files of aggregates beside those of values; `maintain`: building them, and removing what is too old.
 //!
 //! A file holds one entity type: a row per entity, `datasetId`, observed and recorded time, sorted by entity, then observed, then
 //! recorded time; up to three columns per attribute (`<iri>`: number, `<iri>|text`: any other value as JSON, `<iri>|meta`: what is left).
@@ -30,6 +31,7 @@ use self::evolve::{ErasuresByType, RecentRows, Rows};
 use self::files::Files;
 use self::merge::{Days, Job, Source};
 use self::recent::{Layer, Recent, Table};
+use self::rollup::{OpenRollup, Rollups};
 use self::scan::Layers;
 use self::segment::{Attributes, OBSERVED, OpenSegment, Wanted};
 use self::sheet::BulkSheet;
@@ -37,20 +39,23 @@ use self::write::{Built, Effort, columns_for, erasures_file, sheets_of};
 use super::erasure::Erasures;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
-    BulkRows, Deletion, ERASURES_MAX, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, ScanStream, Segment,
-    TemporalQuery,
+    AggregateQuery, Aggregates, BulkRows, Deletion, ERASURES_MAX, Erasure, Evolution, Fact, History, HistoryError, HistoryPolicy,
+    HistoryScan, HistoryTable, Maintained, Rollup, ScanStream, Segment, TemporalQuery,
 };
 use crate::blobs::{Blobs, DiskBlobs};
 
+mod aggregate;
 mod cell;
 mod compact;
 mod erase;
 mod evolve;
 mod files;
 mod gather;
+mod maintain;
 mod merge;
 mod order;
 mod recent;
+mod rollup;
 mod scan;
 mod segment;
 mod sheet;
@@ -104,6 +109,8 @@ struct Inner {
     sealing: Mutex<()>,
     /// Held by the one who compacts.
     compacting: Mutex<()>,
+    /// Held by the one who rolls up and removes.
+    maintaining: Mutex<()>,
     /// Locked before `shared`.
     replaced: Mutex<Replaced>,
 }
@@ -118,6 +125,7 @@ struct Shared {
     sealed_seen: BTreeMap<Iri, SeenByName>,
     /// Everything that was erased and not purged yet, sealed or not, by table.
     erasures: BTreeMap<Iri, Arc<Erasures>>,
+    rollups: Rollups,
 }
 
 /// Files that were merged into others.
@@ -151,19 +159,23 @@ impl ColumnarHistory {
         let next = opened.iter().filter_map(|s| number_of(&s.segment.file)).max().map_or(0, |n| n + 1);
         let mut sealed_seen = BTreeMap::new();
         let mut erasures = BTreeMap::<Iri, Arc<Erasures>>::new();
+        let (rollups, opened): (Vec<_>, Vec<_>) = opened.into_iter().partition(|s| s.segment.rollup.is_some());
+        let rollups = rollups.into_iter().filter_map(|s| s.segment.rollup.clone().map(|info| OpenRollup::loaded(s, &info)));
+        let rollups = Rollups::of(rollups.collect());
         for s in &opened {
             see(&mut sealed_seen, s);
             for erasure in &s.footer.erasures {
                 Arc::make_mut(erasures.entry(s.segment.entity_type.clone()).or_default()).add(Arc::clone(erasure));
             }
         }
-        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(opened), sealed_seen, erasures };
+        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(opened), sealed_seen, erasures, rollups };
         let inner = Arc::new(Inner {
             files,
             shared: RwLock::new(shared),
             next_number: AtomicU64::new(next),
             sealing: Mutex::default(),
             compacting: Mutex::default(),
+            maintaining: Mutex::default(),
             replaced: Mutex::default(),
         });
         let compactor = options.compaction.then(|| Compactor::start(Arc::clone(&inner))).transpose()?;
@@ -173,8 +185,11 @@ impl ColumnarHistory {
     /// Reads every sealed file and compares its checksum. Returns what is wrong, one error per file; nothing if all is well.
     #[must_use]
     pub fn verify(&self) -> Vec<HistoryError> {
-        let segments = Arc::clone(&self.inner.read().segments);
-        segments.iter().filter_map(|s| s.verify().err()).collect()
+        let files: Vec<_> = {
+            let shared = self.inner.read();
+            shared.segments.iter().chain(shared.rollups.files.iter().map(|r| &r.file)).cloned().collect()
+        };
+        files.iter().filter_map(|s| s.verify().err()).collect()
     }
 
     /// Merges files until there is nothing left to merge, on this thread. The new list is durable after the next [`History::seal`] and
@@ -273,7 +288,7 @@ impl Inner {
             if pace() { Ok(()) } else { Err(HistoryError::Io { action: "merge", path: self.files.path(""), source: stopped() }) }
         };
         let mut keep = |file: Built| {
-            built.push(self.keep(&entity_type, file)?);
+            built.push(self.keep(&entity_type, file, None)?);
             Ok(())
         };
         let result = merge::write(job, &mut go_on, &mut keep);
@@ -285,11 +300,11 @@ impl Inner {
     }
 
     fn build_erasures(&self, entity_type: &Iri, erasures: Vec<Arc<Erasure>>) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
-        erasures_file(entity_type, erasures)?.into_iter().map(|file| self.keep(entity_type, file)).collect()
+        erasures_file(entity_type, erasures)?.into_iter().map(|file| self.keep(entity_type, file, None)).collect()
     }
 
     /// Makes a file durable and opens it.
-    fn keep(&self, entity_type: &Iri, file: Built) -> Result<Arc<OpenSegment>, HistoryError> {
+    fn keep(&self, entity_type: &Iri, file: Built, rollup: Option<Rollup>) -> Result<Arc<OpenSegment>, HistoryError> {
         let Built { bytes, n_rows, observed, recorded } = file;
         let segment = Segment {
             file: file_name(self.next_number.fetch_add(1, Ordering::Relaxed), entity_type),
@@ -299,6 +314,7 @@ impl Inner {
             observed,
             recorded,
             crc32c: crc32c::crc32c(&bytes),
+            rollup,
         };
         let name = segment.file.clone();
         let opened = self.files.put(&name, bytes).and_then(|()| OpenSegment::open(&self.files, segment));
@@ -331,7 +347,9 @@ impl Inner {
         let mut replaced = self.replaced();
         let Replaced { named, unnamed } = &mut *replaced;
         unnamed.append(named);
-        Ok(self.read().segments.iter().map(|s| s.segment.clone()).collect())
+        let shared = self.read();
+        let rollups = shared.rollups.files.iter().map(OpenRollup::segment);
+        Ok(shared.segments.iter().map(|s| s.segment.clone()).chain(rollups).collect())
     }
 
     /// Removes what is erased for good, and then the erasures. The one who calls seals afterwards.
@@ -491,6 +509,7 @@ impl History for ColumnarHistory {
     fn append(&self, facts: Vec<Fact>) {
         let mut shared = self.inner.write();
         for fact in facts {
+            shared.rollups.learn(&fact);
             shared.recent.append(fact);
         }
     }
@@ -499,7 +518,11 @@ impl History for ColumnarHistory {
         // Sorted before the lock is taken.
         let sheet = if rows.batch().num_rows() >= self.options.bulk_rows_min { BulkSheet::of(&rows).map_err(Some) } else { Err(None) };
         match sheet {
-            Ok(Some((sheet, seen))) => self.inner.write().recent.append_sheet(rows.entity_type(), sheet, &seen),
+            Ok(Some((sheet, seen))) => {
+                let mut shared = self.inner.write();
+                shared.rollups.learn_rows(&rows);
+                shared.recent.append_sheet(rows.entity_type(), sheet, &seen);
+            }
             Ok(None) => {}
             Err(refused) => {
                 if let Some(error) = refused {
@@ -542,6 +565,8 @@ impl History for ColumnarHistory {
             return Err(HistoryError::TooManyErasures { entity_type, max: ERASURES_MAX });
         }
         let erasure = Arc::new(erasure);
+        shared.rollups.learn_erasure(&erasure);
+        let known = shared.erasures.entry(entity_type.clone()).or_default();
         Arc::make_mut(known).add(Arc::clone(&erasure));
         shared.recent.erasures.entry(entity_type).or_default().push(erasure);
         Ok(())
@@ -570,17 +595,21 @@ impl History for ColumnarHistory {
     }
 
     fn stream(&self, scan: &HistoryScan) -> Result<ScanStream, HistoryError> {
-        let layers = {
-            let shared = self.inner.read();
-            let tables = shared.in_memory().filter_map(|r| r.tables.get(&scan.entity_type));
-            Layers {
-                table: shared.table(&scan.entity_type),
-                segments: shared.segments.iter().filter(|s| s.segment.entity_type == scan.entity_type).cloned().collect(),
-                recent: tables.flat_map(|t| t.only(scan.entities.as_deref())).collect(),
-                erasures: shared.erasures.get(&scan.entity_type).filter(|e| e.concern(scan.entities.as_deref(), scan.as_of)).cloned(),
-            }
-        };
+        let layers = self.inner.read().layers(&scan.entity_type, scan.entities.as_deref(), scan.as_of);
         scan::scan(scan, layers)
+    }
+
+    fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
+        let (layers, rollups) = {
+            let shared = self.inner.read();
+            let layers = shared.layers(&query.entity_type, query.entities.as_deref(), query.as_of);
+            (layers, shared.rollups.of_type(&query.entity_type))
+        };
+        aggregate::aggregate(query, &layers, &rollups)
+    }
+
+    fn maintain(&self, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
+        maintain::maintain(&self.inner, policy, now)
     }
 }
 
@@ -588,6 +617,17 @@ impl Shared {
     /// What is in memory, oldest first.
     fn in_memory(&self) -> impl Iterator<Item = &Recent> {
         self.sealing.as_deref().into_iter().chain([&self.recent])
+    }
+
+    /// Everything of a table, of these entities only where that is known at once.
+    fn layers(&self, entity_type: &Iri, entities: Option<&[Iri]>, as_of: Option<Instant>) -> Layers {
+        let tables = self.in_memory().filter_map(|r| r.tables.get(entity_type));
+        Layers {
+            table: self.table(entity_type),
+            segments: self.segments.iter().filter(|s| s.segment.entity_type == *entity_type).cloned().collect(),
+            recent: tables.flat_map(|t| t.only(entities)).collect(),
+            erasures: self.erasures.get(entity_type).filter(|e| e.concern(entities, as_of)).cloned(),
+        }
     }
 
     fn table(&self, entity_type: &Iri) -> HistoryTable {

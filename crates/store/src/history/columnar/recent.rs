@@ -130,6 +130,14 @@ impl Recent {
 }
 
 impl Layer {
+    /// The latest recorded time in it.
+    pub(super) fn recorded_to(&self) -> Option<Instant> {
+        match self {
+            Self::Facts(facts) => facts.entities.values().flat_map(|rows| rows.keys()).map(|key| key.recorded_at).max(),
+            Self::Bulk(bulk) => Some(bulk.recorded_at),
+        }
+    }
+
     fn n_facts(&self) -> usize {
         match self {
             Self::Facts(facts) => facts.n_facts,

@@ -24,6 +24,7 @@ use super::sheet::{Sheet, Sheets};
 use super::write::{columns_for, sheets_of};
 
 /// Where the rows of one table are, oldest layer first; `recent` is younger than all segments.
+#[derive(Clone)]
 pub(super) struct Layers {
     pub(super) table: HistoryTable,
     pub(super) segments: Vec<Arc<OpenSegment>>,

@@ -244,7 +244,37 @@ impl OpenSegment {
         attributes: Attributes<'_>,
     ) -> Result<RowStream, HistoryError> {
         let (metadata, leaves) = (self.metadata()?, self.leaves(attributes));
-        Ok(RowStream { segment: Arc::clone(self), metadata, leaves, wanted, row_groups: row_group_idxs.into_iter(), reader: None })
+        Ok(RowStream {
+            segment: Arc::clone(self),
+            metadata,
+            leaves,
+            wanted,
+            row_groups: row_group_idxs.into_iter(),
+            reader: None,
+            whole_pages: false,
+        })
+    }
+
+    /// The rows of the pages that may hold wanted rows, in the order of the file; other rows of these pages, too. Only these key columns, in
+    /// their order, and the values (not the rest) of these attributes.
+    pub(super) fn pages(
+        self: &Arc<Self>,
+        row_group_idxs: Vec<usize>,
+        wanted: &Wanted,
+        keys: &[usize],
+        attributes: &BTreeSet<&Iri>,
+    ) -> Result<RowStream, HistoryError> {
+        let mut leaves = keys.to_vec();
+        let mut idx = KEY_COLUMNS.len();
+        for column in self.footer.columns.iter() {
+            let n_values = usize::from(column.number) + usize::from(column.text);
+            if attributes.contains(&column.name) {
+                leaves.extend(idx..idx + n_values);
+            }
+            idx += n_values + usize::from(column.meta);
+        }
+        let stream = self.stream(row_group_idxs, wanted.clone(), Attributes::Some(&BTreeSet::new()))?;
+        Ok(RowStream { leaves, whole_pages: true, ..stream })
     }
 
     fn leaves(&self, attributes: Attributes<'_>) -> Vec<usize> {
@@ -289,6 +319,8 @@ pub(super) struct RowStream {
     wanted: Wanted,
     row_groups: std::vec::IntoIter<usize>,
     reader: Option<ParquetRecordBatchReader>,
+    /// Rows of the pages read that are not wanted are left in.
+    whole_pages: bool,
 }
 
 impl RowStream {
@@ -345,7 +377,8 @@ impl RowStream {
                 continue;
             };
             let batch = batch.map_err(|e| self.segment.damaged(e.to_string()))?;
-            let batch = wanted_of(batch, &self.wanted).map_err(|e| self.segment.damaged(e.to_string()))?;
+            let batch =
+                if self.whole_pages { batch } else { wanted_of(batch, &self.wanted).map_err(|e| self.segment.damaged(e.to_string()))? };
             if batch.num_rows() > 0 {
                 return Ok(Some(batch));
             }

@@ -1,0 +1,369 @@
+//! The past of an entity, aggregated over periods.
+//!
+//! Numbers are aggregated by the history itself, from its columns and roll-ups. What needs more than numbers (text, relationships, different
+//! values, times of recording) is computed here from the instances.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use entity::{Attribute, AttributeValue, Instant, Iri, Value};
+use policy::{Action, Permit, Principal};
+use store::history::{AggregateQuery, Aggregates, Bucket, Cell, ColumnKind, Evolution, Measure, TemporalQuery, TimeProperty};
+
+use crate::error::NodeError;
+use crate::node::Node;
+
+/// Periods of one attribute in one answer.
+pub const PERIODS_MAX: usize = 100_000;
+
+/// What is computed of the values of a period (ETSI GS CIM 009 V1.9.1, clause 4.5.19).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// How many.
+    TotalCount,
+    /// How many different ones.
+    DistinctCount,
+    /// The sum of numbers, truth values (as 1 and 0) and sizes of arrays.
+    Sum,
+    /// Their mean.
+    Avg,
+    /// The smallest of them, or the first text in the order of characters.
+    Min,
+    /// The largest of them, or the last text.
+    Max,
+    /// The standard deviation of numbers and truth values, as a whole population.
+    StdDev,
+    /// The sum of the squares of numbers and truth values.
+    SumSq,
+}
+
+impl Method {
+    const fn measure(self) -> Option<Measure> {
+        Some(match self {
+            Self::TotalCount => Measure::Count,
+            Self::DistinctCount => return None,
+            Self::Sum => Measure::Sum,
+            Self::Avg => Measure::Mean,
+            Self::Min => Measure::Min,
+            Self::Max => Measure::Max,
+            Self::StdDev => Measure::StandardDeviation,
+            Self::SumSq => Measure::SumOfSquares,
+        })
+    }
+}
+
+/// How long a period is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Period {
+    /// As long as the interval of the question.
+    Whole,
+    /// So many calendar months (in UTC), at least 1.
+    Months(u32),
+    /// So many microseconds, at least 1.
+    Micros(i64),
+}
+
+/// A question about an entity's past over periods. They begin at the start of the interval, or with the first value if it has none.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeriodQuery {
+    /// Which values.
+    pub temporal: TemporalQuery,
+    /// Only instances with these `datasetId`s (none: the default one); all if none are given.
+    pub datasets: Option<Vec<Option<Iri>>>,
+    /// What is computed.
+    pub methods: Vec<Method>,
+    /// Over which periods.
+    pub period: Period,
+}
+
+/// The answer for one attribute.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeriodValues {
+    /// The attribute.
+    pub name: Iri,
+    /// It is a relationship.
+    pub is_relationship: bool,
+    /// What each method gives that makes sense for its values.
+    pub series: Vec<(Method, PeriodSeries)>,
+}
+
+/// Value, start and end of each period that has values, in the order of time.
+pub type PeriodSeries = Vec<(Value, Instant, Instant)>;
+
+impl Node {
+    /// An entity's past over periods, and its type then. Attributes without a value in the interval are absent.
+    ///
+    /// Errors: the entity is unknown; none of the methods makes sense for an attribute that was asked for; there are more than
+    /// [`PERIODS_MAX`] periods, or more instances than the question allows.
+    pub fn evolution_over_periods(&self, who: &Principal, query: &PeriodQuery) -> Result<(Iri, Vec<PeriodValues>), NodeError> {
+        if !matches!(self.permit(who, Action::Read, None)?, Permit::Everything) {
+            return Err(NodeError::Denied { reason: "another city's questions come through the exchange between nodes".to_owned() });
+        }
+        let history = self.store.history();
+        let missing = || NodeError::NoEntity { id: query.temporal.entity.clone() };
+        let nothing = TemporalQuery { attributes: Some(Vec::new()), interval: None, last_n: None, ..query.temporal.clone() };
+        let entity_type = history.evolution(&nothing)?.ok_or_else(missing)?.entity_type;
+        let table = history.tables().into_iter().find(|t| t.entity_type == entity_type);
+        let is_wanted = |name: &Iri| query.temporal.attributes.as_ref().is_none_or(|list| list.contains(name));
+        let (numbers, others): (Vec<_>, Vec<_>) =
+            table.into_iter().flat_map(|t| t.columns).filter(|c| is_wanted(&c.name)).partition(|c| c.kind == ColumnKind::Number);
+        let names = |columns: Vec<store::history::AttributeColumn>| columns.into_iter().map(|c| c.name).collect::<Vec<_>>();
+        let (mut numbers, mut others) = (names(numbers), names(others));
+        if !query.is_for_columns() {
+            others.append(&mut numbers);
+        }
+        let mut answer = Vec::new();
+        if !numbers.is_empty() {
+            answer.extend(columns_over_periods(query, &entity_type, numbers, &|q| Ok(history.aggregate(q)?))?);
+        }
+        if !others.is_empty() {
+            let instances = TemporalQuery { attributes: Some(others), ..query.temporal.clone() };
+            if let Some(evolution) = history.evolution(&instances)? {
+                answer.extend(over_periods(query, &evolution)?);
+            }
+        }
+        answer.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok((entity_type, answer))
+    }
+}
+
+impl PeriodQuery {
+    /// Do the columns of the history have all that is asked?
+    fn is_for_columns(&self) -> bool {
+        self.temporal.time_property == TimeProperty::ObservedAt
+            && self.temporal.last_n.is_none()
+            && self.datasets.is_none()
+            && self.methods.iter().all(|m| m.measure().is_some())
+    }
+
+    fn bucket(&self, origin: Instant) -> Bucket {
+        match self.period {
+            Period::Whole => Bucket::Whole,
+            Period::Micros(width_us) => Bucket::Width { width_us, origin },
+            Period::Months(months) => Bucket::Months { months, origin, offset_s: 0 },
+        }
+    }
+
+    fn check_periods(n_periods: usize) -> Result<(), NodeError> {
+        if n_periods <= PERIODS_MAX {
+            return Ok(());
+        }
+        let what = format!("the answer has more than {PERIODS_MAX} periods, which is the limit; ask for longer ones or a shorter interval");
+        Err(NodeError::Limit { what })
+    }
+}
+
+/// The interval of the question where it has ends, and of the values where it has none.
+fn bounds(query: &PeriodQuery, values: &Range<Instant>) -> Range<Instant> {
+    let asked = query.temporal.interval.clone().unwrap_or(Instant::MIN..Instant::MAX);
+    let start = if asked.start > Instant::MIN { asked.start } else { values.start };
+    start..if asked.end < Instant::MAX { asked.end } else { values.end }
+}
+
+/// Start and end of the period that `at` is in.
+fn period_of(query: &PeriodQuery, bounds: &Range<Instant>, at: Instant) -> (Instant, Instant) {
+    let range = query.bucket(bounds.start).of(at.micros(), Some(bounds));
+    let end = Instant::from_micros(range.end);
+    let asked_end = query.temporal.interval.as_ref().map_or(Instant::MAX, |i| i.end);
+    (Instant::from_micros(range.start), if query.period == Period::Whole { bounds.end } else { end.min(asked_end) })
+}
+
+fn columns_over_periods(
+    query: &PeriodQuery,
+    entity_type: &Iri,
+    attributes: Vec<Iri>,
+    ask: &dyn Fn(&AggregateQuery) -> Result<Aggregates, NodeError>,
+) -> Result<Vec<PeriodValues>, NodeError> {
+    let n_attributes = attributes.len();
+    let whole = AggregateQuery {
+        entity_type: entity_type.clone(),
+        attributes,
+        entities: Some(vec![query.temporal.entity.clone()]),
+        observed: query.temporal.interval.clone(),
+        bucket: Bucket::Whole,
+        per_entity: false,
+        measures: vec![Measure::FirstAt, Measure::LastAt],
+        as_of: query.temporal.as_of,
+    };
+    // Only where the question has no ends does it matter where the values have them.
+    let is_open = whole.observed.as_ref().is_none_or(|i| i.start == Instant::MIN || i.end == Instant::MAX);
+    let mut values = Instant::MAX..Instant::MIN;
+    if is_open {
+        let answer = ask(&whole)?;
+        for i in 0..n_attributes {
+            for cell in answer.cells(1 + 2 * i) {
+                values.start = values.start.min(time_of(cell).unwrap_or(Instant::MAX));
+            }
+            for cell in answer.cells(2 + 2 * i) {
+                values.end = values.end.max(time_of(cell).unwrap_or(Instant::MIN));
+            }
+        }
+        if values.start > values.end {
+            return Ok(Vec::new());
+        }
+    }
+    let bounds = bounds(query, &values);
+    let measures: Vec<Measure> = query.methods.iter().filter_map(|m| m.measure()).chain([Measure::FirstAt]).collect();
+    let answer = ask(&AggregateQuery { bucket: query.bucket(bounds.start), measures: measures.clone(), ..whole.clone() })?;
+    PeriodQuery::check_periods(answer.n_rows())?;
+    let mut all: Vec<PeriodValues> = Vec::new();
+    for (i, name) in whole.attributes.iter().enumerate() {
+        let first = 1 + i * measures.len();
+        let times = answer.cells(first + measures.len() - 1);
+        let series: Vec<(Method, PeriodSeries)> = query
+            .methods
+            .iter()
+            .enumerate()
+            .map(|(m, method)| {
+                let cells = answer.cells(first + m).into_iter().zip(&times);
+                let of_period = |(cell, at): (Option<Cell>, &Option<Cell>)| {
+                    let (start, end) = period_of(query, &bounds, time_of(*at)?);
+                    Some((value_of(cell?), start, end))
+                };
+                (*method, cells.filter_map(of_period).collect())
+            })
+            .collect();
+        if series.iter().any(|(_, list)| !list.is_empty()) {
+            all.push(PeriodValues { name: name.clone(), is_relationship: false, series });
+        }
+    }
+    Ok(all)
+}
+
+fn time_of(cell: Option<Cell>) -> Option<Instant> {
+    match cell {
+        Some(Cell::Time(at)) => Some(at),
+        _ => None,
+    }
+}
+
+fn value_of(cell: Cell) -> Value {
+    match cell {
+        Cell::Count(n) => Value::from(n),
+        Cell::Number(x) => number(x),
+        Cell::Time(at) => Value::from(at.to_string()),
+    }
+}
+
+/// A whole number without a fraction, as people write it.
+fn number(x: f64) -> Value {
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    if x.fract() == 0.0 && x.abs() <= EXACT_MAX { Value::from(x as i64) } else { Value::from(x) }
+}
+
+/// The same from the instances of an evolution.
+///
+/// Errors: the evolution was cut; none of the methods makes sense for an attribute; too many periods.
+pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<PeriodValues>, NodeError> {
+    if evolution.cut_at.is_some() {
+        let what = format!(
+            "the interval has more than {} instances of attributes that are not plain numbers; ask for a shorter one or fewer attributes",
+            query.temporal.instances_max
+        );
+        return Err(NodeError::Limit { what });
+    }
+    let time = |a: &Attribute| match query.temporal.time_property {
+        TimeProperty::ObservedAt => a.observed_at,
+        TimeProperty::CreatedAt => Some(a.created_at),
+        TimeProperty::ModifiedAt => Some(a.modified_at),
+    };
+    let is_shown = |a: &&Attribute| query.datasets.as_ref().is_none_or(|list| list.contains(&a.dataset_id));
+    let timed: BTreeMap<&Iri, Vec<(Instant, &AttributeValue)>> = evolution
+        .attributes
+        .iter()
+        .map(|(name, list)| (name, list.iter().filter(is_shown).filter_map(|a| Some((time(a)?, &a.value))).collect::<Vec<_>>()))
+        .filter(|(_, list)| !list.is_empty())
+        .collect();
+    let times = || timed.values().flatten().map(|(at, _)| *at);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(Vec::new()) };
+    let bounds = bounds(query, &(first..last));
+    let mut answer = Vec::new();
+    for (name, mut list) in timed {
+        list.sort_by_key(|(at, _)| *at);
+        let mut periods: Vec<((Instant, Instant), Vec<&AttributeValue>)> = Vec::new();
+        for (at, value) in list {
+            let period = period_of(query, &bounds, at);
+            match periods.last_mut().filter(|(known, _)| *known == period) {
+                Some((_, values)) => values.push(value),
+                None => periods.push((period, vec![value])),
+            }
+        }
+        PeriodQuery::check_periods(periods.len())?;
+        let series: Vec<(Method, PeriodSeries)> = query
+            .methods
+            .iter()
+            .map(|method| {
+                let of_period = |((start, end), values): &((Instant, Instant), Vec<&AttributeValue>)| {
+                    compute(*method, values).map(|value| (value, *start, *end))
+                };
+                (*method, periods.iter().filter_map(of_period).collect::<PeriodSeries>())
+            })
+            .filter(|(_, list)| !list.is_empty())
+            .collect();
+        if series.is_empty() {
+            return Err(NodeError::Invalid { what: format!("none of the aggregation methods makes sense for the values of `{name}`") });
+        }
+        let is_relationship = periods.iter().flat_map(|(_, values)| values).all(|v| is_relationship(v));
+        answer.push(PeriodValues { name: name.clone(), is_relationship, series });
+    }
+    Ok(answer)
+}
+
+const fn is_relationship(value: &AttributeValue) -> bool {
+    matches!(value, AttributeValue::Relationship(_) | AttributeValue::ListRelationship(_))
+}
+
+/// What a method gives for the values of a period; none if it makes no sense for any of them.
+fn compute(method: Method, values: &[&AttributeValue]) -> Option<Value> {
+    let sizes = || values.iter().filter_map(|v| scalar(v).or_else(|| size(v)));
+    let scalars = || values.iter().filter_map(|v| scalar(v));
+    let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
+    let some = |list: Vec<f64>| (!list.is_empty()).then_some(list);
+    match method {
+        Method::TotalCount => Some(Value::from(values.len())),
+        Method::DistinctCount => {
+            let targets = |v: &&AttributeValue| match v {
+                AttributeValue::Relationship(list) | AttributeValue::ListRelationship(list) => {
+                    list.iter().map(|iri| format!("{iri}")).collect()
+                }
+                other => vec![format!("{other:?}")],
+            };
+            Some(Value::from(values.iter().flat_map(targets).collect::<HashSet<String>>().len()))
+        }
+        Method::Sum => some(sizes().collect()).map(|list| number(list.iter().sum())),
+        Method::Avg => some(sizes().collect()).map(|list| number(mean(&list))),
+        Method::SumSq => some(scalars().collect()).map(|list| number(list.iter().map(|x| x * x).sum())),
+        Method::StdDev => some(scalars().collect()).map(|list| {
+            let mean = mean(&list);
+            number((list.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / list.len() as f64).sqrt())
+        }),
+        Method::Min | Method::Max => {
+            let pick = |a: f64, b: f64| if method == Method::Min { a.min(b) } else { a.max(b) };
+            let texts = values.iter().filter_map(|v| match v {
+                AttributeValue::Property(Value::String(text)) => Some(text.as_str()),
+                _ => None,
+            });
+            let text = if method == Method::Min { texts.min() } else { texts.max() };
+            sizes().reduce(pick).map(number).or_else(|| text.map(Value::from))
+        }
+    }
+}
+
+fn scalar(value: &AttributeValue) -> Option<f64> {
+    match value {
+        AttributeValue::Property(Value::Number(n)) => n.as_f64(),
+        AttributeValue::Property(Value::Bool(b)) => Some(f64::from(u8::from(*b))),
+        _ => None,
+    }
+}
+
+fn size(value: &AttributeValue) -> Option<f64> {
+    match value {
+        AttributeValue::Property(Value::Array(items)) | AttributeValue::List(items) => Some(items.len() as f64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "temporal_tests.rs"]
+mod tests;

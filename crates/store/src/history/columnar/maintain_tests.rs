@@ -1,0 +1,385 @@
+use std::path::Path;
+
+use entity::Attribute;
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::columnar::ColumnarHistory;
+use crate::history::memory::MemoryHistory;
+use crate::history::{
+    Aggregates, ErasedInstances, ErasedTimes, Erasure, Fact, History, RetentionRule, RollupRule, RollupUse, Segment, TemporalQuery,
+    TimeProperty, What,
+};
+
+const HOUR_S: i64 = 3_600;
+const DAY_S: i64 = 24 * HOUR_S;
+/// 2024-01-29: the days of the tests are of two months.
+const START_S: i64 = 1_706_486_400;
+
+fn at(s: i64) -> Instant {
+    Instant::from_secs(START_S + s)
+}
+
+fn iri(short: &str) -> Iri {
+    Iri::known(&format!("https://example.org/{short}"))
+}
+
+fn station(i: u8) -> Iri {
+    Iri::known(&format!("urn:ngsi-ld:Station:{i}"))
+}
+
+fn value(entity: u8, name: &str, observed_s: i64, recorded_s: i64, v: f64) -> Fact {
+    let recorded_at = at(recorded_s);
+    let instance = Attribute { created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) }.observed(at(observed_s));
+    Fact { entity_type: iri("Station"), entity: station(entity), recorded_at, what: What::Value { name: iri(name), instance } }
+}
+
+fn policy() -> HistoryPolicy {
+    let widths = vec![RollupWidth::FiveMinutes, RollupWidth::Hour, RollupWidth::Day];
+    HistoryPolicy { rollups: vec![RollupRule { entity_type: None, attributes: None, widths }], ..HistoryPolicy::default() }
+}
+
+fn keeping(raw_days: Option<u32>, rollup_days: Option<u32>) -> HistoryPolicy {
+    HistoryPolicy { retention: vec![RetentionRule { entity_type: None, attributes: None, raw_days, rollup_days }], ..policy() }
+}
+
+fn query(bucket: Bucket, from_s: i64, to_s: i64) -> AggregateQuery {
+    AggregateQuery {
+        entity_type: iri("Station"),
+        attributes: vec![iri("t"), iri("u")],
+        entities: None,
+        observed: Some(at(from_s)..at(to_s)),
+        bucket,
+        per_entity: true,
+        measures: Measure::ALL.to_vec(),
+        as_of: None,
+    }
+}
+
+/// Three stations, a value each half hour, for so many days; recorded a minute later.
+fn days(n: i64) -> Vec<Fact> {
+    let moments = (0..n * 48).flat_map(|i| (0..3_u8).map(move |station| (i * 1_800, station)));
+    moments
+        .flat_map(|(s, station)| {
+            let v = ((s / 1_800) % 17) as f64 / 8.0 + f64::from(station);
+            [value(station, "t", s, s + 60, v), value(station, "u", s, s + 60, -v)]
+        })
+        .collect()
+}
+
+fn open(dir: &Path, segments: Vec<Segment>) -> ColumnarHistory {
+    ColumnarHistory::open(dir, segments).unwrap()
+}
+
+fn maintain_all(history: &ColumnarHistory, policy: &HistoryPolicy, now: Instant) -> Maintained {
+    let mut all = Maintained::default();
+    loop {
+        let done = history.maintain(policy, now).unwrap();
+        all.n_rollups_built += done.n_rollups_built;
+        all.n_rows_dropped += done.n_rows_dropped;
+        all.n_rollups_dropped += done.n_rollups_dropped;
+        if !done.more {
+            return all;
+        }
+    }
+}
+
+fn uses(answer: &Aggregates) -> Vec<(i64, i64, RollupWidth)> {
+    let day = |at: Instant| (at.micros() / 1_000_000 - START_S) / DAY_S;
+    answer.sources.rollups.iter().map(|RollupUse { observed, width }| (day(observed.start), day(observed.end), *width)).collect()
+}
+
+#[test]
+fn days_that_are_over_are_answered_from_roll_ups() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, model) = (open(dir.path(), Vec::new()), MemoryHistory::default());
+    history.append(days(5));
+    model.append(days(5));
+    let segments = history.seal().unwrap();
+    history.committed();
+    assert_eq!(
+        maintain_all(&history, &policy(), at(5 * DAY_S + HOUR_S)).n_rollups_built,
+        2 * 3,
+        "the fifth day is not ripe, and there are two months"
+    );
+    let segments_after = history.seal().unwrap();
+    assert_eq!(segments_after.len(), segments.len() + 6);
+
+    let check = |history: &ColumnarHistory, query: &AggregateQuery, n_raw: u64, want: &[(i64, i64, RollupWidth)]| {
+        let answer = history.aggregate(query).unwrap();
+        assert_eq!(answer.batches, model.aggregate(query).unwrap().batches, "{query:?}");
+        assert_eq!((answer.sources.n_raw_rows, uses(&answer).as_slice()), (n_raw, want), "{query:?}");
+    };
+    let check_all = |history: &ColumnarHistory| {
+        use RollupWidth::{Day, FiveMinutes, Hour};
+        check(history, &query(Bucket::day(0), 0, 4 * DAY_S), 0, &[(0, 4, Day)]);
+        check(history, &query(Bucket::width(2 * 3_600_000_000), 0, 4 * DAY_S), 0, &[(0, 4, Hour)]);
+        check(history, &query(Bucket::day(8 * 3_600), DAY_S, 3 * DAY_S), 0, &[(1, 3, Hour)]);
+        check(history, &query(Bucket::width(900_000_000), DAY_S, 3 * DAY_S), 0, &[(1, 3, FiveMinutes)]);
+        check(history, &query(Bucket::month(0), 0, 4 * DAY_S), 0, &[(0, 4, Day)]);
+        // The edges, and the day that is not over, come from the values.
+        check(history, &query(Bucket::day(0), 6 * HOUR_S, 5 * DAY_S), 3 * (36 + 48), &[(1, 4, Day)]);
+        check(history, &query(Bucket::Whole, 6 * HOUR_S, DAY_S + HOUR_S), 3 * 38, &[]);
+        // These do not consist of hours.
+        check(history, &query(Bucket::width(7 * 60_000_000), 0, 2 * DAY_S), 3 * 96, &[]);
+        // Back then the roll-up knew more than was known.
+        let past = AggregateQuery { as_of: Some(at(2 * DAY_S)), ..query(Bucket::day(0), 0, 4 * DAY_S) };
+        assert_eq!(history.aggregate(&past).unwrap().batches, model.aggregate(&past).unwrap().batches);
+        assert!(history.aggregate(&past).unwrap().sources.rollups.is_empty());
+        let now = AggregateQuery { as_of: Some(at(9 * DAY_S)), entities: Some(vec![station(1)]), ..query(Bucket::day(0), 0, 4 * DAY_S) };
+        check(history, &now, 0, &[(0, 4, Day)]);
+    };
+    check_all(&history);
+    assert!(history.verify().is_empty());
+    drop(history);
+    check_all(&open(dir.path(), segments_after));
+}
+
+#[test]
+fn what_is_learned_later_makes_an_entitys_day_stale_until_it_is_built_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, model) = (open(dir.path(), Vec::new()), MemoryHistory::default());
+    history.append(days(3));
+    model.append(days(3));
+    history.seal().unwrap();
+    maintain_all(&history, &policy(), at(3 * DAY_S + 3 * HOUR_S));
+    let late_s = 3 * DAY_S + 4 * HOUR_S;
+    let late = [value(1, "t", DAY_S + 1_800, late_s, 100.0), value(2, "u", 2 * DAY_S + 7, late_s + 1, 50.0)];
+    history.append(late.to_vec());
+    model.append(late.to_vec());
+    let by_day = query(Bucket::day(0), 0, 3 * DAY_S);
+    let want = model.aggregate(&by_day).unwrap().batches;
+    let check = |history: &ColumnarHistory, n_raw_rows: u64| {
+        let answer = history.aggregate(&by_day).unwrap();
+        assert_eq!(answer.batches, want);
+        assert_eq!((answer.sources.n_raw_rows, uses(&answer)), (n_raw_rows, vec![(0, 3, RollupWidth::Day)]));
+    };
+    // Two entities' days with one more row each.
+    check(&history, 2 * 49);
+    let segments = history.seal().unwrap();
+    check(&history, 2 * 49);
+    drop(history);
+    let history = open(dir.path(), segments);
+    check(&history, 2 * 49);
+    // Replayed after a crash: it is known already.
+    history.append(vec![days(1)[0].clone()]);
+    check(&history, 2 * 49);
+    // Nobody builds it anew at once, when more may come; a day later somebody does.
+    maintain_all(&history, &policy(), at(late_s + HOUR_S));
+    check(&history, 2 * 49);
+    assert_eq!(maintain_all(&history, &policy(), at(5 * DAY_S)).n_rollups_built, 3);
+    check(&history, 0);
+    assert_eq!(maintain_all(&history, &policy(), at(5 * DAY_S)), Maintained::default(), "there is nothing left to do");
+    let segments = history.seal().unwrap();
+    history.committed();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), segments.len(), "what was replaced is gone");
+}
+
+#[test]
+fn a_month_becomes_one_roll_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path(), Vec::new());
+    for (day, facts) in days(5).chunks(48 * 6).enumerate() {
+        history.append(facts.to_vec());
+        history.seal().unwrap();
+        maintain_all(&history, &policy(), at((day as i64 + 1) * DAY_S + 2 * HOUR_S));
+    }
+    let segments = history.seal().unwrap();
+    history.committed();
+    let days: Vec<(i64, i64)> =
+        segments.iter().filter_map(|s| s.rollup.as_ref()).filter(|r| r.width == RollupWidth::Day).map(|r| r.days).collect();
+    let start = START_S / DAY_S;
+    assert_eq!(days, [(start, start + 3), (start + 3, start + 4), (start + 4, start + 5)], "three days of January, and two of February");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), segments.len());
+}
+
+#[test]
+fn old_values_go_and_their_roll_ups_stay_until_it_is_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, model) = (open(dir.path(), Vec::new()), MemoryHistory::default());
+    history.append(days(6));
+    model.append(days(6));
+    history.seal().unwrap();
+    let done = maintain_all(&history, &keeping(Some(2), Some(10)), at(6 * DAY_S + 3 * HOUR_S));
+    assert_eq!((done.n_rows_dropped, done.n_rollups_dropped), (4 * 48 * 3, 0));
+    let segments = history.seal().unwrap();
+    history.committed();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), segments.len());
+    drop(history);
+    let history = open(dir.path(), segments);
+    let instances = |history: &ColumnarHistory| {
+        let all = TemporalQuery {
+            entity: station(1),
+            attributes: Some(vec![iri("t")]),
+            interval: None,
+            time_property: TimeProperty::ObservedAt,
+            last_n: None,
+            as_of: None,
+            instances_max: 10_000,
+        };
+        let evolution = history.evolution(&all).unwrap().unwrap();
+        let times: Vec<i64> =
+            evolution.attributes[&iri("t")].iter().map(|a| a.observed_at.unwrap().micros() / 1_000_000 - START_S).collect();
+        (times.len(), times[0])
+    };
+    assert_eq!(instances(&history), (2 * 48, 4 * DAY_S), "nothing younger is touched");
+    let by_hour = query(Bucket::width(3_600_000_000), 0, 6 * DAY_S);
+    let want = model.aggregate(&by_hour).unwrap().batches;
+    assert_eq!(history.aggregate(&by_hour).unwrap().batches, want);
+    // Too late: the day is final. Its neighbour, in the same file, is not.
+    let late = [value(1, "t", DAY_S + 60, 7 * DAY_S, 1e6), value(1, "t", 4 * DAY_S + 60, 7 * DAY_S + 1, 1e6)];
+    history.append(late.to_vec());
+    model.append(late[1..].to_vec());
+    let want = model.aggregate(&by_hour).unwrap().batches;
+    assert_eq!(history.aggregate(&by_hour).unwrap().batches, want);
+    history.seal().unwrap();
+    // The rest of the values goes, with what was learned of it; the roll-ups are built anew from what is final and what is not.
+    maintain_all(&history, &keeping(Some(1), Some(10)), at(8 * DAY_S));
+    assert_eq!(history.aggregate(&by_hour).unwrap().batches, want);
+    let done = maintain_all(&history, &keeping(Some(1), Some(6)), at(9 * DAY_S));
+    assert!(done.n_rollups_dropped > 0);
+    let answer = history.aggregate(&query(Bucket::day(0), 0, 6 * DAY_S)).unwrap();
+    assert_eq!(uses(&answer), [(3, 6, RollupWidth::Day)], "January is gone, February is kept as a whole");
+    let done = maintain_all(&history, &keeping(Some(1), Some(6)), at(30 * DAY_S));
+    assert_eq!(done.n_rollups_dropped, 3);
+    assert!(history.aggregate(&by_hour).unwrap().batches.is_empty());
+}
+
+#[test]
+fn one_attribute_may_go_before_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path(), Vec::new());
+    for part in days(4).chunks(48 * 6) {
+        history.append(part.to_vec());
+        history.seal().unwrap();
+    }
+    let retention =
+        vec![RetentionRule { entity_type: Some(iri("Station")), attributes: Some(vec![iri("u")]), raw_days: Some(2), rollup_days: None }];
+    let policy = HistoryPolicy { rollup_rows_min: u64::MAX, retention, ..HistoryPolicy::default() };
+    maintain_all(&history, &policy, at(4 * DAY_S + 3 * HOUR_S));
+    let counts = |name: &str| {
+        let query = AggregateQuery {
+            attributes: vec![iri(name)],
+            measures: vec![Measure::Count],
+            per_entity: false,
+            ..query(Bucket::day(0), 0, 4 * DAY_S)
+        };
+        let batches = history.aggregate(&query).unwrap().batches;
+        batches.iter().flat_map(|b| b.column(1).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(counts("t"), [144; 4]);
+    assert_eq!(counts("u"), [144; 2]);
+    assert_eq!(maintain_all(&history, &policy, at(4 * DAY_S + 3 * HOUR_S)), Maintained::default());
+}
+
+#[test]
+fn what_is_erased_is_in_no_roll_up_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path(), Vec::new());
+    history.append(days(6));
+    history.seal().unwrap();
+    // The first days are known from roll-ups only.
+    maintain_all(&history, &keeping(Some(2), None), at(6 * DAY_S + 3 * HOUR_S));
+    let count = |history: &ColumnarHistory, entity: u8| {
+        let query = AggregateQuery {
+            entities: Some(vec![station(entity)]),
+            attributes: vec![iri("t")],
+            measures: vec![Measure::Count],
+            ..query(Bucket::day(0), 0, 6 * DAY_S)
+        };
+        let batches = history.aggregate(&query).unwrap().batches;
+        batches.iter().flat_map(|b| b.column(2).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(count(&history, 1), [48; 6]);
+    history.erase(Erasure::of_entity(iri("Station"), station(1), at(6 * DAY_S + 4 * HOUR_S))).unwrap();
+    let check = |history: &ColumnarHistory| {
+        assert!(count(history, 1).is_empty());
+        assert_eq!(count(history, 2), [48; 6]);
+    };
+    check(&history);
+    let segments = history.seal().unwrap();
+    drop(history);
+    let history = open(dir.path(), segments);
+    check(&history);
+    maintain_all(&history, &keeping(Some(2), None), at(8 * DAY_S));
+    check(&history);
+    history.purge().unwrap();
+    check(&history);
+    maintain_all(&history, &keeping(Some(1), None), at(12 * DAY_S));
+    check(&history);
+    let days = ErasedTimes::Observed(at(DAY_S)..at(2 * DAY_S));
+    let instances = ErasedInstances::All;
+    history
+        .erase(Erasure { entity_type: iri("Station"), recorded_at: at(12 * DAY_S), entity: None, attribute: None, instances, times: days })
+        .unwrap();
+    assert!(!count(&history, 2).iter().take(2).any(|n| *n > 48) && count(&history, 2).len() < 6, "a stretch of everything is gone");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_do_not_depend_on_roll_ups(
+        steps in prop::collection::vec(
+            (
+                prop::collection::vec((0_u8..3, any::<bool>(), 0_i64..5 * 24, -40_i32..40), 0..30),
+                0_u8..5,
+                prop::option::weighted(0.2, (prop::option::of(0_u8..3), any::<bool>(), prop::option::of(0_i64..5 * 24))),
+            ),
+            1..12,
+        ),
+        width in 0_usize..5,
+        (from_h, length_h) in (0_i64..5 * 24, 1_i64..6 * 24),
+        aligned: bool,
+        per_entity: bool,
+        as_of_step in prop::option::weighted(0.3, 0_i64..12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut history, model) = (open(dir.path(), Vec::new()), MemoryHistory::default());
+        for (i, (values, then, erase)) in steps.iter().enumerate() {
+            // Half a day of real time each.
+            let now_s = i as i64 * 12 * HOUR_S;
+            let facts: Vec<Fact> = values
+                .iter()
+                .enumerate()
+                .map(|(n, (entity, first, hour, v))| {
+                    value(*entity, if *first { "t" } else { "u" }, hour * HOUR_S + i64::from(*v) * 20, now_s + n as i64 + 1, f64::from(*v) / 8.0)
+                })
+                .collect();
+            history.append(facts.clone());
+            model.append(facts);
+            if let Some((entity, one_attribute, hour)) = erase {
+                let times = hour.map_or(ErasedTimes::All, |h| ErasedTimes::Observed(at(h * HOUR_S)..at((h + 30) * HOUR_S)));
+                let erasure = Erasure {
+                    entity_type: iri("Station"),
+                    recorded_at: at(now_s + 100),
+                    entity: entity.map(station),
+                    attribute: one_attribute.then(|| iri("t")),
+                    instances: ErasedInstances::All,
+                    times,
+                };
+                history.erase(erasure.clone()).unwrap();
+                model.erase(erasure).unwrap();
+            }
+            if *then > 0 {
+                history.seal().unwrap();
+                history.committed();
+            }
+            if *then > 1 {
+                maintain_all(&history, &policy(), at(now_s + 6 * HOUR_S));
+            }
+            if *then > 3 {
+                let segments = history.seal().unwrap();
+                history = open(dir.path(), segments);
+            }
+        }
+        let bucket = [Bucket::day(0), Bucket::width(3_600_000_000), Bucket::width(300_000_000), Bucket::Whole, Bucket::day(8 * 3_600)][width];
+        let (from_h, to_h) = if aligned { (from_h / 24 * 24, (from_h + length_h + 23) / 24 * 24) } else { (from_h, from_h + length_h) };
+        let query = AggregateQuery {
+            per_entity,
+            as_of: as_of_step.map(|step| at(step * 12 * HOUR_S + 5)),
+            ..query(bucket, from_h * HOUR_S, to_h * HOUR_S)
+        };
+        prop_assert_eq!(history.aggregate(&query).unwrap().batches, model.aggregate(&query).unwrap().batches);
+    }
+}
