@@ -42,6 +42,10 @@ impl Node {
                 what: format!("limit {} is more than the {QUERY_LIMIT_MAX} entities that one page may have", query.limit),
             });
         }
+        if query.text.is_some() || query.order_by.is_some() {
+            let what = "words of names and other orders than that of ids are known of the present only: ask without `asOf`".to_owned();
+            return Err(NodeError::Invalid { what });
+        }
         page_as_of(self.store.table(Space::City), self.store.history(), query, at)
     }
 

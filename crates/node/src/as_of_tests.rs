@@ -112,7 +112,7 @@ proptest! {
                 prop_assert_eq!(found.as_deref().map(shown), state.get(&id(entity)).map(shown), "{} as of step {}", id(entity), i);
             }
             let filter = Filter::Type(TypeSelector::Is(iri("Station")));
-            let query = Query { filter, offset: 0, limit: 2, count: true };
+            let query = Query { count: true, ..Query::of(filter, 2) };
             let page = page_as_of(&city.table, &city.history, &query, then).unwrap();
             prop_assert_eq!(page.total, Some(state.len()));
             let ids: Vec<&Iri> = page.entities.iter().map(|e| &e.id).collect();
@@ -125,7 +125,7 @@ proptest! {
 #[test]
 fn a_question_that_says_not_where_to_look_is_refused() {
     let city = City::of(&[(1, 3, true, false, None, 1)]);
-    let query = Query { filter: Filter::all(), offset: 0, limit: 10, count: false };
+    let query = Query::of(Filter::all(), 10);
     let error = page_as_of(&city.table, &city.history, &query, at(5)).unwrap_err().to_string();
     assert!(error.contains("needs ids or types"), "{error}");
     let named = Query { filter: Filter::Id(vec![id(1), id(2), id(1)]), ..query };

@@ -179,7 +179,7 @@ impl Export {
         let filter = Filter::Type(TypeSelector::Is(self.entity_type.clone()));
         let mut offset = 0;
         loop {
-            let query = node::Query { filter: filter.clone(), offset, limit: QUERY_LIMIT_MAX, count: false };
+            let query = node::Query { offset, ..node::Query::of(filter.clone(), QUERY_LIMIT_MAX) };
             let page = self.app.node.query(&self.who, &query)?;
             for entity in &page.entities {
                 visit(self, entity)?;

@@ -64,7 +64,7 @@ pub(crate) async fn search(call: Call) -> Result<Response, Problem> {
     if params.text.as_ref().is_none_or(|t| t.trim().is_empty()) {
         return Err(Problem::bad_data("parameter text: expected the words to look for".to_owned()));
     }
-    answer_query(&call, &params)
+    answer_query(&call, &params).await
 }
 
 /// `GET /api/v1/explain`: what answering a query takes.

@@ -416,6 +416,8 @@ fn a_sound_store_verifies_clean_and_every_kind_of_damage_is_found() {
     }
     std::fs::remove_file(files("history").remove(0)).unwrap();
     assert_eq!(check().n_findings, 1);
+}
+
 #[test]
 fn days_that_are_over_are_rolled_up_by_themselves_and_stay_so() {
     use crate::history::{AggregateQuery, Bucket, HistoryPolicy, Measure};
