@@ -205,6 +205,7 @@ impl Store {
             shared: loaded.shared,
             clock: options.clock,
             bytes_since_capture: 0,
+            checkpoint_asked: false,
             observers: options.observers,
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.
