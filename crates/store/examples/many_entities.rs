@@ -140,6 +140,7 @@ fn ask(dir: &Path, n: usize, memory_mib: usize) -> Result<(), Box<dyn Error>> {
 fn measure(what: &str, n: usize, mut ask: impl FnMut(usize) -> usize) {
     let mut times_us: Vec<u128> = Vec::with_capacity(n);
     let mut n_found = 0;
+    let cpu_before = cpu_seconds();
     for i in 0..n {
         let start = Stopwatch::start();
         n_found += ask(i);
@@ -147,7 +148,13 @@ fn measure(what: &str, n: usize, mut ask: impl FnMut(usize) -> usize) {
     }
     times_us.sort_unstable();
     let at = |q: f64| times_us[((n - 1) as f64 * q) as usize] as f64 / 1e3;
-    println!("{what:34} p50 {:8.3} ms  p99 {:8.3} ms  {:5.1} found each", at(0.5), at(0.99), n_found as f64 / n as f64);
+    let cpu_ms = (cpu_seconds() - cpu_before) / n as f64 * 1e3;
+    println!(
+        "{what:34} p50 {:8.3} ms  p99 {:8.3} ms  {cpu_ms:7.3} ms of CPU  {:5.1} found each",
+        at(0.5),
+        at(0.99),
+        n_found as f64 / n as f64
+    );
 }
 
 fn iri(name: &str) -> Iri {

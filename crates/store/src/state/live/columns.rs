@@ -126,6 +126,8 @@ pub(super) struct Table {
     rows: Vec<u32>,
     free: Vec<u32>,
     by_name: HashMap<Iri, u32>,
+    /// The column last found at each position: entities of a type mostly have the same attributes in the same order, which spares the hashing.
+    by_position: Vec<u32>,
     columns: Vec<Column>,
     n_with_cells: usize,
     place_kinds: Vec<PlaceKind>,
@@ -179,9 +181,9 @@ impl Table {
         let none = Attributes::new();
         let old = before.map_or(&none, |e| &e.attributes);
         let new = after.map_or(&none, |e| &e.attributes);
-        for (name, instances) in old {
-            if let Some(&i) = self.by_name.get(name) {
-                let column = &mut self.columns[i as usize];
+        for (at, (name, instances)) in old.iter().enumerate() {
+            if let Some(i) = self.find(at, name) {
+                let column = &mut self.columns[i];
                 match new.get(name) {
                     Some(now) if now == instances => {}
                     Some(_) => column.count(instances, false),
@@ -194,16 +196,16 @@ impl Table {
         }
         let observed_before = self.observed.get(row as usize).copied().unwrap_or(NO_INSTANT);
         let observed = new.values().flatten().filter_map(|a| a.observed_at).max().map_or(NO_INSTANT, Instant::micros);
-        for (name, instances) in new {
+        for (at, (name, instances)) in new.iter().enumerate() {
             if old.get(name) == Some(instances) {
                 if observed != observed_before
-                    && let Some(&i) = self.by_name.get(name)
+                    && let Some(i) = self.find(at, name)
                 {
-                    self.columns[i as usize].part_from_row(row, observed_before);
+                    self.columns[i].part_from_row(row, observed_before);
                 }
                 continue;
             }
-            let i = self.column_for(name, roomy);
+            let i = self.column_for(at, name, roomy);
             let column = &mut self.columns[i];
             column.count(instances, true);
             column.set(row, instances, observed, &self.hasher);
@@ -223,9 +225,26 @@ impl Table {
         set_at(&mut self.observed, row, NO_INSTANT, NO_INSTANT);
     }
 
-    fn column_for(&mut self, name: &Iri, roomy: bool) -> usize {
-        if let Some(&i) = self.by_name.get(name) {
-            return i as usize;
+    /// The column of the attribute at a position of an entity.
+    fn find(&self, at: usize, name: &Iri) -> Option<usize> {
+        match self.by_position.get(at) {
+            Some(&i) if self.columns[i as usize].name == *name => Some(i as usize),
+            _ => self.by_name.get(name).map(|&i| i as usize),
+        }
+    }
+
+    /// Has every attribute of an entity a column?
+    pub(super) fn knows_all_of(&self, e: &Entity) -> bool {
+        e.attributes.keys().enumerate().all(|(at, name)| self.find(at, name).is_some())
+    }
+
+    fn column_for(&mut self, at: usize, name: &Iri, roomy: bool) -> usize {
+        if let Some(i) = self.find(at, name) {
+            if self.by_position.len() <= at {
+                self.by_position.resize(at + 1, 0);
+            }
+            self.by_position[at] = u32::try_from(i).expect("it was one before");
+            return i;
         }
         let has_cells = roomy && self.n_with_cells < COLUMNS_PER_TYPE_MAX && name.as_str() != LOCATION;
         self.n_with_cells += usize::from(has_cells);
