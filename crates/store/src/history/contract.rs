@@ -707,14 +707,14 @@ prop_compose! {
 
 /// What is appended at once.
 #[derive(Clone, Debug)]
-enum Append {
+pub(super) enum Append {
     Facts(Vec<Fact>),
     Rows(BulkRows),
     Erasure(Erasure),
 }
 
 impl Append {
-    fn to(self, history: &dyn History) {
+    pub(super) fn to(self, history: &dyn History) {
         match self {
             Self::Facts(facts) => history.append(facts),
             Self::Rows(rows) => history.append_rows(rows),
@@ -763,7 +763,7 @@ prop_compose! {
     }
 }
 
-fn any_append() -> impl Strategy<Value = Append> {
+pub(super) fn any_append() -> impl Strategy<Value = Append> {
     prop_oneof![
         1 => any_erasure().prop_map(Append::Erasure),
         3 => prop::collection::vec(any_fact(), 1..8).prop_map(Append::Facts),

