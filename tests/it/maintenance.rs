@@ -22,7 +22,8 @@ fn answer(output: &Output) -> Value {
 }
 
 fn write_station(node: &Node, number: u32, value: u32) {
-    let station = json!([{"id": format!("urn:ngsi-ld:Station:{number}"), "type": "Station", "level": {"type": "Property", "value": value}}]);
+    let station =
+        json!([{"id": format!("urn:ngsi-ld:Station:{number}"), "type": "Station", "level": {"type": "Property", "value": value}}]);
     assert!(node.post("/ngsi-ld/v1/entityOperations/upsert", &station).status < 300);
 }
 
@@ -42,7 +43,11 @@ fn a_backup_of_a_running_node_is_restored_verified_and_accounted_for() {
     write_station(&node, 5, 5);
 
     let verified = run(&["verify", "--url", &url]);
-    assert!(verified.status.success() && said(&verified).contains("6 documents") && said(&verified).contains("all is well"), "{}", said(&verified));
+    assert!(
+        verified.status.success() && said(&verified).contains("6 documents") && said(&verified).contains("all is well"),
+        "{}",
+        said(&verified)
+    );
     let space = answer(&run(&["space", "--url", &url, "--json"]));
     assert_eq!(space["types"][0]["nEntities"], 6, "{space}");
     assert!(space["totalBytes"].as_u64().unwrap() > 0);
