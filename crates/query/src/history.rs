@@ -17,7 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use entity::{Instant, Iri};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use store::history::{HistoryScan, HistoryTable as Described};
 
 use crate::Source;
@@ -28,6 +28,9 @@ use crate::pushdown::{ID, Narrowing, OBSERVED_AT, supported};
 
 /// Columns before the attributes, in the order in which the history gives them.
 const N_FIXED: usize = 4;
+
+/// Batches that are read before they are asked for.
+const BATCHES_AHEAD: usize = 2;
 
 /// The history of one type.
 pub(crate) struct HistoryTable {
@@ -131,22 +134,34 @@ impl PartitionStream for Partition {
 
     fn execute(&self, task: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (schema, source, scan, columns) = (self.schema.clone(), self.source.clone(), self.scan.clone(), self.columns.clone());
+        let reservation = MemoryConsumer::new("history").register(task.memory_pool());
         let batches = futures::stream::once(async move {
+            let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
             // The history reads files: not on a thread that answers sockets.
-            let read = tokio::task::spawn_blocking(move || source.history().scan(&scan));
-            let batches = read
-                .await
-                .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
-                .map_err(|e| DataFusionError::from(QueryError::History(e)))?;
-            let reservation = MemoryConsumer::new("history").register(task.memory_pool());
-            reservation.try_grow(batches.iter().map(RecordBatch::get_array_memory_size).sum())?;
-            Ok::<_, DataFusionError>(futures::stream::iter(batches).map(move |answer| {
-                // Held until the last batch has been handed on.
-                let _reserved = &reservation;
-                fit(&schema, &columns, &answer)
-            }))
+            let reading = tokio::task::spawn_blocking(move || match source.history().stream(&scan) {
+                // Who no longer listens wants no more.
+                Ok(batches) => batches.map(|batch| sender.blocking_send(batch)).take_while(std::result::Result::is_ok).for_each(drop),
+                Err(e) => drop(sender.blocking_send(Err(e))),
+            });
+            futures::stream::try_unfold((receiver, Some(reading)), |(mut receiver, mut reading)| async move {
+                if let Some(batch) = receiver.recv().await {
+                    let batch = batch.map_err(|e| DataFusionError::from(QueryError::History(e)))?;
+                    return Ok(Some((batch, (receiver, reading))));
+                }
+                // A reader that panicked has not read everything.
+                if let Some(reading) = reading.take() {
+                    reading.await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+                }
+                Ok(None)
+            })
         });
-        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches.try_flatten()))
+        let batches = batches.flatten().map(move |batch: Result<RecordBatch>| {
+            let batch = batch?;
+            // What has been read ahead is held, too.
+            reservation.try_resize(batch.get_array_memory_size() * (BATCHES_AHEAD + 1))?;
+            fit(&schema, &columns, &batch)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }
 }
 

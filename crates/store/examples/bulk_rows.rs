@@ -100,27 +100,22 @@ fn ask(history: &ColumnarHistory) -> Result<(), Box<dyn Error>> {
         as_of: None,
         instances_max: usize::MAX,
     };
-    timed("one series of one (evolution)", || Ok(history.evolution(&one)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
+    timed("one series of one (evolution)", 50, || Ok(history.evolution(&one)?.map_or(0, |e| e.attributes.values().map(Vec::len).sum())))?;
     let scan =
         |entities| HistoryScan { entity_type: entity_type(), attributes: vec![attribute("pm25")], entities, observed: None, as_of: None };
     let count =
         |scan: &HistoryScan| -> Result<usize, Box<dyn Error>> { history.stream(scan)?.try_fold(0, |n, batch| Ok(n + batch?.num_rows())) };
-    timed("one series of one (scan)", || count(&scan(Some(vec![station(300)]))))?;
-    timed("one property of all (scan)", || count(&scan(None)))?;
-    timed("everything (scan)", || count(&HistoryScan { attributes: PROPERTIES.iter().map(|p| attribute(p.0)).collect(), ..scan(None) }))
+    timed("one series of one (scan)", 500, || count(&scan(Some(vec![station(300)]))))?;
+    timed("one property of all (scan)", 5, || count(&scan(None)))?;
+    timed("everything (scan)", 5, || count(&HistoryScan { attributes: PROPERTIES.iter().map(|p| attribute(p.0)).collect(), ..scan(None) }))
 }
 
-/// Prints the median of five runs.
-fn timed(what: &str, f: impl Fn() -> Result<usize, Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
-    let mut times = Vec::new();
-    let mut n = 0;
-    for _ in 0..5 {
-        let (rows, cpu_s) = cpu(&f)?;
-        n = rows?;
-        times.push(cpu_s);
-    }
-    times.sort_by(f64::total_cmp);
-    println!("{what:30} {:8.2} ms CPU for {n} rows", times[2] * 1e3);
+/// Prints the mean of some runs, after one that warms up. Several together: the system counts CPU time in ticks.
+fn timed(what: &str, n_runs: usize, f: impl Fn() -> Result<usize, Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
+    let n = f()?;
+    let (result, cpu_s) = cpu(|| (0..n_runs).try_for_each(|_| f().map(|_| ())))?;
+    result?;
+    println!("{what:30} {:8.3} ms CPU for {n} rows", cpu_s / n_runs as f64 * 1e3);
     Ok(())
 }
 

@@ -16,7 +16,7 @@ mod disk;
 mod object;
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 
 pub use disk::DiskBlobs;
 pub use object::{ObjectBlobs, S3Options};

@@ -40,10 +40,10 @@ enum Seal {
 }
 
 /// A column of bulk rows: name, unit code, values.
-type BulkColumnOf<'a> = (&'a str, &'a str, ArrayRef);
+pub(super) type BulkColumnOf<'a> = (&'a str, &'a str, ArrayRef);
 
 /// Bulk rows of stations: id and observed second of each row, then columns.
-fn bulk(recorded_s: i64, keys: &[(&str, i64)], columns: Vec<BulkColumnOf<'_>>) -> BulkRows {
+pub(super) fn bulk(recorded_s: i64, keys: &[(&str, i64)], columns: Vec<BulkColumnOf<'_>>) -> BulkRows {
     let ids: StringArray = keys.iter().map(|(id, _)| Some(station(id).to_string())).collect();
     let times: TimestampMicrosecondArray = keys.iter().map(|(_, s)| Some(at(*s).micros())).collect();
     let times = times.with_timezone("UTC");
@@ -58,7 +58,7 @@ fn bulk(recorded_s: i64, keys: &[(&str, i64)], columns: Vec<BulkColumnOf<'_>>) -
     BulkRows::new(name("Station"), at(recorded_s), RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()).unwrap()
 }
 
-fn numbers(values: &[Option<f64>]) -> ArrayRef {
+pub(super) fn numbers(values: &[Option<f64>]) -> ArrayRef {
     Arc::new(values.iter().copied().collect::<Float64Array>())
 }
 
@@ -707,14 +707,14 @@ prop_compose! {
 
 /// What is appended at once.
 #[derive(Clone, Debug)]
-enum Append {
+pub(super) enum Append {
     Facts(Vec<Fact>),
     Rows(BulkRows),
     Erasure(Erasure),
 }
 
 impl Append {
-    fn to(self, history: &dyn History) {
+    pub(super) fn to(self, history: &dyn History) {
         match self {
             Self::Facts(facts) => history.append(facts),
             Self::Rows(rows) => history.append_rows(rows),
@@ -763,7 +763,7 @@ prop_compose! {
     }
 }
 
-fn any_append() -> impl Strategy<Value = Append> {
+pub(super) fn any_append() -> impl Strategy<Value = Append> {
     prop_oneof![
         1 => any_erasure().prop_map(Append::Erasure),
         3 => prop::collection::vec(any_fact(), 1..8).prop_map(Append::Facts),

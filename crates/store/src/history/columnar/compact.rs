@@ -103,6 +103,7 @@ fn run(inner: &Inner, signal: &Signal) {
             match inner.compact_one(&mut pace) {
                 Ok(true) => {}
                 Ok(false) => break,
+                Err(_) if signal.is_stopped() => return,
                 Err(error) => {
                     // What is there is as good, only slower.
                     tracing::warn!(error = &error as &dyn std::error::Error, "small files of the history were not merged");

@@ -413,6 +413,24 @@ mod tests {
     }
 
     #[test]
+    fn rows_go_to_the_file_of_their_period_and_the_others_share_one() {
+        let us: TimestampMicrosecondArray = [None, Some(0), Some(5), Some(10), Some(19), Some(20), Some(40)].into_iter().collect();
+        let few: ArrayRef = Arc::new([Some("a"); 7].into_iter().collect::<arrow::array::DictionaryArray<Int32Type>>());
+        let recorded: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![1; 7]).with_timezone("UTC"));
+        let arrays = vec![Arc::clone(&few), Arc::clone(&few), Arc::new(us.with_timezone("UTC")), recorded, few];
+        let batch = RecordBatch::try_new(schema_of(&[]), arrays).unwrap();
+        let rows = |periods: &[Range<i64>]| {
+            let split = split(&batch, periods).unwrap();
+            let times = |b: &RecordBatch| b.column(OBSERVED).as_primitive::<TimestampMicrosecondType>().iter().collect::<Vec<_>>();
+            split.iter().map(|(idx, b)| (*idx, times(b))).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&[]).len(), 1);
+        let want = [(0, vec![Some(5)]), (1, vec![Some(10), Some(19)]), (2, vec![None, Some(0), Some(20), Some(40)])];
+        assert_eq!(rows(&[5..10, 10..20]), want);
+        assert_eq!(rows(&[100..200]), [(1, vec![None, Some(0), Some(5), Some(10), Some(19), Some(20), Some(40)])]);
+    }
+
+    #[test]
     fn large_days_months_and_years_have_files_of_their_own() {
         assert_eq!((civil(0), civil(-1), civil(58), civil(59), civil(11_016)), ((1970, 1), (1969, 12), (1970, 2), (1970, 3), (2000, 2)));
         assert_eq!((civil(11_017), civil(-719_162), civil(2_932_896)), ((2000, 3), (1, 1), (9999, 12)));

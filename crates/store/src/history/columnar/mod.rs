@@ -57,6 +57,8 @@ mod sheet;
 mod write;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;
 
 /// Row groups, statistics and page indexes of files that are kept in memory, in bytes: about one thousandth of the data.
