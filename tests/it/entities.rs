@@ -123,3 +123,50 @@ fn what_was_answered_is_there_after_a_kill() {
     let node = Node::start_in(dir.path(), &["--dev"]);
     assert_eq!(node.get("/ngsi-ld/v1/entities/urn:ngsi-ld:AirQualityObserved:t:19").expect(200).json()["pm25"]["value"], 19.0);
 }
+
+#[test]
+fn entities_are_found_by_the_words_of_their_names() {
+    let node = Node::start();
+    let park = |i: u32, en: &str, zh: &str| {
+        json!({"id": format!("urn:ngsi-ld:Park:{i}"), "type": "Park", "name": {"type": "LanguageProperty", "languageMap": {"en": en, "zh": zh}}})
+    };
+    let parks = json!([park(1, "Old Town Park", "古城公园"), park(2, "New Town Park", "新城公园"), park(3, "River Bank", "河岸")]);
+    node.post("/ngsi-ld/v1/entityOperations/create", &parks).expect(201);
+    let found = |query: &str| -> Vec<String> {
+        let answer = node.get(&format!("/api/v1/search?{query}")).expect(200).json();
+        answer.as_array().unwrap().iter().map(|e| e["id"].as_str().unwrap().rsplit(':').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(found("text=town"), ["1", "2"]);
+    assert_eq!(found("text=TOWN%20old"), ["1"]);
+    assert_eq!(found("text=%E5%9F%8E%E5%85%AC"), ["1", "2"], "城公");
+    assert_eq!(found("text=park&type=Station"), [] as [&str; 0]);
+    assert_eq!(found("text=park&limit=1"), ["1"]);
+    node.get("/api/v1/search?text=%20").expect(400);
+    node.get("/api/v1/search").expect(400);
+}
+
+#[test]
+fn queries_are_explained_to_operators() {
+    let node = Node::start();
+    let all: Vec<Value> = (0..50).map(|i| station(i, f64::from(i))).collect();
+    node.post("/ngsi-ld/v1/entityOperations/create", &json!(all)).expect(201);
+    let told = node.get("/api/v1/explain?type=AirQualityObserved&q=pm25%3E45&limit=20").expect(200).json();
+    assert_eq!((told["returned"].as_u64(), told["documentsRead"].as_u64(), told["lookedAt"].as_u64()), (Some(4), Some(4), Some(50)), "{told}");
+    assert_eq!(told["conditions"][1]["decidedOnColumns"], 50, "{told}");
+    let near = "georel=near;maxDistance==1000&geometry=Point&coordinates=%5B116.0,40.0%5D";
+    let told = node.get(&format!("/api/v1/explain?{near}")).expect(200).json();
+    assert!(told["source"].as_str().unwrap().starts_with("place index"), "{told}");
+    assert_eq!(told["lookedAt"], 1);
+
+    let run = |arguments: &[&str]| std::process::Command::new(crate::support::program()).arg("explain").args(arguments).output().unwrap();
+    let url = node.url("");
+    let output = run(&["--type", "AirQualityObserved", "--q", "pm25>45", "--url", &url]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("documents read: 4") && text.contains("automatic indexes: none"), "{output:?}");
+    let output = run(&["--type", "AirQualityObserved", "--q", "pm25>45", "--url", &url, "--json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["returned"], 4);
+    let output = run(&["--type", "AirQualityObserved", "--q", "pm25>", "--url", &url]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("parameter q"), "{output:?}");
+}

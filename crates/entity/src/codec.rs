@@ -16,6 +16,8 @@ use crate::{Geometry, Instant, Iri, Scope};
 
 /// First byte of everything that this version writes.
 pub const FORMAT: u8 = 1;
+/// Instances of an attribute for which room is made before they are read.
+const INSTANCES_RESERVED: usize = 16;
 /// Deepest nesting of values and sub-attributes that is read.
 const DEPTH_MAX: usize = 200;
 
@@ -487,7 +489,12 @@ impl<'a> Reader<'a> {
         let mut attributes = Attributes::with_capacity(n);
         for _ in 0..n {
             let name = self.name()?;
-            let instances = (0..self.count()?).map(|_| self.attribute(base, depth)).collect::<Read<_>>()?;
+            let n_instances = self.count()?;
+            // Nearly always one: a vector that grows by itself begins with room for four, which would be most of an entity's memory.
+            let mut instances = Vec::with_capacity(n_instances.min(INSTANCES_RESERVED));
+            for _ in 0..n_instances {
+                instances.push(self.attribute(base, depth)?);
+            }
             attributes.insert(name, instances);
         }
         Ok(attributes)

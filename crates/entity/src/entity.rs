@@ -192,7 +192,11 @@ impl Entity {
         let instances = self.attributes.entry(name).or_default();
         match instances.iter_mut().find(|i| i.dataset_id == attribute.dataset_id) {
             Some(slot) => *slot = attribute,
-            None => instances.push(attribute),
+            None => {
+                // Nearly every attribute has one instance: room for four, which is what a vector begins with, is most of an entity's memory.
+                instances.reserve_exact(1);
+                instances.push(attribute);
+            }
         }
     }
 

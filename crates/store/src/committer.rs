@@ -137,6 +137,8 @@ pub(crate) struct Committer {
     pub(crate) bytes_since_capture: u64,
     /// Version of [`WRITER_KEY`] that our last batch has.
     pub(crate) writer_version: u64,
+    /// A checkpoint was asked for and has not begun.
+    pub(crate) checkpoint_asked: bool,
 }
 
 /// A request resolved, waiting for the sync.
@@ -399,13 +401,15 @@ impl Committer {
         for p in batch.pending {
             p.answer(None);
         }
-        if self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
+        let is_due = self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint());
+        // Asked for once: each further wish would be carried out as a checkpoint of its own, and leave files of next to nothing.
+        if is_due && !std::mem::replace(&mut self.checkpoint_asked, true) {
             (self.wake_checkpoint)();
         }
     }
 
     fn capture(&mut self) -> Capture {
-        self.bytes_since_capture = 0;
+        (self.bytes_since_capture, self.checkpoint_asked) = (0, false);
         let frozen = Space::ALL.iter().map(|s| self.shared.table(*s).freeze()).collect();
         Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, frozen }
     }

@@ -321,6 +321,7 @@ impl Store {
             log: loaded.log,
             shared: loaded.shared,
             clock: options.clock,
+            checkpoint_asked: false,
             observers: options.observers,
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.

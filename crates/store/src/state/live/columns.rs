@@ -56,12 +56,22 @@ mod state {
     pub(super) const HASHED: u8 = 5;
     pub(super) const LINK: u8 = 6;
     pub(super) const OTHER: u8 = 7;
+    /// The bits of the states above.
+    pub(super) const MASK: u8 = 7;
+    /// `observedAt` is that of the row: mostly all values of an entity are observed together.
+    pub(super) const OBSERVED_AS_ROW: u8 = 0x40;
+
+    /// Has a cell of this state a value?
+    pub(super) const fn has_value(state: u8) -> bool {
+        !matches!(state, ABSENT | OTHER)
+    }
 }
 
 struct Piece {
     states: [u8; PIECE_ROWS],
-    values: [u64; PIECE_ROWS],
-    /// µs of `observedAt`, if any value here has one.
+    /// None while no cell here has a value.
+    values: Option<Box<[u64; PIECE_ROWS]>>,
+    /// µs of `observedAt`, if any value here has one that is not that of its row.
     observed: Option<Box<[i64; PIECE_ROWS]>>,
 }
 
@@ -116,6 +126,8 @@ pub(super) struct Table {
     rows: Vec<u32>,
     free: Vec<u32>,
     by_name: HashMap<Iri, u32>,
+    /// The column last found at each position: entities of a type mostly have the same attributes in the same order, which spares the hashing.
+    by_position: Vec<u32>,
     columns: Vec<Column>,
     n_with_cells: usize,
     place_kinds: Vec<PlaceKind>,
@@ -169,9 +181,9 @@ impl Table {
         let none = Attributes::new();
         let old = before.map_or(&none, |e| &e.attributes);
         let new = after.map_or(&none, |e| &e.attributes);
-        for (name, instances) in old {
-            if let Some(&i) = self.by_name.get(name) {
-                let column = &mut self.columns[i as usize];
+        for (at, (name, instances)) in old.iter().enumerate() {
+            if let Some(i) = self.find(at, name) {
+                let column = &mut self.columns[i];
                 match new.get(name) {
                     Some(now) if now == instances => {}
                     Some(_) => column.count(instances, false),
@@ -182,19 +194,25 @@ impl Table {
                 }
             }
         }
-        for (name, instances) in new {
+        let observed_before = self.observed.get(row as usize).copied().unwrap_or(NO_INSTANT);
+        let observed = new.values().flatten().filter_map(|a| a.observed_at).max().map_or(NO_INSTANT, Instant::micros);
+        for (at, (name, instances)) in new.iter().enumerate() {
             if old.get(name) == Some(instances) {
+                if observed != observed_before
+                    && let Some(i) = self.find(at, name)
+                {
+                    self.columns[i].part_from_row(row, observed_before);
+                }
                 continue;
             }
-            let i = self.column_for(name, roomy);
+            let i = self.column_for(at, name, roomy);
             let column = &mut self.columns[i];
             column.count(instances, true);
-            column.set(row, instances, &self.hasher);
+            column.set(row, instances, observed, &self.hasher);
         }
         if old.get(LOCATION) != new.get(LOCATION) || before.is_none() {
             self.set_place(row, new.get(LOCATION).map(Vec::as_slice).unwrap_or_default());
         }
-        let observed = new.values().flatten().filter_map(|a| a.observed_at).max().map_or(NO_INSTANT, Instant::micros);
         set_at(&mut self.observed, row, observed, NO_INSTANT);
     }
 
@@ -207,9 +225,26 @@ impl Table {
         set_at(&mut self.observed, row, NO_INSTANT, NO_INSTANT);
     }
 
-    fn column_for(&mut self, name: &Iri, roomy: bool) -> usize {
-        if let Some(&i) = self.by_name.get(name) {
-            return i as usize;
+    /// The column of the attribute at a position of an entity.
+    fn find(&self, at: usize, name: &Iri) -> Option<usize> {
+        match self.by_position.get(at) {
+            Some(&i) if self.columns[i as usize].name == *name => Some(i as usize),
+            _ => self.by_name.get(name).map(|&i| i as usize),
+        }
+    }
+
+    /// Has every attribute of an entity a column?
+    pub(super) fn knows_all_of(&self, e: &Entity) -> bool {
+        e.attributes.keys().enumerate().all(|(at, name)| self.find(at, name).is_some())
+    }
+
+    fn column_for(&mut self, at: usize, name: &Iri, roomy: bool) -> usize {
+        if let Some(i) = self.find(at, name) {
+            if self.by_position.len() <= at {
+                self.by_position.resize(at + 1, 0);
+            }
+            self.by_position[at] = u32::try_from(i).expect("it was one before");
+            return i;
         }
         let has_cells = roomy && self.n_with_cells < COLUMNS_PER_TYPE_MAX && name.as_str() != LOCATION;
         self.n_with_cells += usize::from(has_cells);
@@ -389,9 +424,9 @@ impl Column {
         }
     }
 
-    fn set(&mut self, row: u32, instances: &[Attribute], hasher: &RandomState) {
+    fn set(&mut self, row: u32, instances: &[Attribute], row_observed: i64, hasher: &RandomState) {
         let Some(cells) = &mut self.cells else { return };
-        let (state, value) = match instances {
+        let (mut state, value) = match instances {
             [one] => cells.value_of(&one.value, hasher),
             _ => (state::OTHER, 0),
         };
@@ -404,10 +439,25 @@ impl Column {
             cells.pieces.resize_with(at_piece + 1, || None);
         }
         let piece = cells.pieces[at_piece]
-            .get_or_insert_with(|| Box::new(Piece { states: [state::ABSENT; PIECE_ROWS], values: [0; PIECE_ROWS], observed: None }));
+            .get_or_insert_with(|| Box::new(Piece { states: [state::ABSENT; PIECE_ROWS], values: None, observed: None }));
+        if state::has_value(state) {
+            piece.values.get_or_insert_with(|| Box::new([0; PIECE_ROWS]))[at] = value;
+            if observed == row_observed && observed != NO_INSTANT {
+                state |= state::OBSERVED_AS_ROW;
+            } else if observed != NO_INSTANT || piece.observed.is_some() {
+                piece.observed.get_or_insert_with(|| Box::new([NO_INSTANT; PIECE_ROWS]))[at] = observed;
+            }
+        }
         piece.states[at] = state;
-        piece.values[at] = value;
-        if observed != NO_INSTANT || piece.observed.is_some() {
+    }
+
+    /// The row gets another time; an unchanged value keeps the one that it had.
+    fn part_from_row(&mut self, row: u32, observed: i64) {
+        let (piece, at) = (row as usize / PIECE_ROWS, row as usize % PIECE_ROWS);
+        if let Some(Some(piece)) = self.cells.as_mut().and_then(|c| c.pieces.get_mut(piece))
+            && piece.states[at] & state::OBSERVED_AS_ROW != 0
+        {
+            piece.states[at] &= state::MASK;
             piece.observed.get_or_insert_with(|| Box::new([NO_INSTANT; PIECE_ROWS]))[at] = observed;
         }
     }
@@ -417,12 +467,12 @@ impl Column {
         let cells = self.cells.as_ref()?;
         let (piece, at) = (row as usize / PIECE_ROWS, row as usize % PIECE_ROWS);
         let Some(Some(piece)) = cells.pieces.get(piece) else { return Some(Cell::Absent) };
-        let value = piece.values[at];
-        Some(match piece.states[at] {
+        let value = piece.values.as_ref().map_or(0, |v| v[at]);
+        Some(match piece.states[at] & state::MASK {
             state::ABSENT => Cell::Absent,
             state::NUMBER => Cell::Number(f64::from_bits(value)),
             state::BOOL => Cell::Bool(value != 0),
-            #[expect(clippy::cast_possible_truncation, reason = "the numbers of texts are small")]
+            // Truncated: the numbers of texts are small.
             state::TEXT => Cell::Text(&cells.texts[value as usize], value as u32),
             state::INSTANT => Cell::Instant(Instant::from_micros(value.cast_signed())),
             state::HASHED => Cell::Hashed(value),
@@ -431,10 +481,14 @@ impl Column {
         })
     }
 
-    /// `observedAt` of a row whose cell is neither absent nor other.
-    pub(super) fn cell_observed(&self, row: u32) -> Option<Instant> {
+    /// `observedAt` of a row whose cell is neither absent nor other; `of_row` is [`Table::observed`] of the row.
+    pub(super) fn cell_observed(&self, row: u32, of_row: Option<Instant>) -> Option<Instant> {
         let (piece, at) = (row as usize / PIECE_ROWS, row as usize % PIECE_ROWS);
-        let observed = self.cells.as_ref()?.pieces.get(piece)?.as_ref()?.observed.as_ref()?[at];
+        let piece = self.cells.as_ref()?.pieces.get(piece)?.as_ref()?;
+        if piece.states[at] & state::OBSERVED_AS_ROW != 0 {
+            return of_row;
+        }
+        let observed = piece.observed.as_ref()?[at];
         (observed != NO_INSTANT).then(|| Instant::from_micros(observed))
     }
 
@@ -453,10 +507,14 @@ impl Column {
         let Some(cells) = &self.cells else { return false };
         for row in rows {
             let (piece, at) = (row as usize / PIECE_ROWS, row as usize % PIECE_ROWS);
-            verdict(match cells.pieces.get(piece) {
-                Some(Some(p)) if p.states[at] == state::NUMBER => Some(test(f64::from_bits(p.values[at]))),
-                Some(Some(p)) if p.states[at] != state::ABSENT => None,
-                _ => Some(false),
+            let Some(Some(p)) = cells.pieces.get(piece) else {
+                verdict(Some(false));
+                continue;
+            };
+            verdict(match (p.states[at] & state::MASK, &p.values) {
+                (state::NUMBER, Some(values)) => Some(test(f64::from_bits(values[at]))),
+                (state::ABSENT, _) => Some(false),
+                _ => None,
             });
         }
         true
@@ -464,7 +522,8 @@ impl Column {
 
     fn memory_bytes(&self) -> usize {
         let Some(cells) = &self.cells else { return 0 };
-        let piece = |p: &Piece| size_of::<Piece>() + p.observed.as_ref().map_or(0, |_| PIECE_ROWS * 8);
+        let list = |is_there: bool| if is_there { PIECE_ROWS * 8 + 16 } else { 0 };
+        let piece = |p: &Piece| size_of::<Piece>() + 16 + list(p.values.is_some()) + list(p.observed.is_some());
         cells.pieces.iter().map(|p| 8 + p.as_deref().map_or(0, piece)).sum::<usize>() + cells.text_bytes * 2 + cells.texts.len() * 80
     }
 }

@@ -63,7 +63,7 @@ impl Ids {
         &self.slots[slot as usize].id
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a part of the hash is meant")]
+    // Truncated: a part of the hash is meant.
     fn hash(&self, id: &str) -> u32 {
         self.hasher.hash_one(id) as u32
     }

@@ -127,7 +127,7 @@ impl Inner {
         n
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a part of the hash is meant")]
+    // Truncated: a part of the hash is meant.
     fn hash(&self, text: &str) -> u32 {
         self.hasher.hash_one(text) as u32
     }
@@ -234,7 +234,7 @@ impl Inner {
     fn has_room_for_columns(&self, table: u32, e: &Entity) -> bool {
         let table = self.table(table);
         // Mostly nothing is new, and the sum need not be made.
-        e.attributes.keys().all(|n| table.column(n).is_some()) || self.memory_bytes() < self.columns_until_bytes
+        table.knows_all_of(e) || self.memory_bytes() < self.columns_until_bytes
     }
 
     fn box_of(&self, slot: u32) -> Option<GeoBox> {

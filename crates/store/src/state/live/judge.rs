@@ -293,7 +293,7 @@ impl<'a> CellTest<'a> {
             None | Some(Cell::Other) => Verdict::Ask,
             Some(Cell::Absent) => Verdict::No,
             Some(_) if self.of_observed => {
-                Verdict::of(self.column.cell_observed(row).is_some_and(|i| comparison.holds(Scalar::Instant(i))))
+                Verdict::of(self.column.cell_observed(row, self.table.observed(row)).is_some_and(|i| comparison.holds(Scalar::Instant(i))))
             }
             Some(Cell::Text(text, n)) => {
                 let known = &mut self.of_text[n as usize];

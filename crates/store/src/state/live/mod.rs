@@ -44,7 +44,7 @@ pub use page::{Page, PageRequest};
 pub use scan::{ColumnScan, Latest, ScanError};
 
 /// Memory that the state may use unless it is told otherwise, in bytes.
-pub const MEMORY_BYTES_DEFAULT: usize = 512 << 20;
+pub const MEMORY_BYTES_DEFAULT: usize = 768 << 20;
 /// The least budget that makes sense, in bytes.
 pub const MEMORY_BYTES_MIN: usize = 32 << 20;
 /// How often an entity is looked for that is changed at the same moment.
@@ -78,7 +78,7 @@ impl Budget {
 
     /// Indexes: above this no attribute new to a type gets a column, ordered values and then columns are given up.
     const fn index_bytes(self) -> usize {
-        self.total_bytes / 8 * 5
+        self.total_bytes / 4 * 3
     }
 
     /// Decoded entities: what the indexes leave.

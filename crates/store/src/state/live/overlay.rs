@@ -120,7 +120,11 @@ pub(super) fn weight_of(entity: &Entity) -> usize {
 }
 
 fn weight_of_attributes(attributes: &Attributes) -> usize {
-    attributes.values().flatten().map(|a| 96 + weight_of_attribute(a)).sum()
+    let instances = |list: &Vec<Attribute>| {
+        (list.capacity() - list.len()) * size_of::<Attribute>() + list.iter().map(weight_of_attribute).sum::<usize>()
+    };
+    // An entry of the map with its hash and its place in the index, which is up to twice as large as needed.
+    attributes.values().map(|list| 112 + instances(list)).sum()
 }
 
 fn weight_of_attribute(a: &Attribute) -> usize {

@@ -54,7 +54,7 @@ impl Places {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounded outwards afterwards")]
+// Truncated: rounded outwards afterwards.
 fn rounded_outwards([west, south, east, north]: GeoBox) -> Rectangle<[f32; 2]> {
     let down = |v: f64| (v as f32).next_down();
     let up = |v: f64| (v as f32).next_up();

@@ -6,7 +6,7 @@
 use entity::{Attribute, AttributeValue, Entity, Value};
 
 /// Local names of the attributes whose texts are searched.
-const NAME_ATTRIBUTES: [&str; 8] = ["name", "alternateName", "title", "description", "label", "headline", "keywords", "address"];
+const NAME_ATTRIBUTES: [&str; 6] = ["name", "alternateName", "title", "description", "label", "headline"];
 
 /// Words of one entity that are found; a name has a few, a description some hundreds.
 pub(crate) const WORDS_MAX: usize = 256;
@@ -52,8 +52,8 @@ fn push_value(value: &Value, words: &mut Vec<String>) {
     match value {
         Value::String(text) => push_words(text, words),
         Value::Array(list) => list.iter().for_each(|v| push_value(v, words)),
-        // An address is an object of texts.
-        Value::Object(members) => members.values().for_each(|v| push_value(v, words)),
+        // A typed value stands for its value.
+        Value::Object(members) => members.get("@value").into_iter().for_each(|v| push_value(v, words)),
         _ => {}
     }
 }
