@@ -7,6 +7,7 @@ mod cities;
 mod command_line;
 mod console;
 mod entities;
+mod maintenance;
 mod mqtt;
 mod recorded;
 mod sql;

@@ -85,7 +85,7 @@ impl Backup {
     }
 
     /// The earliest recorded time to which this backup can be restored: its files hold facts up to then.
-    fn from_recorded_at(&self) -> Instant {
+    fn earliest_recorded_at(&self) -> Instant {
         let sealed = self.manifest.segments.iter().map(|s| s.recorded.1);
         sealed.chain([Instant::from_micros(self.manifest.last_recorded_us)]).max().unwrap_or_default()
     }
@@ -446,25 +446,22 @@ fn choose<'b>(place: &Place, backups: &'b [(String, Backup)], until: Until) -> R
     };
     let not_covered = || BackupError::NotCovered {
         place: place.shown().to_owned(),
-        from: oldest.1.from_recorded_at(),
+        from: oldest.1.earliest_recorded_at(),
         until: newest.1.until_recorded_at,
     };
-    let (fits, reaches): (Box<dyn Fn(&Backup) -> bool>, bool) = match until {
-        Until::End => return Ok(newest),
-        Until::RecordedAt(t) => (Box::new(move |b| b.from_recorded_at() <= t), true),
-        // The files hold facts of a few positions more than the checkpoint, at most up to the backup's end.
-        Until::Position(p) => (
-            Box::new(move |b| {
-                let sealed_early = b.from_recorded_at().micros() > b.manifest.last_recorded_us;
+    match until {
+        Until::End => Ok(newest),
+        Until::RecordedAt(t) => backups.iter().rev().find(|(_, b)| b.earliest_recorded_at() <= t).ok_or_else(not_covered),
+        Until::Position(p) if p >= newest.1.until => Err(not_covered()),
+        Until::Position(p) => {
+            let fits = |b: &Backup| {
+                // The files may hold facts of a few positions more than the checkpoint, at most up to the backup's end.
+                let sealed_early = b.earliest_recorded_at().micros() > b.manifest.last_recorded_us;
                 if sealed_early { b.until <= p + 1 } else { b.manifest.next_position <= p + 1 }
-            }),
-            p < newest.1.until,
-        ),
-    };
-    if !reaches {
-        return Err(not_covered());
+            };
+            backups.iter().rev().find(|(_, b)| fits(b)).ok_or_else(not_covered)
+        }
     }
-    backups.iter().rev().find(|(_, b)| fits(b)).ok_or_else(not_covered)
 }
 
 fn get_part(place: &Place, part: &Part) -> Result<Vec<u8>, BackupError> {

@@ -71,6 +71,9 @@ pub struct TakenRows {
     pub n_created: usize,
 }
 
+/// A delta with the entity before it.
+pub(crate) type NewDelta = (Option<Arc<Entity>>, Delta);
+
 /// Rows that are valid, prepared for the committer.
 pub(crate) struct Rows {
     bulk: BulkRows,
@@ -102,7 +105,7 @@ impl Rows {
     pub(crate) fn deltas(
         &self,
         mut present: impl FnMut(&Iri) -> Result<Option<Arc<Entity>>, DocumentsError>,
-    ) -> Result<Vec<(Option<Arc<Entity>>, Delta)>, SubmitRowsError> {
+    ) -> Result<Vec<NewDelta>, SubmitRowsError> {
         let mut deltas = Vec::with_capacity(self.bulk.entities().len());
         for (idx, id) in self.bulk.entities().iter().enumerate() {
             let before = present(id).map_err(SubmitError::from)?;

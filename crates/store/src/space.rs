@@ -173,8 +173,19 @@ fn bytes_in(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let of = |e: fs::DirEntry| match e.metadata() {
         Ok(m) if m.is_dir() => bytes_in(&e.path()),
-        Ok(m) => m.len(),
+        Ok(m) => bytes_of(&m),
         Err(_) => 0,
     };
     entries.flatten().map(of).sum()
+}
+
+/// What a file takes; a file that was made long before it is filled takes less than its length.
+#[cfg(unix)]
+fn bytes_of(file: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(file) * 512
+}
+
+#[cfg(not(unix))]
+fn bytes_of(file: &fs::Metadata) -> u64 {
+    file.len()
 }

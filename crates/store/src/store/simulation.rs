@@ -98,6 +98,13 @@ fn batch(rows: &[(u32, i64, f64)]) -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), columns).unwrap()
 }
 
+/// How often what happened, over all seeds: a simulation in which nothing fails shows nothing.
+static SEEN: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+fn note(what: &str) {
+    *SEEN.lock().unwrap().entry(what.to_owned()).or_default() += 1;
+}
+
 struct World {
     seed: u64,
     disk: SimDisk,
@@ -116,6 +123,7 @@ impl World {
     /// A failure is the machine's death, or a defect.
     fn died(&self, what: &str, error: &dyn std::error::Error) -> Died {
         assert!(self.disk.has_crashed(), "seed {}: {what}: {}", self.seed, crate::chain(error));
+        note(what);
         Died
     }
 
@@ -235,6 +243,7 @@ impl World {
             }
             Err(e) if e.is_disk_full() && !self.disk.has_crashed() => {
                 self.in_flight = None;
+                note("no room for a change");
                 assert_eq!(self.found(store)?, self.model, "seed {}: a refused change is visible", self.seed);
                 self.disk.set_capacity(ROOMY);
                 Ok(())
@@ -251,6 +260,7 @@ impl World {
                 Err(e) if self.disk.has_crashed() => Err(self.died("a checkpoint", &e)),
                 // A disk without room: everything stays as it was, and the next one brings it.
                 Err(_) => {
+                    note("no room for a checkpoint");
                     self.disk.set_capacity(ROOMY);
                     assert_eq!(self.found(store)?, self.model, "seed {}: after a checkpoint that failed", self.seed);
                     Ok(())
@@ -341,4 +351,10 @@ fn after_every_crash_all_that_was_acknowledged_is_there_and_verifies() {
             scope.spawn(move || (from..from + n).filter(|seed| seed % 2 == part).for_each(run));
         }
     });
+    if n >= 1_000 {
+        let seen = SEEN.lock().unwrap();
+        for what in ["opening the store", "submitting", "a checkpoint", "no room for a change", "no room for a checkpoint"] {
+            assert!(seen.get(what).is_some_and(|n| *n >= 10), "hardly any death or refusal at {what}: {seen:?}");
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! The change feed, backup, restore, verification and room on disk, as an operator uses them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Node, program, request};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn answer(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", said(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn write_station(node: &Node, number: u32, value: u32) {
+    let station =
+        json!([{"id": format!("urn:ngsi-ld:Station:{number}"), "type": "Station", "level": {"type": "Property", "value": value}}]);
+    assert!(node.post("/ngsi-ld/v1/entityOperations/upsert", &station).status < 300);
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_backup_of_a_running_node_is_restored_verified_and_accounted_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, backups, new) = (dir.path().join("data"), dir.path().join("backups"), dir.path().join("new"));
+    let mut node = Node::start_in(&data, &["--dev"]);
+    let url = node.url("");
+    (0..5).for_each(|i| write_station(&node, i, i));
+    let made = answer(&run(&["backup", "--to", text(&backups), "--url", &url, "--json"]));
+    assert_eq!((made["nDocuments"].as_u64(), made["until"].as_u64()), (Some(5), Some(6)), "{made}");
+    write_station(&node, 5, 5);
+
+    let verified = run(&["verify", "--url", &url]);
+    assert!(
+        verified.status.success() && said(&verified).contains("6 documents") && said(&verified).contains("all is well"),
+        "{}",
+        said(&verified)
+    );
+    let space = answer(&run(&["space", "--url", &url, "--json"]));
+    assert_eq!(space["types"][0]["nEntities"], 6, "{space}");
+    assert!(space["totalBytes"].as_u64().unwrap() > 0);
+    assert!(node.get("/metrics").expect(200).body.contains("conurb_history_rows{sort="));
+    let in_use = run(&["verify", "--data", text(&data)]);
+    assert!(!in_use.status.success() && said(&in_use).contains("in use"), "{}", said(&in_use));
+
+    node.kill();
+    let verified = run(&["verify", "--data", text(&data)]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    let restored = run(&["restore", "--from", text(&backups), "--data", text(&new)]);
+    assert!(restored.status.success() && said(&restored).contains("restored 5 documents"), "{}", said(&restored));
+    let again = run(&["restore", "--from", text(&backups), "--data", text(&new)]);
+    assert!(!again.status.success() && said(&again).contains("not empty"), "{}", said(&again));
+    let node = Node::start_in(&new, &["--dev"]);
+    assert_eq!(node.get("/ngsi-ld/v1/entities?type=Station&limit=100").expect(200).json().as_array().unwrap().len(), 5);
+    drop(node);
+
+    // Damage in a closed file is found, and the exit code says so.
+    let history = data.join("history");
+    let file = std::fs::read_dir(&history).unwrap().map(|e| e.unwrap().path()).next().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let found = run(&["verify", "--data", text(&data)]);
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    assert!(said(&found).contains("CRC-32C"), "{}", said(&found));
+}
+
+#[test]
+fn the_changes_are_read_from_a_position_and_waited_for() {
+    let node = Node::start();
+    write_station(&node, 1, 1);
+    let first = node.get("/api/v1/changes?from=1").expect(200).json();
+    assert_eq!((first["next"].as_u64(), first["first"].as_u64()), (Some(2), Some(1)), "{first}");
+    let change = &first["changes"][0];
+    assert_eq!(change["position"], 1);
+    assert_eq!(change["entities"][0]["id"], "urn:ngsi-ld:Station:1");
+    assert_eq!(change["entities"][0]["set"]["level"]["value"], 1, "{first}");
+    // One who waits is answered by the next change, long before the time is up.
+    let waiting = {
+        let url = node.url("/api/v1/changes?from=2&wait=30");
+        std::thread::spawn(move || request("GET", &url, &[], None).expect(200).json())
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!waiting.is_finished(), "there was nothing to answer yet");
+    node.send("DELETE", "/ngsi-ld/v1/entities/urn:ngsi-ld:Station:1", &[], None).expect(204);
+    let second = waiting.join().unwrap();
+    assert_eq!(second["changes"][0]["entities"][0], json!({"id": "urn:ngsi-ld:Station:1", "deleted": true}), "{second}");
+    assert_eq!(node.get("/api/v1/changes?from=3").expect(200).json()["changes"], json!([]));
+    assert!(node.get("/api/v1/changes?from=99").expect(400).body.contains("not written yet"));
+    assert!(node.get("/api/v1/changes").expect(400).body.contains("from=<position>"));
+    assert!(node.get("/api/v1/changes?from=0").expect(410).body.contains("the oldest position is 1"));
+}
