@@ -27,6 +27,8 @@ fn main() -> Result<(), ngsi::Error> {
     println!("entity of {} bytes, {} attributes", STATION.len(), entity.attributes.len());
     time("parse JSON", || drop(black_box(decode::json(STATION.as_bytes()))));
     time("parse and decode", || drop(black_box(decode::json(STATION.as_bytes()).and_then(|v| decode::entity(v, context)))));
+    let one = format!("[{STATION}]");
+    time("decode as a batch of one", || drop(black_box(decode::plain_batch(one.as_bytes(), context))));
     for (name, representation) in [
         ("encode normalized", Representation::Normalized),
         ("encode concise", Representation::Concise),

@@ -63,6 +63,8 @@ const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let format = options.format.map_or_else(|| FileFormat::of(&options.to), Ok)?;
+    // Before the client: it also chooses the TLS library's engine.
+    let runtime = crate::runtime()?;
     let node = NodeClient::new(&options.target)?;
     let what = if options.what == What::Latest { "latest" } else { "history" };
     let mut parameters = vec![("format", format.name().to_owned()), ("what", what.to_owned())];
@@ -70,7 +72,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         parameters.extend(value.clone().map(|v| (name, v)));
     }
     let path = format!("/api/v1/export/{}?{}", encoded(&options.entity_type), query(&parameters));
-    let n_bytes = crate::runtime()?.block_on(download(&node, &path, &options.to))?;
+    let n_bytes = runtime.block_on(download(&node, &path, &options.to))?;
     crate::say(&serde_json::json!({"file": options.to, "bytes": n_bytes}).to_string());
     Ok(())
 }

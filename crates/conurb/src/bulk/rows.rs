@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
-use table::{ENTITY_ID, Format, Layout, OBSERVED_AT, Reader, RecordBatch, Rows, Source, Writer};
+use table::{ENTITY_ID, Format, Layout, OBSERVED_AT, ReadError, Reader, RecordBatch, Rows, Source, Writer};
 
 use super::FileFormat;
 use super::import::Job;
@@ -72,9 +72,12 @@ struct Piece {
     body: Vec<u8>,
 }
 
-/// The next piece; batches whose columns have changed begin another one.
-fn piece(input: &mut Input, carried: &mut Option<Rows>) -> anyhow::Result<Option<Piece>> {
-    let Some(first) = carried.take().map_or_else(|| input.reader.next().transpose(), |rows| Ok(Some(rows)))? else { return Ok(None) };
+/// What was read of the file and is not in a piece yet: rows with other columns, or the fault that ends it.
+type Carried = Option<Result<Rows, ReadError>>;
+
+/// The next piece; batches whose columns have changed begin another one, and a fault comes after what is good before it.
+fn piece(input: &mut Input, carried: &mut Carried) -> anyhow::Result<Option<Piece>> {
+    let Some(first) = carried.take().or_else(|| input.reader.next()).transpose()? else { return Ok(None) };
     let schema = first.batch.schema();
     let mut writer = Writer::named(Format::Arrow, &schema, |name| match name {
         ENTITY_ID => "id",
@@ -90,13 +93,13 @@ fn piece(input: &mut Input, carried: &mut Option<Rows>) -> anyhow::Result<Option
     };
     add(&first.batch, &mut piece)?;
     while ((piece.next_row - piece.from_row) as usize) < PIECE_ROWS && piece.body.len() < PIECE_BYTES {
-        match input.reader.next().transpose()? {
+        match input.reader.next() {
             None => break,
-            Some(rows) if rows.batch.schema() != schema => {
-                *carried = Some(rows);
+            Some(Ok(rows)) if rows.batch.schema() == schema => add(&rows.batch, &mut piece)?,
+            other => {
+                *carried = other;
                 break;
             }
-            Some(rows) => add(&rows.batch, &mut piece)?,
         }
     }
     piece.body.extend(writer.finish()?);

@@ -7,6 +7,7 @@ mod attribute;
 mod body;
 mod evolution;
 mod parts;
+mod quick;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -86,6 +87,13 @@ pub fn batch(body: Body) -> Result<Vec<BatchItem>> {
             entity(value, &context).map_err(|e| (id, e))
         })
         .collect())
+}
+
+/// The same for a body of type `application/json` whose context is `context`, much quicker; none if the body is not only well-formed ordinary
+/// entities, so that [`body`] and [`batch`] must judge it.
+#[must_use]
+pub fn plain_batch(bytes: &[u8], context: &Context) -> Option<Vec<BatchItem>> {
+    quick::batch(bytes, context)
 }
 
 /// The ids of a batch delete (clause 5.6.10).

@@ -139,6 +139,20 @@ proptest! {
     }
 
     #[test]
+    fn the_quick_way_of_batches_says_what_the_long_way_says(list in vec(entity_strategy(), 1..4), cut in prop::option::of(0..2_000_usize)) {
+        let context = CONTEXTS.default_context();
+        for representation in [Representation::Normalized, Representation::Concise] {
+            let view = View { sys_attrs: true, ..View::of(representation) };
+            let mut bytes = encode::entities(&list, &view, context, Document::Json);
+            bytes.truncate(cut.unwrap_or(usize::MAX));
+            let long = decode::body(&bytes, decode::MediaType::Json, None, &CONTEXTS).and_then(decode::batch);
+            if let Some(quick) = decode::plain_batch(&bytes, context) {
+                prop_assert_eq!(Ok(quick), long, "{}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
     fn every_form_of_every_entity_is_json(e in entity_strategy()) {
         let context = CONTEXTS.default_context();
         for document in [Document::Json, Document::LdJson, Document::GeoJson] {
@@ -146,6 +160,53 @@ proptest! {
                 let view = View { lang: Some(ngsi::LanguageRanges::parse("zh,en;q=0.5").unwrap()), ..View::of(representation) };
                 serde_json::from_slice::<Value>(&encode::entity(&e, &view, context, document)).unwrap();
             }
+        }
+    }
+}
+
+#[test]
+fn ordinary_batches_go_the_quick_way_and_odd_ones_are_judged_the_long_way() {
+    let attribute = r#"{"type": "Property", "value": 1.5, "unitCode": "GQ", "observedAt": "2024-01-01T00:00:00Z"}"#;
+    let entity = |members: &str| format!(r#"{{"id": "urn:a:1", "type": "T"{members}}}"#);
+    check(&format!("[{}]", entity(&format!(r#", "a": {attribute}, "b": {{"type": "Property", "value": "x"}}"#))), true);
+    check(
+        &format!(
+            "[{}]",
+            entity(r#", "scope": ["/a", "/b"], "location": {"type": "GeoProperty", "value": {"type": "Point", "coordinates": [1, 2]}}"#)
+        ),
+        true,
+    );
+    check(&format!("[{}]", entity(r#", "a": 5, "b": {"value": [1, {"c": true}]}, "r": {"object": "urn:b:1"}"#)), true);
+    check(r#"[{"id": "urn:a:1", "type": ["T", "U"], "a": 1}]"#, true);
+    for odd in [
+        r#"[{"id": "urn:a:1", "a": 1}]"#,
+        r#"[{"id": "a", "type": "T"}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "type": "U"}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": 1, "a": 2}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": null}}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": "urn:ngsi-ld:null"}}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1, "observedAt": "today"}}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1e999}}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": "\ud800"}}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "@context": "https://example.org/c"}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "unitCode": 1}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1, "value": 2}}, 7]"#,
+        "[null]",
+        "[]",
+        "{}",
+        "[{]",
+    ] {
+        check(odd, false);
+    }
+    check(r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1, "value": 2, "type": "Property"}}]"#, true);
+
+    #[track_caller]
+    fn check(body: &str, is_quick: bool) {
+        let long = decode::body(body.as_bytes(), decode::MediaType::Json, None, &CONTEXTS).and_then(decode::batch);
+        let quick = decode::plain_batch(body.as_bytes(), CONTEXTS.default_context());
+        assert_eq!(quick.is_some(), is_quick, "{body}");
+        if let Some(quick) = quick {
+            assert_eq!(Ok(quick), long, "{body}");
         }
     }
 }

@@ -39,7 +39,12 @@ async fn run(call: &Call, body: &[u8], command: impl Fn(Entity) -> Command) -> R
     let mut done = Done::default();
     let mut ids = Vec::new();
     let mut commands = Vec::new();
-    for item in decode::batch(call.body(body).await?)? {
+    let ordinary = call.is_plain_json().then(|| decode::plain_batch(body, &call.context)).flatten();
+    let items = match ordinary {
+        Some(items) => items,
+        None => decode::batch(call.body(body).await?)?,
+    };
+    for item in items {
         match item {
             Ok(entity) => {
                 ids.push(entity.id.clone());

@@ -92,6 +92,11 @@ impl Call {
         Ok(QueryParams::from_pairs(&self.pairs, &self.context, endpoint)?)
     }
 
+    /// Is the body plain JSON, whose context is the request's?
+    pub(crate) fn is_plain_json(&self) -> bool {
+        self.media_type == Some(MediaType::Json)
+    }
+
     /// Reads the body; foreign contexts that it names are fetched first.
     pub(crate) async fn body(&self, bytes: &[u8]) -> Result<Body, Problem> {
         let media_type = self.media_type.ok_or_else(|| unsupported_media_type("none"))?;
