@@ -45,7 +45,9 @@ fn of(condition: &Expr, attributes: &Attributes<'_>) -> Option<Filter> {
             (Expr::Column(column), Expr::Literal(low, _), Expr::Literal(high, _)) => {
                 let (name, kind) = attributes(&column.name)?;
                 // Only numbers have an order that the source shares.
-                let (low @ Operand::Number(_), high @ Operand::Number(_)) = (operand(low, kind)?, operand(high, kind)?) else { return None };
+                let (low @ Operand::Number(_), high @ Operand::Number(_)) = (operand(low, kind)?, operand(high, kind)?) else {
+                    return None;
+                };
                 Some(value(name, Comparison::Between(low, high)))
             }
             _ => None,

@@ -73,7 +73,10 @@ enum Column {
     Fixed(usize),
     /// The attribute [`LOCATION`], as a geometry.
     Location,
-    Attribute { name: Iri, kind: ColumnKind },
+    Attribute {
+        name: Iri,
+        kind: ColumnKind,
+    },
 }
 
 /// A table of the entities of one type.

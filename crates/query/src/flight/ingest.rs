@@ -32,7 +32,8 @@ const ENTITY_ID: &str = "entity_id";
 /// Takes rows into a history table and gives their number once all of them are durable.
 pub(super) async fn ingest(session: &Session, command: &CommandStatementIngest, mut rows: FlightRecordBatchStream) -> Result<u64, Status> {
     let sink = session.sources.sink(&session.principal);
-    let sink = sink.ok_or_else(|| Status::permission_denied(format!("`{}` can read only: no rows are taken from it", session.principal)))?;
+    let sink =
+        sink.ok_or_else(|| Status::permission_denied(format!("`{}` can read only: no rows are taken from it", session.principal)))?;
     let target = target(session, command)?;
     let mut shape: Option<(SchemaRef, Shape)> = None;
     let mut n_rows = 0;
@@ -76,7 +77,9 @@ fn target(session: &Session, command: &CommandStatementIngest) -> Result<Target,
     if target.exists {
         match options.if_exists() {
             TableExistsOption::Append | TableExistsOption::Unspecified => {}
-            TableExistsOption::Fail => return Err(Status::already_exists(format!("there is a table `{table}` already (use mode `append`)"))),
+            TableExistsOption::Fail => {
+                return Err(Status::already_exists(format!("there is a table `{table}` already (use mode `append`)")));
+            }
             TableExistsOption::Replace => {
                 return Err(Status::unimplemented(format!("`{table}` is history, which is not replaced (use mode `append`)")));
             }
@@ -190,7 +193,9 @@ fn kept_as(field: &Field, kind: Option<ColumnKind>) -> Result<DataType, String> 
     match (kind, found) {
         (None | Some(ColumnKind::Json), found) => Ok(found.data_type()),
         (Some(kind), found) if kind == found => Ok(found.data_type()),
-        (Some(kind), found) => Err(format!("column `{}` holds {} (expected {}, as there are already)", field.name(), said(found), said(kind))),
+        (Some(kind), found) => {
+            Err(format!("column `{}` holds {} (expected {}, as there are already)", field.name(), said(found), said(kind)))
+        }
     }
 }
 

@@ -53,7 +53,8 @@ pub(super) fn schema(plan: &LogicalPlan) -> Result<Schema, QueryError> {
     let mut numbered = Vec::with_capacity(types.len());
     for (name, data_type) in types {
         let number = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).filter(|&n| n > 0);
-        let number = number.ok_or_else(|| QueryError::Syntax { reason: format!("parameter `{name}` has no number (expected `$1`, `$2`, ...)") })?;
+        let number =
+            number.ok_or_else(|| QueryError::Syntax { reason: format!("parameter `{name}` has no number (expected `$1`, `$2`, ...)") })?;
         numbered.push((number, data_type));
     }
     let n_parameters = numbered.iter().map(|(n, _)| *n).max().unwrap_or(0);
@@ -97,7 +98,9 @@ impl Bound {
         let Some(first) = self.batches.first() else { return Ok(None) };
         let all = concat_batches(&first.schema(), &self.batches).map_err(DataFusionError::from)?;
         if all.num_columns() != n_parameters {
-            return Err(QueryError::Syntax { reason: format!("the statement has {n_parameters} parameters, {} were bound", all.num_columns()) });
+            return Err(QueryError::Syntax {
+                reason: format!("the statement has {n_parameters} parameters, {} were bound", all.num_columns()),
+            });
         }
         let plain = |column: &Arc<dyn Array>| match column.data_type() {
             DataType::LargeUtf8 | DataType::Utf8View => cast(column, &DataType::Utf8),

@@ -12,7 +12,8 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionCreatePreparedStatementResult, Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt, TicketStatementQuery,
+    ActionCreatePreparedStatementResult, Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt,
+    TicketStatementQuery,
 };
 use arrow_flight::{
     Action, ActionType, BasicAuth, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightData,
@@ -35,7 +36,10 @@ use crate::guard::{Served, check_statement};
 
 /// What a client can have done beside asking: name and meaning.
 const ACTIONS: [(&str, &str); 5] = [
-    ("CreatePreparedStatement", "Prepares a statement. Request: ActionCreatePreparedStatementRequest, response: ActionCreatePreparedStatementResult."),
+    (
+        "CreatePreparedStatement",
+        "Prepares a statement. Request: ActionCreatePreparedStatementRequest, response: ActionCreatePreparedStatementResult.",
+    ),
     ("ClosePreparedStatement", "Forgets a prepared statement. Request: ActionClosePreparedStatementRequest."),
     ("CancelFlightInfo", "Stops a statement. Request: CancelFlightInfoRequest, response: CancelFlightInfoResult."),
     ("CancelQuery", "The same for older clients. Request: ActionCancelQueryRequest, response: ActionCancelQueryResult."),
@@ -99,7 +103,10 @@ impl Service {
             Command::CommandPreparedStatementQuery(query) => {
                 let prepared = session.prepared(&query.prepared_statement_handle)?;
                 if prepared.n_parameters > 0 && prepared.work.parameters.is_none() {
-                    return Err(Status::invalid_argument(format!("the statement has {} parameters, none are bound", prepared.n_parameters)));
+                    return Err(Status::invalid_argument(format!(
+                        "the statement has {} parameters, none are bound",
+                        prepared.n_parameters
+                    )));
                 }
                 prepared.work
             }
@@ -125,7 +132,11 @@ impl Service {
     }
 
     /// The rows behind a ticket.
-    async fn rows(&self, session: &Session, ticket: &Ticket) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch, FlightError>>), Status> {
+    async fn rows(
+        &self,
+        session: &Session,
+        ticket: &Ticket,
+    ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch, FlightError>>), Status> {
         let (promised, cancelled) = match command(&ticket.ticket)? {
             Command::TicketStatementQuery(ticket) => {
                 let handle = str::from_utf8(&ticket.statement_handle).unwrap_or_default();
@@ -249,7 +260,8 @@ impl FlightService for Service {
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("the call ended before its first message"))?;
         let descriptor = first.flight_descriptor.clone();
-        let descriptor = descriptor.ok_or_else(|| Status::invalid_argument("the first message of a call that sends rows has no descriptor"))?;
+        let descriptor =
+            descriptor.ok_or_else(|| Status::invalid_argument("the first message of a call that sends rows has no descriptor"))?;
         let rows = || {
             let all = futures::stream::iter([Ok(first)]).chain(messages.map_err(FlightError::from));
             FlightRecordBatchStream::new_from_flight_data(all)

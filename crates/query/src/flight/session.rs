@@ -91,7 +91,12 @@ impl Sessions {
     }
 
     /// Opens a session for the credentials of a handshake and gives its token.
-    pub(super) async fn log_in(&self, headers: &MetadataMap, payload: Option<(String, String)>, peer: Option<SocketAddr>) -> Result<String, Status> {
+    pub(super) async fn log_in(
+        &self,
+        headers: &MetadataMap,
+        payload: Option<(String, String)>,
+        peer: Option<SocketAddr>,
+    ) -> Result<String, Status> {
         let credentials = match (Credentials::of(headers)?, payload) {
             (Credentials::None, Some((user, password))) => Credentials::Basic { user, password },
             (found, _) => found,
@@ -202,7 +207,8 @@ enum Credentials {
 impl Credentials {
     fn of(headers: &MetadataMap) -> Result<Self, Status> {
         let Some(value) = headers.get("authorization") else { return Ok(Self::None) };
-        let malformed = || Status::unauthenticated("cannot read the header `authorization` (expected `Basic <base64>` or `Bearer <token>`)");
+        let malformed =
+            || Status::unauthenticated("cannot read the header `authorization` (expected `Basic <base64>` or `Bearer <token>`)");
         let (scheme, rest) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(malformed)?;
         match scheme.to_ascii_lowercase().as_str() {
             "bearer" => Ok(Self::Bearer(rest.trim().to_owned())),
@@ -255,7 +261,9 @@ impl Session {
     /// A place for a statement at work, among those of its role.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let place = self.role.places.clone().try_acquire_owned();
-        place.map_err(|_| Status::resource_exhausted(format!("too many statements at a time: the limit is {}", self.role.limits.connections)))
+        place.map_err(|_| {
+            Status::resource_exhausted(format!("too many statements at a time: the limit is {}", self.role.limits.connections))
+        })
     }
 
     /// Keeps a statement to be fetched and gives its handle.
