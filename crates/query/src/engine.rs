@@ -253,10 +253,6 @@ impl Engine {
         &self.context
     }
 
-    pub(crate) fn tables(&self) -> &Tables {
-        &self.tables
-    }
-
     pub(crate) fn statement_time(&self) -> Duration {
         self.statement_time
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Status;
@@ -212,8 +212,9 @@ impl Credentials {
         let (scheme, rest) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(malformed)?;
         match scheme.to_ascii_lowercase().as_str() {
             "bearer" => Ok(Self::Bearer(rest.trim().to_owned())),
+            // The Go client writes no padding, others do.
             "basic" => {
-                let decoded = BASE64_STANDARD.decode(rest.trim()).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(malformed)?;
+                let decoded = BASE64_STANDARD_NO_PAD.decode(rest.trim().trim_end_matches('=')).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(malformed)?;
                 let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
                 Ok(Self::Basic { user: user.to_owned(), password: password.to_owned() })
             }

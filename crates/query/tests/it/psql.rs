@@ -21,7 +21,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(auth: Auth, limits: Limits) -> Self {
-        Self::start_with(Settings { auth, limits, tls: None }).await
+        Self::start_with(Settings { limits, ..Settings::new(auth) }).await
     }
 
     async fn start_with(settings: Settings) -> Self {
@@ -214,7 +214,7 @@ async fn passwords_travel_inside_tls() {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).unwrap())
         .unwrap();
-    let server = Running::start_with(Settings { auth: passwords(), limits: Limits::default(), tls: Some(Arc::new(tls)) }).await;
+    let server = Running::start_with(Settings { tls: Some(Arc::new(tls)), ..Settings::new(passwords()) }).await;
     let ask = ["-At", "-c", "select current_user", "sslmode=require dbname=conurb"];
     assert_eq!(Running::text(&server.psql_as("analyst", "s3cret", &ask).await), "conurb\n");
     server.stop().await;
