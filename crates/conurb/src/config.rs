@@ -30,7 +30,26 @@ pub(crate) struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) peers: Vec<PeerEntry>,
+    pub(crate) sql_roles: Vec<SqlRole>,
 }
+
+/// What an SQL user of this name may use; what is not given is as for everybody.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqlRole {
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) statement_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mb: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connections: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spill_mb: Option<u64>,
+}
+
+/// The most that a role may be given of anything: beyond it is a slip of the pen.
+const SQL_ROLE_MAX: u64 = 1_000_000;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -66,6 +85,10 @@ const KEYS: &[(&str, &str)] = &[
     ("log", "What is logged: error, warn, info, debug, trace, or per module, such as `info,serve=debug`."),
     ("log_format", "How log lines look on standard error: text or json."),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
+    (
+        "sql_roles",
+        "Limits of SQL users by their name: [[sql_roles]] with name, statement_seconds, memory_mb, connections, spill_mb (disk for what exceeds the memory; 0 for none).",
+    ),
 ];
 
 impl Default for Config {
@@ -85,6 +108,7 @@ impl Default for Config {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             peers: Vec::new(),
+            sql_roles: Vec::new(),
         }
     }
 }
@@ -173,11 +197,32 @@ impl Config {
         if self.checkpoint_minutes == 0 || self.peer_probe_seconds == 0 {
             bail!("checkpoint_minutes and peer_probe_seconds must be at least 1");
         }
+        self.check_sql_roles()?;
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql)] {
             if self.dev && !address.ip().is_loopback() {
                 bail!(
                     "{key} = \"{address}\": in development mode nobody is asked who they are, so only loopback addresses such as 127.0.0.1 are possible"
                 );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sql_roles(&self) -> anyhow::Result<()> {
+        for (i, role) in self.sql_roles.iter().enumerate() {
+            if role.name.is_empty() || self.sql_roles[..i].iter().any(|r| r.name == role.name) {
+                bail!("[[sql_roles]] number {}: `name` has to be there and to be given once, found `{}`", i + 1, role.name);
+            }
+            let given = [
+                ("statement_seconds", role.statement_seconds, 1),
+                ("memory_mb", role.memory_mb.map(|n| n as u64), 1),
+                ("connections", role.connections.map(|n| n as u64), 1),
+                ("spill_mb", role.spill_mb, 0),
+            ];
+            for (key, value, min) in given {
+                if let Some(n) = value.filter(|n| !(min..=SQL_ROLE_MAX).contains(n)) {
+                    bail!("[[sql_roles]] `{}`: {key} = {n} (expected {min} to {SQL_ROLE_MAX})", role.name);
+                }
             }
         }
         Ok(())
@@ -247,7 +292,9 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back_and_every_key_is_explained() {
         let peer = PeerEntry { city: "suzhou".into(), url: "http://127.0.0.1:1036".into(), key: "ed25519:x".into() };
-        for config in [Config::default(), Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], ..Config::default() }] {
+        let role = SqlRole { name: "grafana".into(), statement_seconds: Some(10), spill_mb: Some(0), ..SqlRole::default() };
+        let full = Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], sql_roles: vec![role], ..Config::default() };
+        for config in [Config::default(), full] {
             let text = config.to_commented_toml().expect("it prints");
             let back = parse(&text).expect("it reads back");
             assert_eq!(format!("{back:?}"), format!("{config:?}"));
@@ -260,6 +307,14 @@ mod tests {
     fn an_unknown_key_names_the_nearest() {
         let error = parse("checkpoint_minute = 5").expect_err("it is unknown").to_string();
         assert!(error.contains("did you mean `checkpoint_minutes`?"), "{error}");
+    }
+
+    #[test]
+    fn limits_of_sql_roles_are_checked() {
+        let check = |text: &str| parse(text).expect("it is read").check().expect_err("it is refused").to_string();
+        assert!(check("[[sql_roles]]\nname = \"a\"\nmemory_mb = 0").contains("memory_mb = 0 (expected 1 to"));
+        assert!(check("[[sql_roles]]\nname = \"a\"\n[[sql_roles]]\nname = \"a\"").contains("given once"));
+        assert!(parse("[[sql_roles]]\nname = \"a\"\nmemory = 1").is_err());
     }
 
     #[test]

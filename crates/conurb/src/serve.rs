@@ -76,7 +76,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
     #[cfg(feature = "sql")]
-    tasks.spawn(crate::sql::serve(sql, Arc::clone(&node), auth, contexts, stop.clone()));
+    {
+        let (node, config, stop) = (Arc::clone(&node), config.clone(), stop.clone());
+        tasks.spawn(async move { crate::sql::serve(sql, node, auth, contexts, &config, stop).await });
+    }
     {
         let (app, stop) = (Arc::clone(&app), stop.clone());
         tasks.spawn(async move {

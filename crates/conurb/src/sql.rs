@@ -1,14 +1,20 @@
 //! SQL over the node: what a session may see is what its principal may see.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::serve::auth::Authenticator;
 use entity::{Entity, Iri};
 use node::{History, Node};
 use policy::Principal;
-use query::{Auth, Limits, LoginError, Settings, Source, SourceFactory};
+use query::{Auth, Limits, Secret, Settings, Source, SourceFactory};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+use crate::config::{Config, SqlRole};
+
+/// Folder in the node's data for what statements cannot keep in memory.
+const SPILL_FOLDER: &str = "sql-spill";
 
 /// Serves sessions until `stop` turns true.
 pub(crate) async fn serve(
@@ -16,25 +22,38 @@ pub(crate) async fn serve(
     node: Arc<Node>,
     auth: Arc<Authenticator>,
     contexts: Arc<ngsi::ContextStore>,
+    config: &Config,
     mut stop: watch::Receiver<bool>,
 ) {
     let factory = Arc::new(Factory { node, contexts });
-    let check = Arc::clone(&auth);
-    let auth = if auth.is_dev() {
-        Auth::Trust
-    } else {
-        Auth::Password(Arc::new(move |_: &str, password: &str| match check.sql(Some(password)) {
-            Some(principal) => Ok(principal.to_string()),
-            None => Err(LoginError::Refused),
-        }))
+    let login = match &*auth {
+        Authenticator::Dev => Auth::Trust,
+        // Whatever the user is called – the name decides on the role –, the operator's token has to be known.
+        Authenticator::Tokens { admin, .. } => {
+            let secret = Secret { principal: "admin".to_owned(), password: admin.clone() };
+            Auth::Scram(Arc::new(move |_: &str| Ok(secret.clone())))
+        }
     };
-    let settings = Settings { auth, limits: Limits::default(), tls: None };
+    let mut settings = Settings::new(login);
+    settings.roles = config.sql_roles.iter().map(|role| (role.name.clone(), limits(role))).collect();
+    settings.spill_folder = Some(config.data.join(SPILL_FOLDER));
     let stopped = async move {
         // An error means that the sender is gone: the same as stop.
         let _ = stop.wait_for(|s| *s).await;
     };
     if let Err(e) = query::serve(listener, factory, settings, stopped).await {
         tracing::error!(error = %e, "SQL ended");
+    }
+}
+
+/// The limits of a role; what is not given is as for everybody.
+fn limits(role: &SqlRole) -> Limits {
+    let default = Limits::default();
+    Limits {
+        statement_time: role.statement_seconds.map_or(default.statement_time, Duration::from_secs),
+        memory_bytes: role.memory_mb.map_or(default.memory_bytes, |mb| mb << 20),
+        connections: role.connections.unwrap_or(default.connections),
+        spill_bytes: role.spill_mb.map_or(default.spill_bytes, |mb| mb << 20),
     }
 }
 

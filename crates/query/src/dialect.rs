@@ -57,7 +57,10 @@ mod tests {
     #[test]
     fn casts_to_the_types_of_postgis_become_functions() {
         check("select 'POINT(1 2)'::geometry", "SELECT st_geometry('POINT(1 2)')");
-        check("select cast(a as geography) from t where b::geometry(Point,4326) = c", "SELECT st_geography(a) FROM t WHERE st_geometry(b, 4326) = c");
+        check(
+            "select cast(a as geography) from t where b::geometry(Point,4326) = c",
+            "SELECT st_geography(a) FROM t WHERE st_geometry(b, 4326) = c",
+        );
         check("select st_x(a::geometry::geography)", "SELECT st_x(st_geography(st_geometry(a)))");
         check("select 1::text", "SELECT 1::TEXT");
 

@@ -95,11 +95,12 @@ impl Shared {
         let options = config.options_mut();
         options.execution.time_zone = Some("+00:00".to_owned());
         options.sql_parser.map_string_types_to_utf8view = false;
-        let state = crate::time::configure(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features())
-            // The features above bring readers and writers of files, which no statement may reach.
-            .with_table_factories(HashMap::new())
-            .with_file_formats(Vec::new())
-            .build();
+        let state =
+            crate::time::configure(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features())
+                // The features above bring readers and writers of files, which no statement may reach.
+                .with_table_factories(HashMap::new())
+                .with_file_formats(Vec::new())
+                .build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()));
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;

@@ -244,7 +244,9 @@ mod tests {
 
     #[test]
     fn copying_to_and_from_the_client_is_let_in() {
-        for sql in ["copy a to stdout", "copy (select 1) to stdout with (format csv)", "copy a (b) from stdin", "copy a (b) from stdin csv header"] {
+        for sql in
+            ["copy a to stdout", "copy (select 1) to stdout with (format csv)", "copy a (b) from stdin", "copy a (b) from stdin csv header"]
+        {
             assert_eq!(checked(sql).unwrap(), Served::Copy, "{sql}");
         }
     }

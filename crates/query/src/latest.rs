@@ -136,8 +136,12 @@ impl TableProvider for LatestTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut entities = self.source.entities(&self.entity_type);
-        if let Some(ids) = Narrowing::of(filters).ids {
+        let narrowing = Narrowing::of(filters);
+        let mut entities = match narrowing.place {
+            Some(bbox) => self.source.entities_meeting(&self.entity_type, bbox),
+            None => self.source.entities(&self.entity_type),
+        };
+        if let Some(ids) = narrowing.ids {
             entities.retain(|e| ids.contains(e.id.as_str()));
         }
         let (schema, columns): (SchemaRef, Arc<[Column]>) = match projection {

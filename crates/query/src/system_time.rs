@@ -140,7 +140,9 @@ impl AsOfClause {
     fn read(tokens: &[Token], at: usize) -> std::result::Result<Self, QueryError> {
         let wrong = |found: Option<&Token>| {
             let found = found.map_or_else(|| "the end".to_owned(), |t| format!("`{t}`"));
-            QueryError::SystemTime { reason: format!("found {found} (expected AS OF and a constant time, as in FOR SYSTEM_TIME AS OF '2014-01-05T00:00:00Z')") }
+            QueryError::SystemTime {
+                reason: format!("found {found} (expected AS OF and a constant time, as in FOR SYSTEM_TIME AS OF '2014-01-05T00:00:00Z')"),
+            }
         };
         let word = |from: usize, text: &str| match next(tokens, from) {
             Some(j) if is_word(&tokens[j], text) => Ok(j + 1),

@@ -49,7 +49,8 @@ impl Adapter {
             to_text: named("st_astext")?,
             options: Arc::new(ConfigOptions::new()),
         };
-        let functions = state.scalar_functions().iter().filter(|(name, f)| !before.contains(name) && f.name() == *name).map(|(_, f)| f.clone());
+        let functions =
+            state.scalar_functions().iter().filter(|(name, f)| !before.contains(name) && f.name() == *name).map(|(_, f)| f.clone());
         Ok(Self { functions: functions.collect(), convert: Arc::new(convert) })
     }
 

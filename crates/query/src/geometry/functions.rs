@@ -17,8 +17,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
-use geo::{BoundingRect, Contains, ConvexHull, CoordsIter, Geometry, HasDimensions, Intersects, Point, Rect, Relate};
 use geo::relate::IntersectionMatrix;
+use geo::{BoundingRect, Contains, ConvexHull, CoordsIter, Geometry, HasDimensions, Intersects, Point, Rect, Relate};
 use serde_json::{Value as Json, json};
 
 use super::adapter::Adapter;

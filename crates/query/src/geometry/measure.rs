@@ -5,8 +5,8 @@
 
 use geo::line_measures::LengthMeasurable;
 use geo::{
-    Area, BoundingRect, Centroid, ClosestPoint, Coord, Distance, Euclidean, Geodesic, GeodesicArea, Geometry, Haversine, Intersects, Length,
-    MapCoords, Point, Rect,
+    Area, BoundingRect, Centroid, ClosestPoint, Coord, Distance, Euclidean, Geodesic, GeodesicArea, Geometry, Haversine, Intersects,
+    Length, MapCoords, Point, Rect,
 };
 
 /// Mean radius of the Earth in metres (IUGG), on which haversine distances are measured.

@@ -340,7 +340,10 @@ mod tests {
     fn shape() -> impl Strategy<Value = Geometry<f64>> {
         let coord = || (-180.0..180.0, -90.0..90.0).prop_map(|(x, y)| Coord { x, y });
         let line = move || proptest::collection::vec(coord(), 2..6).prop_map(LineString);
-        let polygon = move || (proptest::collection::vec(coord(), 3..6), proptest::collection::vec(line(), 0..2)).prop_map(|(e, holes)| Polygon::new(LineString(e), holes));
+        let polygon = move || {
+            (proptest::collection::vec(coord(), 3..6), proptest::collection::vec(line(), 0..2))
+                .prop_map(|(e, holes)| Polygon::new(LineString(e), holes))
+        };
         let leaf = prop_oneof![
             coord().prop_map(|c| Geometry::Point(Point(c))),
             line().prop_map(Geometry::LineString),

@@ -119,7 +119,8 @@ impl Exchange {
             Self::Begun => {
                 let first = message.into_sasl_initial_response()?;
                 if first.auth_method != SCRAM_SHA_256_METHOD {
-                    let unknown = format!("authentication method \"{}\" is not offered (expected {SCRAM_SHA_256_METHOD})", first.auth_method);
+                    let unknown =
+                        format!("authentication method \"{}\" is not offered (expected {SCRAM_SHA_256_METHOD})", first.auth_method);
                     return Err(user_error(fatal("28000", unknown)));
                 }
                 let (lookup, asked) = (lookup.clone(), user.to_owned());

@@ -95,7 +95,12 @@ impl Server {
         }
         let role = |name: Option<&String>, limits: Limits| {
             let shared = Shared::new(&limits, settings.spill_folder.as_deref(), threads.clone()).map_err(io::Error::other)?;
-            Ok::<_, io::Error>(Arc::new(Role { name: name.cloned(), limits, shared, sessions: Arc::new(Semaphore::new(limits.connections)) }))
+            Ok::<_, io::Error>(Arc::new(Role {
+                name: name.cloned(),
+                limits,
+                shared,
+                sessions: Arc::new(Semaphore::new(limits.connections)),
+            }))
         };
         let mut roles = HashMap::new();
         for (name, &limits) in &settings.roles {

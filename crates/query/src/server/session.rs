@@ -4,9 +4,9 @@ use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast::{CopySource, Ident, Statement};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion_postgres::hooks::cursor::CursorStatementHook;
@@ -34,10 +34,10 @@ use datafusion_postgres::{DfSessionService, QueryHook};
 use futures::{Sink, SinkExt, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::housekeeping::Housekeeping;
 use super::budget::Budget;
 use super::copy::Form;
 use super::copy::incoming::Incoming;
+use super::housekeeping::Housekeeping;
 use super::login::{Exchange, Step, refusal, scram_offer};
 use super::sessions::OpenSession;
 use super::{Auth, LoginError, Server, answer};

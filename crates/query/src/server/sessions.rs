@@ -46,7 +46,13 @@ impl OpenSession {
             };
             cancel(&all, &principal, pid)
         };
-        context.register_udf(create_udf("pg_cancel_backend", vec![DataType::Int32], DataType::Boolean, Volatility::Volatile, Arc::new(cancel)));
+        context.register_udf(create_udf(
+            "pg_cancel_backend",
+            vec![DataType::Int32],
+            DataType::Boolean,
+            Volatility::Volatile,
+            Arc::new(cancel),
+        ));
     }
 }
 

@@ -1,12 +1,12 @@
 //! `first(value, time)` and `last(value, time)`: the value at the earliest and at the latest time.
 
+use arrow::datatypes::DataType;
 use datafusion::common::{internal_err, plan_err};
 use datafusion::error::Result;
 use datafusion::functions_aggregate::first_last::{first_value_udaf, last_value_udaf};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature, Volatility};
-use arrow::datatypes::DataType;
 
 pub(super) fn functions() -> [AggregateUDF; 2] {
     let signature = || Signature::any(2, Volatility::Immutable);

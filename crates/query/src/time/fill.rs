@@ -233,9 +233,8 @@ impl ExecutionPlan for GapFillExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let filler = Filler::new(self.input.execute(partition, context)?, self.schema(), self.node.clone())?;
-        let batches = futures::stream::try_unfold(filler, |mut filler| async move {
-            Ok(filler.next().await?.map(|batch| (batch, filler)))
-        });
+        let batches =
+            futures::stream::try_unfold(filler, |mut filler| async move { Ok(filler.next().await?.map(|batch| (batch, filler))) });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 }
@@ -374,7 +373,8 @@ fn last_known(column: &ArrayRef, from: &[Option<u32>]) -> Vec<Option<u32>> {
 /// Numbers on straight lines between those that are known; null before the first and after the last.
 fn between(column: &ArrayRef, from: &[Option<u32>], times: &[Option<i64>]) -> Result<ArrayRef> {
     let values = column.as_primitive_opt::<Float64Type>().ok_or_else(|| internal_datafusion_err!("only numbers can be interpolated"))?;
-    let mut out: Vec<Option<f64>> = from.iter().map(|row| row.filter(|&r| values.is_valid(r as usize)).map(|r| values.value(r as usize))).collect();
+    let mut out: Vec<Option<f64>> =
+        from.iter().map(|row| row.filter(|&r| values.is_valid(r as usize)).map(|r| values.value(r as usize))).collect();
     let mut before: Option<usize> = None;
     for i in 0..out.len() {
         let (Some(value), Some(time)) = (out[i], times[i]) else { continue };

@@ -160,7 +160,9 @@ fn rewritten(
         _ => return plan_err!("{GAPFILL} without arguments"),
     };
     let missing = |what: &str| {
-        format!("{GAPFILL}: where to {what} is not known; give it as an argument, or as a condition on the time, such as `observed_at >= '2014-01-01' and observed_at < '2014-02-01'`")
+        format!(
+            "{GAPFILL}: where to {what} is not known; give it as an argument, or as a condition on the time, such as `observed_at >= '2014-01-01' and observed_at < '2014-02-01'`"
+        )
     };
     let Some(start) = start else { return plan_err!("{}", missing("start")) };
     let Some(finish) = finish else { return plan_err!("{}", missing("finish")) };

@@ -36,7 +36,15 @@ impl AskedHistory {
     }
 
     /// An attribute of any kind by its full name.
-    pub(crate) fn put_attribute(&self, entity_type: &str, entity: &str, name: &str, mut instance: Attribute, observed_at: &str, recorded_at: &str) {
+    pub(crate) fn put_attribute(
+        &self,
+        entity_type: &str,
+        entity: &str,
+        name: &str,
+        mut instance: Attribute,
+        observed_at: &str,
+        recorded_at: &str,
+    ) {
         instance.observed_at = (!observed_at.is_empty()).then(|| at(observed_at));
         (instance.created_at, instance.modified_at) = (at(recorded_at), at(recorded_at));
         let what = What::Value { name: Iri::known(name), instance };
@@ -77,6 +85,8 @@ impl History for AskedHistory {
 pub(crate) struct City {
     pub(crate) entities: Mutex<Vec<Arc<Entity>>>,
     pub(crate) history: AskedHistory,
+    /// The boxes that places were asked for.
+    pub(crate) boxes: Mutex<Vec<[f64; 4]>>,
 }
 
 impl City {
@@ -95,6 +105,18 @@ impl Source for City {
 
     fn entities(&self, entity_type: &Iri) -> Vec<Arc<Entity>> {
         self.entities.lock().unwrap().iter().filter(|e| e.types.contains(entity_type)).cloned().collect()
+    }
+
+    fn entities_meeting(&self, entity_type: &Iri, bbox: [f64; 4]) -> Vec<Arc<Entity>> {
+        self.boxes.lock().unwrap().push(bbox);
+        let meets = |e: &Entity| match e.attribute(LOCATION).map(|a| &a.value) {
+            Some(AttributeValue::Geo(geometry)) => {
+                let [west, south, east, north] = geometry.bbox();
+                west <= bbox[2] && east >= bbox[0] && south <= bbox[3] && north >= bbox[1]
+            }
+            _ => false,
+        };
+        self.entities(entity_type).into_iter().filter(|e| meets(e)).collect()
     }
 
     fn history(&self) -> &dyn History {

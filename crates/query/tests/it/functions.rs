@@ -119,21 +119,33 @@ const HISTORY: &str = r#"from "AirQualityObserved_history""#;
 
 #[tokio::test]
 async fn times_are_put_into_buckets() {
-    let by = |bucket: &str| format!("select {bucket} as b, count(pm25), last(pm25, observed_at), first(pm25, observed_at) {HISTORY} where id like '%tiantan' group by b order by b");
+    let by = |bucket: &str| {
+        format!(
+            "select {bucket} as b, count(pm25), last(pm25, observed_at), first(pm25, observed_at) {HISTORY} where id like '%tiantan' group by b order by b"
+        )
+    };
     let hours = by("time_bucket('2 hours', observed_at)");
     let shifted = by("time_bucket('2 hours', observed_at, '1 hour')");
     let since = by("time_bucket('3 hours', observed_at, timestamp '2014-01-01T01:00:00')");
     let month = by("time_bucket('1 month', observed_at)");
     check(&[
         (&hours, &["2014-01-01T00:00:00Z | 2 | 31.0 | 30.0", "2014-01-01T02:00:00Z | 2 | 33.0 | 32.0"]),
-        (&shifted, &["2013-12-31T23:00:00Z | 1 | 30.0 | 30.0", "2014-01-01T01:00:00Z | 2 | 32.0 | 31.0", "2014-01-01T03:00:00Z | 1 | 33.0 | 33.0"]),
+        (
+            &shifted,
+            &["2013-12-31T23:00:00Z | 1 | 30.0 | 30.0", "2014-01-01T01:00:00Z | 2 | 32.0 | 31.0", "2014-01-01T03:00:00Z | 1 | 33.0 | 33.0"],
+        ),
         (&since, &["2013-12-31T22:00:00Z | 1 | 30.0 | 30.0", "2014-01-01T01:00:00Z | 3 | 33.0 | 31.0"]),
         (&month, &["2014-01-01T00:00:00Z | 4 | 33.0 | 30.0"]),
-        ("select time_bucket('1 week', date '2014-01-01'), time_bucket(interval '1 day', timestamp '2014-01-01T10:00:00')",
-         &["2013-12-30T00:00:00 | 2014-01-01T00:00:00"]),
+        (
+            "select time_bucket('1 week', date '2014-01-01'), time_bucket(interval '1 day', timestamp '2014-01-01T10:00:00')",
+            &["2013-12-30T00:00:00 | 2014-01-01T00:00:00"],
+        ),
         ("select time_bucket('5 minutes', null) is null", &["true"]),
         // Rows without time do not count, and a filter is kept.
-        ("select last(v, t), first(v, t), last(v, t) filter (where v < 3) from (values (1, 10), (2, 20), (3, 30), (4, null)) as x(v, t)", &["3 | 1 | 2"]),
+        (
+            "select last(v, t), first(v, t), last(v, t) filter (where v < 3) from (values (1, 10), (2, 20), (3, 30), (4, null)) as x(v, t)",
+            &["3 | 1 | 2"],
+        ),
     ])
     .await;
     refused(&[
@@ -181,7 +193,9 @@ async fn gaps_are_filled() {
     .await;
     let gapfill = |rest: &str| format!("select time_bucket_gapfill('1 hour', observed_at) as b, count(*) {HISTORY} {rest} group by b");
     let (no_start, no_finish) = (gapfill(""), gapfill("where observed_at > '2014-01-01'"));
-    let too_many = format!("select time_bucket_gapfill('1 s', observed_at) as b, count(*) {HISTORY} where observed_at >= '2014-01-01' and observed_at < '2015-01-01' group by b");
+    let too_many = format!(
+        "select time_bucket_gapfill('1 s', observed_at) as b, count(*) {HISTORY} where observed_at >= '2014-01-01' and observed_at < '2015-01-01' group by b"
+    );
     refused(&[
         (&no_start, "42000", "where to start is not known"),
         (&no_finish, "42000", "where to finish is not known"),
@@ -190,4 +204,33 @@ async fn gaps_are_filled() {
         ("select locf(1)", "22000", "groups by time_bucket_gapfill"),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn only_places_that_can_match_are_looked_at() {
+    let city = city();
+    let engine = Engine::new(city.clone(), &Limits::default()).unwrap();
+    for (condition, want) in [
+        ("st_within(location, st_makeenvelope(116.1, 39.85, 116.3, 39.95, 4326))", Some([116.1, 39.85, 116.3, 39.95])),
+        ("st_dwithin(st_setsrid(st_makepoint(116.2, 39.95), 4326), location, 0.5)", Some([115.7, 39.45, 116.7, 40.45])),
+        (
+            "st_intersects(location, st_makeenvelope(0, 0, 180, 90, 4326)) and st_contains(st_makeenvelope(116, 39, 117, 40, 4326), location)",
+            Some([116.0, 39.0, 117.0, 40.0]),
+        ),
+        ("not st_within(location, st_makeenvelope(116.1, 39.85, 116.3, 39.95, 4326))", None),
+        ("st_distance(location, st_makeenvelope(116.1, 39.85, 116.3, 39.95, 4326)) < 1", None),
+    ] {
+        city.boxes.lock().unwrap().clear();
+        engine.sql(&format!(r#"select id from "AirQualityObserved" where {condition}"#)).await.unwrap();
+        let asked = city.boxes.lock().unwrap().pop();
+        assert_eq!(asked, want, "{condition}");
+    }
+    // On the Earth the box is large enough for the distance in metres.
+    let sql = r#"select "stationName" from "AirQualityObserved" where st_dwithin(location::geography, st_makepoint(116.2, 39.95)::geography, 6000)"#;
+    assert_eq!(rows(&engine.sql(sql).await.unwrap()), ["gucheng"]);
+    let [west, south, east, north] = city.boxes.lock().unwrap().pop().unwrap();
+    assert!(
+        west < 116.13 && west > 116.1 && south < 39.896 && south > 39.85 && east > 116.27 && north > 40.0,
+        "{west} {south} {east} {north}"
+    );
 }

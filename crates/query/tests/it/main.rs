@@ -4,6 +4,7 @@
 mod city;
 mod engine;
 mod functions;
+mod postgres;
 mod psql;
 mod slt;
 mod wire;

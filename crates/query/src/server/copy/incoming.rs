@@ -177,12 +177,9 @@ fn column(table: &Schema, name: &str) -> Result<Column, QueryError> {
     let is_json = field.metadata().get("kind").is_some_and(|k| k == "json");
     let iri = field.metadata().get("iri").cloned();
     match (field.data_type(), iri) {
-        (kind @ (DataType::Float64 | DataType::Boolean | DataType::Utf8), Some(iri)) if !is_json => Ok(Column::Attribute {
-            name: name.to_owned(),
-            iri,
-            kind: kind.clone(),
-            unit_code: field.metadata().get("unit_code").cloned(),
-        }),
+        (kind @ (DataType::Float64 | DataType::Boolean | DataType::Utf8), Some(iri)) if !is_json => {
+            Ok(Column::Attribute { name: name.to_owned(), iri, kind: kind.clone(), unit_code: field.metadata().get("unit_code").cloned() })
+        }
         _ => Err(copy_error(format!("column \"{name}\" cannot be written by COPY: only numbers, truth values and texts can"))),
     }
 }
@@ -288,7 +285,13 @@ mod tests {
     #[test]
     fn times_are_read_in_the_ways_they_are_written() {
         let noon = micros("2014-01-01T12:00:00Z").unwrap();
-        for text in ["2014-01-01 12:00:00+00", "2014-01-01 12:00:00", "2014-01-01T20:00:00+08:00", "2014-01-01 20:00:00+08", "2014-01-01 12:00:00.000000+00"] {
+        for text in [
+            "2014-01-01 12:00:00+00",
+            "2014-01-01 12:00:00",
+            "2014-01-01T20:00:00+08:00",
+            "2014-01-01 20:00:00+08",
+            "2014-01-01 12:00:00.000000+00",
+        ] {
             assert_eq!(micros(text), Some(noon), "{text}");
         }
         assert_eq!(micros("2014-01-01").unwrap(), noon - 12 * 3_600_000_000);

@@ -188,7 +188,8 @@ mod tests {
                 splitter.feed(piece, &mut records).unwrap();
             }
             splitter.finish(&mut records).unwrap();
-            let got: Vec<(u64, Vec<Option<&str>>)> = records.iter().map(|r| (r.line, r.values.iter().map(Option::as_deref).collect())).collect();
+            let got: Vec<(u64, Vec<Option<&str>>)> =
+                records.iter().map(|r| (r.line, r.values.iter().map(Option::as_deref).collect())).collect();
             let want: Vec<(u64, Vec<Option<&str>>)> = want.iter().map(|(line, values)| (*line, values.to_vec())).collect();
             assert_eq!(got, want, "{data:?} in pieces of {size}");
         }
