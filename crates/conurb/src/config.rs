@@ -36,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) store: StoreTable,
     pub(crate) peers: Vec<PeerEntry>,
     pub(crate) history: HistoryEntry,
+    pub(crate) sql_roles: Vec<SqlRole>,
 }
 
 /// The table `[store]`.
@@ -65,6 +66,24 @@ impl StoreTable {
 
 /// The largest `memory_mb`: 16 TiB.
 const MEMORY_MB_MAX: usize = 16 << 20;
+
+/// What an SQL user of this name may use; what is not given is as for everybody.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqlRole {
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) statement_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mb: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connections: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spill_mb: Option<u64>,
+}
+
+/// The most that a role may be given of anything: beyond it is a slip of the pen.
+const SQL_ROLE_MAX: u64 = 1_000_000;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -181,6 +200,10 @@ const KEYS: &[(&str, &str)] = &[
          widths = [\"5m\", \"1h\", \"1d\"]. Everything is kept for ever, unless [[history.retention]] says otherwise: type (left out: every \
          one), raw_days and rollup_days, both at least 1; or type, attributes and raw_days for single attributes. The first rule that fits counts.",
     ),
+    (
+        "sql_roles",
+        "Limits of SQL users by their name: [[sql_roles]] with name, statement_seconds, memory_mb, connections, spill_mb (disk for what exceeds the memory; 0 for none).",
+    ),
 ];
 
 impl Default for Config {
@@ -203,6 +226,7 @@ impl Default for Config {
             store: StoreTable::default(),
             peers: Vec::new(),
             history: HistoryEntry::default(),
+            sql_roles: Vec::new(),
         }
     }
 }
@@ -299,11 +323,32 @@ impl Config {
         if !(memory_mb_min..=MEMORY_MB_MAX).contains(&self.store.memory_mb) {
             bail!("[store] memory_mb = {}: expected {memory_mb_min} to {MEMORY_MB_MAX}", self.store.memory_mb);
         }
+        self.check_sql_roles()?;
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
             if self.dev && !address.ip().is_loopback() {
                 bail!(
                     "{key} = \"{address}\": in development mode nobody is asked who they are, so only loopback addresses such as 127.0.0.1 are possible"
                 );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sql_roles(&self) -> anyhow::Result<()> {
+        for (i, role) in self.sql_roles.iter().enumerate() {
+            if role.name.is_empty() || self.sql_roles[..i].iter().any(|r| r.name == role.name) {
+                bail!("[[sql_roles]] number {}: `name` has to be there and to be given once, found `{}`", i + 1, role.name);
+            }
+            let given = [
+                ("statement_seconds", role.statement_seconds, 1),
+                ("memory_mb", role.memory_mb.map(|n| n as u64), 1),
+                ("connections", role.connections.map(|n| n as u64), 1),
+                ("spill_mb", role.spill_mb, 0),
+            ];
+            for (key, value, min) in given {
+                if let Some(n) = value.filter(|n| !(min..=SQL_ROLE_MAX).contains(n)) {
+                    bail!("[[sql_roles]] `{}`: {key} = {n} (expected {min} to {SQL_ROLE_MAX})", role.name);
+                }
             }
         }
         Ok(())
@@ -379,8 +424,9 @@ mod tests {
             retention: vec![RetentionEntry { entity_type: None, attributes: None, raw_days: Some(30), rollup_days: None }],
             ..HistoryEntry::default()
         };
-        for config in [Config::default(), Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], history, ..Config::default() }]
-        {
+        let role = SqlRole { name: "grafana".into(), statement_seconds: Some(10), spill_mb: Some(0), ..SqlRole::default() };
+        let full = Config { city: "shanghai".into(), peers: vec![peer.clone(), peer], history, sql_roles: vec![role], ..Config::default() };
+        for config in [Config::default(), full] {
             let text = config.to_commented_toml().expect("it prints");
             let back = parse(&text).expect("it reads back");
             assert_eq!(format!("{back:?}"), format!("{config:?}"));
@@ -426,6 +472,14 @@ mod tests {
             let error = format!("{:#}", read(text).expect_err(text));
             assert!(error.contains(want), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_of_sql_roles_are_checked() {
+        let check = |text: &str| parse(text).expect("it is read").check().expect_err("it is refused").to_string();
+        assert!(check("[[sql_roles]]\nname = \"a\"\nmemory_mb = 0").contains("memory_mb = 0 (expected 1 to"));
+        assert!(check("[[sql_roles]]\nname = \"a\"\n[[sql_roles]]\nname = \"a\"").contains("given once"));
+        assert!(parse("[[sql_roles]]\nname = \"a\"\nmemory = 1").is_err());
     }
 
     #[test]

@@ -82,11 +82,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
     #[cfg(feature = "sql")]
     {
-        let shared = || (Arc::clone(&node), Arc::clone(&auth), Arc::clone(&contexts), stop.clone());
-        let (node, auth, contexts, stop) = shared();
-        tasks.spawn(crate::sql::serve_flight(flight, node, auth, contexts, stop));
-        let (node, auth, contexts, stop) = shared();
-        tasks.spawn(crate::sql::serve(sql, node, auth, contexts, stop));
+        let shared = || (Arc::clone(&node), Arc::clone(&auth), Arc::clone(&contexts), config.clone(), stop.clone());
+        let (node, auth, contexts, settings, stop) = shared();
+        tasks.spawn(async move { crate::sql::serve_flight(flight, node, auth, contexts, &settings, stop).await });
+        let (node, auth, contexts, settings, stop) = shared();
+        tasks.spawn(async move { crate::sql::serve(sql, node, auth, contexts, &settings, stop).await });
     }
     {
         let (app, stop) = (Arc::clone(&app), stop.clone());

@@ -1,14 +1,20 @@
 //! SQL over the node: what a session may see is what its principal may see.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::serve::auth::Authenticator;
 use entity::{Entity, Filter, Iri};
 use node::{AttributeColumn, History, Kind, Node, NodeError, RecordBatch, ScanError};
 use policy::Principal;
-use query::{Appending, Auth, LoginError, Rows, Settings, Sink, SinkError, Source, SourceError, SourceFactory};
+use query::{Appending, Auth, Limits, Rows, Secret, Settings, Sink, SinkError, Source, SourceError, SourceFactory};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+use crate::config::{Config, SqlRole};
+
+/// Folder in the node's data for what statements cannot keep in memory.
+const SPILL_FOLDER: &str = "sql-spill";
 
 /// Serves sessions until `stop` turns true.
 pub(crate) async fn serve(
@@ -16,10 +22,11 @@ pub(crate) async fn serve(
     node: Arc<Node>,
     auth: Arc<Authenticator>,
     contexts: Arc<ngsi::ContextStore>,
+    config: &Config,
     stop: watch::Receiver<bool>,
 ) {
     let factory = Arc::new(Factory { node, contexts });
-    if let Err(e) = query::serve(listener, factory, settings(&auth), stopped(stop)).await {
+    if let Err(e) = query::serve(listener, factory, settings(&auth, config, "sql"), stopped(stop)).await {
         tracing::error!(error = %e, "SQL ended");
     }
 }
@@ -30,30 +37,45 @@ pub(crate) async fn serve_flight(
     node: Arc<Node>,
     auth: Arc<Authenticator>,
     contexts: Arc<ngsi::ContextStore>,
+    config: &Config,
     stop: watch::Receiver<bool>,
 ) {
     let factory = Arc::new(Factory { node, contexts });
-    if let Err(e) = query::serve_flight(listener, factory, settings(&auth), stopped(stop)).await {
+    if let Err(e) = query::serve_flight(listener, factory, settings(&auth, config, "flight"), stopped(stop)).await {
         tracing::error!(error = %e, "Flight SQL ended");
     }
 }
 
-fn settings(auth: &Arc<Authenticator>) -> Settings {
-    let check = Arc::clone(auth);
-    let auth = if auth.is_dev() {
-        Auth::Trust
-    } else {
-        Auth::Password(Arc::new(move |_: &str, password: &str| match check.sql(Some(password)) {
-            Some(principal) => Ok(principal.to_string()),
-            None => Err(LoginError::Refused),
-        }))
+/// How sessions log in and what they may use; each server has a spill folder of its own, since it empties it at its start.
+fn settings(auth: &Authenticator, config: &Config, server: &str) -> Settings {
+    let login = match auth {
+        Authenticator::Dev => Auth::Trust,
+        // Whatever the user is called – the name decides on the role –, the operator's token has to be known.
+        Authenticator::Tokens { admin, .. } => {
+            let secret = Secret { principal: "admin".to_owned(), password: admin.clone() };
+            Auth::Scram(Arc::new(move |_: &str| Ok(secret.clone())))
+        }
     };
-    Settings::new(auth)
+    let mut settings = Settings::new(login);
+    settings.roles = config.sql_roles.iter().map(|role| (role.name.clone(), limits(role))).collect();
+    settings.spill_folder = Some(config.data.join(SPILL_FOLDER).join(server));
+    settings
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone: the same as stop.
     let _ = stop.wait_for(|s| *s).await.is_ok();
+}
+
+/// The limits of a role; what is not given is as for everybody.
+fn limits(role: &SqlRole) -> Limits {
+    let default = Limits::default();
+    Limits {
+        statement_time: role.statement_seconds.map_or(default.statement_time, Duration::from_secs),
+        memory_bytes: role.memory_mb.map_or(default.memory_bytes, |mb| mb << 20),
+        connections: role.connections.unwrap_or(default.connections),
+        spill_bytes: role.spill_mb.map_or(default.spill_bytes, |mb| mb << 20),
+    }
 }
 
 struct Factory {

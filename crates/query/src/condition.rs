@@ -6,7 +6,7 @@
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
-use entity::{CompareOp, Comparison, Filter, Iri, Operand, Path, Target};
+use entity::{CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Geometry, Iri, LOCATION, Operand, Path, Target};
 use store::history::ColumnKind;
 
 use crate::pushdown::Narrowing;
@@ -27,6 +27,9 @@ fn of(condition: &Expr, attributes: &Attributes<'_>) -> Option<Filter> {
     if let Some(ids) = Narrowing::of(std::slice::from_ref(condition)).ids {
         // What is not an IRI is nobody's id.
         return Some(Filter::Id(ids.iter().filter_map(|id| id.parse().ok()).collect()));
+    }
+    if let Some(bbox) = Narrowing::of(std::slice::from_ref(condition)).place {
+        return meeting(bbox);
     }
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => match (of(left, attributes), of(right, attributes)) {
@@ -72,6 +75,15 @@ fn of(condition: &Expr, attributes: &Attributes<'_>) -> Option<Filter> {
         },
         _ => None,
     }
+}
+
+/// Places that meet a box: `[west, south, east, north]` in degrees. None if it reaches over the edge of the map.
+fn meeting([west, south, east, north]: [f64; 4]) -> Option<Filter> {
+    // A box without extent is none for geometry; a ten-thousandth of a millimetre more lets nothing in that matters: the engine looks again.
+    let (west, south, east, north) = (west - 1e-9, south - 1e-9, east + 1e-9, north + 1e-9);
+    let ring = [[west, south], [east, south], [east, north], [west, north], [west, south]];
+    let reference = Geometry::from_json(serde_json::json!({"type": "Polygon", "coordinates": [ring]})).ok()?;
+    Some(Filter::Geo(GeoCondition { property: Iri::known(LOCATION), relation: GeoRelation::Intersects, reference }))
 }
 
 fn value(name: Iri, comparison: Comparison) -> Filter {
@@ -140,6 +152,10 @@ pub(crate) fn said(filter: &Filter) -> String {
                 }
                 other => format!("{name} {other:?}"),
             }
+        }
+        Filter::Geo(place) => {
+            let [west, south, east, north] = place.reference.bbox();
+            format!("{} meets [{west:.5}, {south:.5}, {east:.5}, {north:.5}]", place.property.local_name())
         }
         other => format!("{other:?}"),
     }

@@ -1,14 +1,19 @@
-//! What a table can leave out before it reads: conditions on `id` and `observed_at`.
+//! What a table can leave out before it reads: conditions on `id`, `observed_at` and `location`.
 //!
 //! Everything here may keep more than the condition asks for, not less: the engine applies the conditions again.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 use entity::Instant;
+use geo::{BoundingRect, Coord, Rect};
+
+use crate::geometry::{Reference, measure, wkb};
+use crate::latest::LOCATION_COLUMN;
 
 /// The column that identifies the entity, in every table.
 pub(crate) const ID: &str = "id";
@@ -16,12 +21,14 @@ pub(crate) const ID: &str = "id";
 pub(crate) const OBSERVED_AT: &str = "observed_at";
 
 /// The part of a table that the conditions can be about.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Narrowing {
     /// Only these entities.
     pub(crate) ids: Option<BTreeSet<String>>,
     /// Only rows observed in this interval, in microseconds; rows without observed time cannot satisfy the conditions.
     pub(crate) observed_us: Option<Range<i64>>,
+    /// Only what has a place whose box meets this one: `[west, south, east, north]` in degrees.
+    pub(crate) place: Option<[f64; 4]>,
 }
 
 impl Narrowing {
@@ -40,6 +47,11 @@ impl Narrowing {
                     Some(before) => before.start.max(interval.start)..before.end.min(interval.end),
                     None => interval,
                 });
+            }
+            if let Some(within) = place(condition) {
+                // What meets two boxes need not meet what they have in common: the smaller one is as good as it gets.
+                let size = |b: &[f64; 4]| (b[2] - b[0]) * (b[3] - b[1]);
+                narrowing.place = Some(narrowing.place.filter(|before| size(before) <= size(&within)).unwrap_or(within));
             }
         }
         narrowing
@@ -101,6 +113,53 @@ pub(crate) fn interval_us(condition: &Expr, time: &str) -> Option<Range<i64>> {
             (Expr::Literal(low, _), Expr::Literal(high, _)) => Some(bound(Operator::GtEq, low)?.start..bound(Operator::LtEq, high)?.end),
             _ => None,
         },
+        _ => None,
+    }
+}
+
+/// Relations that only hold between geometries whose boxes meet.
+const MEETING: [&str; 9] =
+    ["st_intersects", "st_within", "st_contains", "st_covers", "st_coveredby", "st_touches", "st_crosses", "st_overlaps", "st_equals"];
+
+/// The box that the place of a row has to meet, if the condition is a relation between it and a constant.
+fn place(condition: &Expr) -> Option<[f64; 4]> {
+    let Expr::ScalarFunction(function) = condition else { return None };
+    let near = function.func.name() == "st_dwithin";
+    if !near && !MEETING.contains(&function.func.name()) {
+        return None;
+    }
+    let (a, b) = (function.args.first()?, function.args.get(1)?);
+    let (on_earth, constant) = match (place_column(a), place_column(b)) {
+        (Some(on_earth), None) => (on_earth, b),
+        (None, Some(on_earth)) => (on_earth, a),
+        _ => return None,
+    };
+    let Expr::Literal(ScalarValue::Binary(Some(bytes)), metadata) = constant else { return None };
+    let field = Field::new("constant", DataType::Binary, true);
+    let field = metadata.as_ref().map_or_else(|| field.clone(), |m| m.add_to_field(field.clone()));
+    let reference = Reference::of(&field).unwrap_or_default();
+    let (shape, _) = wkb::read(bytes).ok()?;
+    let rect = if near {
+        let Expr::Literal(distance, _) = function.args.get(2)? else { return None };
+        let ScalarValue::Float64(Some(distance)) = distance.cast_to(&DataType::Float64).ok()? else { return None };
+        if on_earth || reference.on_earth {
+            measure::around(&shape, distance)?
+        } else {
+            let rect = shape.bounding_rect()?;
+            let by = distance.max(0.0);
+            Rect::new(Coord { x: rect.min().x - by, y: rect.min().y - by }, Coord { x: rect.max().x + by, y: rect.max().y + by })
+        }
+    } else {
+        shape.bounding_rect()?
+    };
+    Some([rect.min().x, rect.min().y, rect.max().x, rect.max().y])
+}
+
+/// Is this the column with the place, maybe measured on the Earth?
+fn place_column(expr: &Expr) -> Option<bool> {
+    match expr {
+        Expr::Column(column) if column.name() == LOCATION_COLUMN => Some(false),
+        Expr::ScalarFunction(f) if f.func.name() == "st_geography" => place_column(f.args.first()?).map(|_| true),
         _ => None,
     }
 }

@@ -214,7 +214,11 @@ impl Credentials {
             "bearer" => Ok(Self::Bearer(rest.trim().to_owned())),
             // The Go client writes no padding, others do.
             "basic" => {
-                let decoded = BASE64_STANDARD_NO_PAD.decode(rest.trim().trim_end_matches('=')).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(malformed)?;
+                let decoded = BASE64_STANDARD_NO_PAD
+                    .decode(rest.trim().trim_end_matches('='))
+                    .ok()
+                    .and_then(|b| String::from_utf8(b).ok())
+                    .ok_or_else(malformed)?;
                 let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
                 Ok(Self::Basic { user: user.to_owned(), password: password.to_owned() })
             }

@@ -97,6 +97,8 @@ impl History for AskedHistory {
 pub(crate) struct City {
     pub(crate) entities: Mutex<Vec<Arc<Entity>>>,
     pub(crate) history: AskedHistory,
+    /// The boxes that places were asked for.
+    pub(crate) boxes: Mutex<Vec<[f64; 4]>>,
 }
 
 impl City {
@@ -115,6 +117,18 @@ impl Source for City {
 
     fn entities(&self, entity_type: &Iri) -> Vec<Arc<Entity>> {
         self.entities.lock().unwrap().iter().filter(|e| e.types.contains(entity_type)).cloned().collect()
+    }
+
+    fn entities_meeting(&self, entity_type: &Iri, bbox: [f64; 4]) -> Vec<Arc<Entity>> {
+        self.boxes.lock().unwrap().push(bbox);
+        let meets = |e: &Entity| match e.attribute(LOCATION).map(|a| &a.value) {
+            Some(AttributeValue::Geo(geometry)) => {
+                let [west, south, east, north] = geometry.bbox();
+                west <= bbox[2] && east >= bbox[0] && south <= bbox[3] && north >= bbox[1]
+            }
+            _ => false,
+        };
+        self.entities(entity_type).into_iter().filter(|e| meets(e)).collect()
     }
 
     fn history(&self) -> &dyn History {

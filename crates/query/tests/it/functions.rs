@@ -205,3 +205,32 @@ async fn gaps_are_filled() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn only_places_that_can_match_are_looked_at() {
+    let city = city();
+    let engine = Engine::new(city.clone(), &Limits::default()).unwrap();
+    for (condition, want) in [
+        ("st_within(location, st_makeenvelope(116.1, 39.85, 116.3, 39.95, 4326))", Some([116.1, 39.85, 116.3, 39.95])),
+        ("st_dwithin(st_setsrid(st_makepoint(116.2, 39.95), 4326), location, 0.5)", Some([115.7, 39.45, 116.7, 40.45])),
+        (
+            "st_intersects(location, st_makeenvelope(0, 0, 180, 90, 4326)) and st_contains(st_makeenvelope(116, 39, 117, 40, 4326), location)",
+            Some([116.0, 39.0, 117.0, 40.0]),
+        ),
+        ("not st_within(location, st_makeenvelope(116.1, 39.85, 116.3, 39.95, 4326))", None),
+        ("st_distance(location, st_makeenvelope(116.1, 39.85, 116.3, 39.95, 4326)) < 1", None),
+    ] {
+        city.boxes.lock().unwrap().clear();
+        engine.sql(&format!(r#"select id from "AirQualityObserved" where {condition}"#)).await.unwrap();
+        let asked = city.boxes.lock().unwrap().pop();
+        assert_eq!(asked, want, "{condition}");
+    }
+    // On the Earth the box is large enough for the distance in metres.
+    let sql = r#"select "stationName" from "AirQualityObserved" where st_dwithin(location::geography, st_makepoint(116.2, 39.95)::geography, 6000)"#;
+    assert_eq!(rows(&engine.sql(sql).await.unwrap()), ["gucheng"]);
+    let [west, south, east, north] = city.boxes.lock().unwrap().pop().unwrap();
+    assert!(
+        west < 116.13 && west > 116.1 && south < 39.896 && south > 39.85 && east > 116.27 && north > 40.0,
+        "{west} {south} {east} {north}"
+    );
+}

@@ -5,6 +5,7 @@ mod city;
 mod engine;
 mod flight;
 mod functions;
+mod postgres;
 mod psql;
 mod slt;
 mod wire;

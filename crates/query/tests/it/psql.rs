@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use query::{Auth, Limits, LoginError, Settings, serve};
+use query::{Auth, Limits, LoginError, Settings, SourceFactory, serve};
 use tokio::sync::oneshot;
 
 use crate::city::{Cities, City, city};
@@ -24,12 +24,16 @@ impl Running {
         Self::start_with(Settings { limits, ..Settings::new(auth) }).await
     }
 
-    async fn start_with(settings: Settings) -> Self {
+    pub(crate) async fn start_with(settings: Settings) -> Self {
+        let city = city();
+        Self::start_over(settings, city.clone(), Arc::new(Cities(city))).await
+    }
+
+    pub(crate) async fn start_over(settings: Settings, city: Arc<City>, sources: Arc<dyn SourceFactory>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let city = city();
         let (stop, stopped) = oneshot::channel();
-        let ended = tokio::spawn(serve(listener, Arc::new(Cities(city.clone())), settings, async {
+        let ended = tokio::spawn(serve(listener, sources, settings, async {
             let _ = stopped.await;
         }));
         Self { port, city, stop: Some(stop), ended }
@@ -41,11 +45,11 @@ impl Running {
         tokio::time::timeout(Duration::from_secs(10), self.ended).await.expect("the server stops").unwrap().unwrap();
     }
 
-    async fn psql(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn psql(&self, arguments: &[&str]) -> Output {
         self.psql_as("conurb", "", arguments).await
     }
 
-    async fn psql_as(&self, user: &str, password: &str, arguments: &[&str]) -> Output {
+    pub(crate) async fn psql_as(&self, user: &str, password: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("psql");
         command.args(["-X", "-w", "-h", "127.0.0.1", "-U", user, "-p", &self.port.to_string()]);
         command.args(arguments).env("PGPASSWORD", password).env("PGDATABASE", "conurb").env("PGCONNECT_TIMEOUT", "10");
@@ -53,14 +57,14 @@ impl Running {
     }
 
     #[track_caller]
-    fn text(output: &Output) -> String {
+    pub(crate) fn text(output: &Output) -> String {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout.clone()).unwrap()
     }
 }
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn psql_missing() -> bool {
+pub(crate) fn psql_missing() -> bool {
     let missing = Command::new("psql").arg("--version").output().is_err();
     if missing {
         eprintln!("skipped: psql is not on this machine");

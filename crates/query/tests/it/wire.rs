@@ -11,21 +11,21 @@ use crate::engine::deep_statements;
 use crate::psql::{Running, passwords};
 
 /// A client that says exactly what it is told to.
-struct Client {
-    stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     /// Process id and key, for cancelling.
     key: Vec<u8>,
 }
 
 /// A message: its type and body.
-type Message = (char, Vec<u8>);
+pub(crate) type Message = (char, Vec<u8>);
 
 impl Client {
-    async fn connect(port: u16) -> Self {
+    pub(crate) async fn connect(port: u16) -> Self {
         Self { stream: TcpStream::connect(("127.0.0.1", port)).await.unwrap(), key: Vec::new() }
     }
 
-    async fn log_in(port: u16) -> Self {
+    pub(crate) async fn log_in(port: u16) -> Self {
         let mut client = Self::connect(port).await;
         client.startup("conurb").await;
         let messages = client.until('Z').await;
@@ -33,23 +33,23 @@ impl Client {
         client
     }
 
-    async fn startup(&mut self, user: &str) {
+    pub(crate) async fn startup(&mut self, user: &str) {
         let body = [&196_608_u32.to_be_bytes()[..], b"user\0", user.as_bytes(), b"\0database\0conurb\0\0"].concat();
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
         self.stream.write_all(&[&length[..], &body].concat()).await.unwrap();
     }
 
-    async fn send(&mut self, kind: char, body: &[u8]) {
+    pub(crate) async fn send(&mut self, kind: char, body: &[u8]) {
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
         self.stream.write_all(&[&[kind as u8][..], &length, body].concat()).await.unwrap();
     }
 
-    async fn query(&mut self, sql: &str) {
+    pub(crate) async fn query(&mut self, sql: &str) {
         self.send('Q', &[sql.as_bytes(), b"\0"].concat()).await;
     }
 
     /// The next message; none at the end of the connection.
-    async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         let read = async {
             let mut head = [0; 5];
             self.stream.read_exact(&mut head).await.ok()?;
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// All messages up to one of this type, or the end.
-    async fn until(&mut self, last: char) -> Vec<Message> {
+    pub(crate) async fn until(&mut self, last: char) -> Vec<Message> {
         let mut messages = Vec::new();
         while let Some(message) = self.next().await {
             let kind = message.0;
@@ -87,12 +87,12 @@ impl Client {
 }
 
 /// Rows of one column as text.
-fn values(messages: &[Message]) -> Vec<String> {
+pub(crate) fn values(messages: &[Message]) -> Vec<String> {
     messages.iter().filter(|(kind, _)| *kind == 'D').map(|(_, body)| String::from_utf8(body[6..].to_vec()).unwrap()).collect()
 }
 
 /// The fields of the first error: severity, SQLSTATE, message.
-fn error(messages: &[Message]) -> Option<[String; 3]> {
+pub(crate) fn error(messages: &[Message]) -> Option<[String; 3]> {
     let (_, body) = messages.iter().find(|(kind, _)| *kind == 'E')?;
     let field = |code: u8| {
         let found = body.split(|&b| b == 0).find(|f| f.first() == Some(&code));
