@@ -520,7 +520,9 @@ impl Store {
             .spawn(run)
             .map_err(|e| HistoryError::Refused { what: format!("cannot start the thread that maintains the history: {e}") })?;
         let before = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).replace(Keeper { stop, thread });
-        before.map(Keeper::end);
+        if let Some(before) = before {
+            before.end();
+        }
         Ok(())
     }
 
@@ -556,7 +558,9 @@ impl Store {
 
     fn end(&self) {
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        keeper.map(Keeper::end);
+        if let Some(keeper) = keeper {
+            keeper.end();
+        }
         let _ = self.requests.send(Request::Close);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads.into_iter().take(1) {

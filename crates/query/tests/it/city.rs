@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arrow::record_batch::RecordBatch;
-use entity::{Attribute, AttributeValue, Entity, Geometry, Instant, Iri, LOCATION, Value};
-use query::{Source, SourceFactory};
+use entity::{Attribute, AttributeValue, Entity, Filter, Geometry, Instant, Iri, LOCATION, Value};
+use query::{Rows, Source, SourceFactory};
 use serde_json::json;
 use store::history::memory::MemoryHistory;
 use store::history::{Deletion, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery, What};
@@ -109,6 +109,27 @@ impl City {
     }
 }
 
+/// Entities without more: what the trait does of itself.
+struct Plain(Vec<Arc<Entity>>);
+
+impl Source for Plain {
+    fn types(&self) -> Vec<Iri> {
+        Vec::new()
+    }
+
+    fn entities(&self, _entity_type: &Iri) -> Vec<Arc<Entity>> {
+        self.0.clone()
+    }
+
+    fn history(&self) -> &dyn History {
+        unreachable!("only its entities are asked for")
+    }
+
+    fn short_name(&self, name: &Iri) -> String {
+        name.local_name().to_owned()
+    }
+}
+
 impl Source for City {
     fn types(&self) -> Vec<Iri> {
         let entities = self.entities.lock().unwrap();
@@ -119,16 +140,13 @@ impl Source for City {
         self.entities.lock().unwrap().iter().filter(|e| e.types.contains(entity_type)).cloned().collect()
     }
 
-    fn entities_meeting(&self, entity_type: &Iri, bbox: [f64; 4]) -> Vec<Arc<Entity>> {
-        self.boxes.lock().unwrap().push(bbox);
-        let meets = |e: &Entity| match e.attribute(LOCATION).map(|a| &a.value) {
-            Some(AttributeValue::Geo(geometry)) => {
-                let [west, south, east, north] = geometry.bbox();
-                west <= bbox[2] && east >= bbox[0] && south <= bbox[3] && north >= bbox[1]
+    fn scan(&self, entity_type: &Iri, attributes: &[Iri], filter: &Filter) -> Rows {
+        for condition in filter.conjuncts() {
+            if let Filter::Geo(place) = condition {
+                self.boxes.lock().unwrap().push(place.reference.bbox());
             }
-            _ => false,
-        };
-        self.entities(entity_type).into_iter().filter(|e| meets(e)).collect()
+        }
+        Plain(self.entities(entity_type)).scan(entity_type, attributes, filter)
     }
 
     fn history(&self) -> &dyn History {

@@ -45,7 +45,7 @@ pub(super) fn evolution(
         match &rows.rows {
             Rows::Facts(facts) => answer.take_rows(rows, facts),
             Rows::Bulk(bulk) => {
-                answer.take_bulk(rows, bulk).map_err(|reason| HistoryError::Columnar { entity_type: rows.entity_type.clone(), reason })?
+                answer.take_bulk(rows, bulk).map_err(|reason| HistoryError::Columnar { entity_type: rows.entity_type.clone(), reason })?;
             }
         }
     }

@@ -109,7 +109,10 @@ impl Pass<'_> {
         drop(shared);
         let mut tasks = Vec::new();
         let mut month = month_start(Instant::from_micros(to.saturating_sub(1).saturating_mul(DAY_US)), 0);
-        while to > from {
+        if to <= from {
+            return tasks;
+        }
+        loop {
             let next = month_start(month, 1);
             let days = day_of(month).max(from)..day_of(next).min(to);
             for (width, attributes) in &by_width {

@@ -174,7 +174,7 @@ fn cut(periods: &mut Vec<Range<i64>>, days: &[(i64, u64)], mut inside: Vec<Range
     periods.extend(inside);
 }
 
-fn chunks<'a>(days: &'a [(i64, u64)], key: impl Fn(i64) -> i64) -> impl Iterator<Item = &'a [(i64, u64)]> {
+fn chunks(days: &[(i64, u64)], key: impl Fn(i64) -> i64) -> impl Iterator<Item = &[(i64, u64)]> {
     days.chunk_by(move |a, b| key(a.0) == key(b.0))
 }
 

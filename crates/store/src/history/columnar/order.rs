@@ -138,13 +138,16 @@ pub(super) enum Piece {
     One(Vec<(usize, usize)>),
 }
 
+/// Makes of a sheet what is merged of it; none if that is nothing.
+type Prepare = Box<dyn Fn(&Sheet) -> Result<Option<Prepared>, HistoryError> + Send>;
+
 /// Sources being merged.
 pub(super) struct Merger {
     cursors: Vec<Cursor>,
     /// Cursors that have rows left, as a heap: the one with the first row on top.
     heap: Vec<usize>,
     same: Same,
-    prepare: Box<dyn Fn(&Sheet) -> Result<Option<Prepared>, HistoryError> + Send>,
+    prepare: Prepare,
     /// The sheets that the present chunk and the cursors refer to.
     pub(super) pool: Vec<Prepared>,
 }

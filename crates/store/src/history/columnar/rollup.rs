@@ -309,7 +309,8 @@ impl Plan {
     pub(super) fn of(query: &AggregateQuery, observed: &Range<Instant>, rollups: &[OpenRollup]) -> Self {
         let whole = observed.start.micros().div_euclid(DAY_US) + i64::from(observed.start.micros().rem_euclid(DAY_US) > 0)
             ..observed.end.micros().div_euclid(DAY_US);
-        let mut open = vec![whole.start..whole.end.max(whole.start)];
+        let all_days = whole.start..whole.end.max(whole.start);
+        let mut open = Vec::from([all_days]);
         let mut rolled = Vec::new();
         for width in RollupWidth::ALL {
             if !query.bucket.is_made_of(width.micros()) {

@@ -330,7 +330,7 @@ impl RowStream {
         let group = self.metadata.metadata().row_group(group_idx);
         let selected = OpenSegment::selected(&self.metadata, group_idx, &self.wanted);
         let n_rows = usize::try_from(group.num_rows()).unwrap_or(usize::MAX);
-        let selected = selected.filter(|ranges| *ranges != [0..n_rows]);
+        let selected = selected.filter(|ranges| !matches!(ranges.as_slice(), [all] if *all == (0..n_rows)));
         if selected.as_ref().is_some_and(Vec::is_empty) {
             return Ok(None);
         }

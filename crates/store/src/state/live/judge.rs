@@ -92,7 +92,7 @@ impl Inner {
                 out.iter_mut().for_each(|v| *v = v.not());
             }
             Filter::Type(selector) => {
-                each_once(slots, out, |s| ids.slot(s).types, |set| Verdict::of(selector.matches(self.type_sets.get(set))))
+                each_once(slots, out, |s| ids.slot(s).types, |set| Verdict::of(selector.matches(self.type_sets.get(set))));
             }
             Filter::Scope(pattern) => each_once(
                 slots,

@@ -214,7 +214,7 @@ impl LiveTable {
     pub fn referrers(&self, target: &Iri, limit: usize) -> Result<Vec<Arc<Entity>>, DocumentsError> {
         let mut ids: Vec<Box<str>> = self.core.read(|inner| {
             let slots = inner.linked_to(target.as_str());
-            slots.map(|s| inner.ids.id(s).into()).filter(|id: &Box<str>| !id.is_empty()).collect()
+            slots.map(|s| inner.ids.id(s)).filter(|id| !id.is_empty()).map(Box::from).collect()
         });
         ids.sort_unstable();
         let mut found = Vec::new();

@@ -78,16 +78,14 @@ pub(super) fn search_box(geo: &GeoCondition) -> Option<GeoBox> {
     // The parallel farthest from the equator that is within reach has the shortest degrees.
     let farthest = (north.abs().max(south.abs()) + lat_margin).min(89.0);
     let lon_margin = lat_margin / farthest.to_radians().cos();
-    if lon_margin > 90.0
+    let reaches_over = lon_margin > 90.0
         || north + lat_margin > 89.0
         || south - lat_margin < -89.0
         || west - lon_margin < -180.0
-        || east + lon_margin > 180.0
-    {
-        if margin_m > 0.0 {
-            // Reaches around the pole or over the date line: no single box.
-            return None;
-        }
+        || east + lon_margin > 180.0;
+    if reaches_over && margin_m > 0.0 {
+        // Around the pole or over the date line: no single box.
+        return None;
     }
     Some([west - lon_margin, south - lat_margin, east + lon_margin, north + lat_margin])
 }
