@@ -83,7 +83,8 @@ impl Adapter {
 impl Convert {
     /// One function of one column.
     fn call(&self, function: &ScalarUDF, column: ArrayRef, field: &FieldRef) -> Result<(ArrayRef, FieldRef)> {
-        let return_field = function.return_field_from_args(ReturnFieldArgs { arg_fields: &[field.clone()], scalar_arguments: &[None] })?;
+        let return_field =
+            function.return_field_from_args(ReturnFieldArgs { arg_fields: std::slice::from_ref(field), scalar_arguments: &[None] })?;
         let number_rows = column.len();
         let answer = function.invoke_with_args(ScalarFunctionArgs {
             args: vec![ColumnarValue::Array(column)],

@@ -86,13 +86,6 @@ pub(crate) fn place_field(name: &str, iri: &str) -> Field {
     field.with_metadata(metadata)
 }
 
-/// A column of places.
-pub(crate) fn place_array<'g>(places: impl Iterator<Item = Option<&'g Geometry>>) -> ArrayRef {
-    let mut builder = BinaryBuilder::new();
-    places.for_each(|place| builder.append_option(place.map(|g| wkb::write(g.shape()))));
-    Arc::new(builder.finish())
-}
-
 /// A column of places from their GeoJSON, as the history keeps them. What is no geometry becomes null: an attribute `location` may
 /// have been something else at some time.
 pub(crate) fn places_of_json(texts: &ArrayRef) -> ArrayRef {
