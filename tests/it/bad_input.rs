@@ -129,7 +129,7 @@ fn a_full_disk_is_told_nothing_is_half_written_and_room_helps() {
         n_kept += 1;
         assert!(n_kept < 1000, "the disk never filled");
     };
-    problem(refused, 503, "ServiceUnavailable", "the disk is full");
+    problem(refused, 507, "ServiceUnavailable", "the disk is full");
     assert_eq!(node.get("/readyz").status, 503);
     node.get(&format!("/ngsi-ld/v1/entities/urn:a:b:{n_kept}")).expect(404);
     node.get("/ngsi-ld/v1/entities/urn:a:b:0").expect(200);

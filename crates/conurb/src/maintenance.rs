@@ -76,7 +76,7 @@ struct Teller(RefCell<(String, u64)>);
 
 impl Teller {
     fn tell(&self, step: &str, done: u64, total: u64) {
-        let tenth = if total == 0 { 0 } else { done * 10 / total };
+        let tenth = (done * 10).checked_div(total).unwrap_or_default();
         let mut last = self.0.borrow_mut();
         if last.0 != step || last.1 != tenth {
             *last = (step.to_owned(), tenth);

@@ -56,7 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let recorded_at = Instant::from_secs(i64::try_from(i * n_per_seal + j)?).plus_micros(1_800_000_000_000_000);
             let (rows, cpu) = cpu(|| BulkRows::new(entity_type(), recorded_at, batch.clone()))?;
             checking += cpu;
-            appending += self::cpu(|| Ok::<_, Box<dyn Error>>(history.append_rows(rows?)))?.1;
+            let rows = rows?;
+            appending += self::cpu(|| history.append_rows(rows))?.1;
         }
         let (segments, cpu) = cpu(|| history.seal())?;
         segments?;

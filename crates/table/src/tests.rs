@@ -102,7 +102,9 @@ fn many(n: usize) -> String {
     text
 }
 
-fn flat(rows: &[Rows]) -> Vec<(u64, String, i64, Option<f64>, String, Option<f64>)> {
+type Cells = (u64, String, i64, Option<f64>, String, Option<f64>);
+
+fn flat(rows: &[Rows]) -> Vec<Cells> {
     let mut all = Vec::new();
     for r in rows {
         assert!(r.batch.num_rows() <= BATCH_ROWS_MAX);

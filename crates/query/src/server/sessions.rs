@@ -41,14 +41,15 @@ impl OpenSession {
         let (all, principal) = (self.all.clone(), self.principal.clone());
         let cancel = move |args: &[ColumnarValue]| {
             let pid = match args.first() {
-                Some(ColumnarValue::Scalar(ScalarValue::Int32(pid))) => *pid,
+                // What is no number of a session is nobody's.
+                Some(ColumnarValue::Scalar(ScalarValue::Int64(pid))) => pid.map(|p| i32::try_from(p).unwrap_or(-1)),
                 _ => return Err(DataFusionError::Execution("pg_cancel_backend takes the process id of one session".to_owned())),
             };
             cancel(&all, &principal, pid)
         };
         context.register_udf(create_udf(
             "pg_cancel_backend",
-            vec![DataType::Int32],
+            vec![DataType::Int64],
             DataType::Boolean,
             Volatility::Volatile,
             Arc::new(cancel),

@@ -249,8 +249,10 @@ fn bounds(plan: &LogicalPlan, time: &Expr, simplifier: &ExprSimplifier, found: &
         LogicalPlan::TableScan(scan) => scan.filters.iter().flat_map(split_conjunction).collect(),
         _ => Vec::new(),
     };
-    for filter in filters {
-        let Some(interval) = interval_us(&simplifier.simplify(filter.clone()).unwrap_or_else(|_| filter.clone()), &column.name) else {
+    // Simplified they may be several: `between` becomes two comparisons.
+    let simplified: Vec<Expr> = filters.into_iter().map(|f| simplifier.simplify(f.clone()).unwrap_or_else(|_| f.clone())).collect();
+    for filter in simplified.iter().flat_map(split_conjunction) {
+        let Some(interval) = interval_us(filter, &column.name) else {
             continue;
         };
         if interval.start != i64::MIN {

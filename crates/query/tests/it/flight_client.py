@@ -52,7 +52,8 @@ def query():
 def errors():
     with connect() as connection, connection.cursor() as cursor:
         error = refused(lambda: cursor.execute("select * from airqualityobserved"), 'did you mean "AirQualityObserved"')
-        assert ("sqlstate", "42P01") in [(k, v.decode() if isinstance(v, bytes) else v) for k, v in error.details], error.details
+        text = lambda t: t.decode() if isinstance(t, bytes) else t
+        assert ("sqlstate", "42P01") in [(text(k), text(v)) for k, v in error.details], error.details
         refused(lambda: cursor.execute("selec 1"), "Expected")
         refused(lambda: cursor.execute('delete from "Road"'), "read-only")
         refused(lambda: cursor.execute("set search_path = x"), "read-only")
@@ -113,14 +114,14 @@ def ingest():
         assert [r[1] for r in got] == [10.0, None, 12.0] and [r[2] for r in got] == ["new", "new", None], got
         # A type that nobody has heard of yet.
         lamps = pyarrow.table({
-            "id": [f"urn:lamp:{i}" for i in range(150_000)],
-            "observed_at": pyarrow.array([1388600000 + i for i in range(150_000)], pyarrow.timestamp("s", "UTC")),
-            "on": [i % 2 == 0 for i in range(150_000)],
+            "id": [f"urn:lamp:{i}" for i in range(15_000)],
+            "observed_at": pyarrow.array([1388600000 + i for i in range(15_000)], pyarrow.timestamp("s", "UTC")),
+            "on": [i % 2 == 0 for i in range(15_000)],
         })
         refused(lambda: cursor.adbc_ingest("Lamp_history", lamps, mode="append"), "no table `Lamp_history` yet")
-        assert cursor.adbc_ingest("Lamp_history", lamps, mode="create_append") == 150_000
+        assert cursor.adbc_ingest("Lamp_history", lamps, mode="create_append") == 15_000
         cursor.execute('select count(*), count(distinct id) from "Lamp_history" where "on"')
-        assert cursor.fetchall() == [(75_000, 75_000)]
+        assert cursor.fetchall() == [(7_500, 7_500)]
         refused(lambda: cursor.adbc_ingest("Lamp_history", lamps, mode="create"), "already")
         refused(lambda: cursor.adbc_ingest("Lamp_history", lamps, mode="replace"), "not replaced")
         refused(lambda: cursor.adbc_ingest("Lamp", lamps, mode="append"), "did you mean `Lamp_history`?")

@@ -81,14 +81,22 @@ async fn places_are_measured() {
 async fn geometries_are_read_and_written() {
     check(&[
         ("select st_astext(st_geomfromtext('point (1 2)')), st_srid(st_geomfromtext('POINT(1 2)', 4326))", &["POINT(1 2) | 4326"]),
-        ("select st_astext('0101000020E61000000000000000205D400000000000A04340'::geometry), st_srid('SRID=4490;POINT(1 2)'::geometry)", &["POINT(116.5 39.25) | 4490"]),
+        (
+            "select st_astext('0101000020E61000000000000000205D400000000000A04340'::geometry), st_srid('SRID=4490;POINT(1 2)'::geometry)",
+            &["POINT(116.5 39.25) | 4490"],
+        ),
         ("select st_astext(st_geomfromwkb(st_asbinary('MULTIPOINT((1 2),(3 4))')))", &["MULTIPOINT((1 2),(3 4))"]),
         ("select st_ashexewkb(st_point(116.5, 39.25, 4326))", &["0101000020E61000000000000000205D400000000000A04340"]),
         (r#"select st_astext(st_geomfromgeojson('{"type":"LineString","coordinates":[[1,2],[3,4]]}'))"#, &["LINESTRING(1 2,3 4)"]),
-        ("select st_astext(null), st_distance('POINT(0 0)', null), st_within(location, null) from \"Road\" limit 1", &["NULL | NULL | NULL"]),
+        (
+            "select st_astext(null), st_distance('POINT(0 0)', null), st_within(location, null) from \"Road\" limit 1",
+            &["NULL | NULL | NULL"],
+        ),
         // From the crate geodatafusion.
-        ("select st_astext(st_simplify(st_geomfromtext('LINESTRING(0 0,1 0.01,2 0)'), 0.1)), st_geohash(st_point(116.4, 39.9), 6), st_pointn(st_geomfromtext('LINESTRING(1 2,3 4)'), 2) is not null",
-         &["LINESTRING(0 0,2 0) | wx4g0c | true"]),
+        (
+            "select st_astext(st_simplify(st_geomfromtext('LINESTRING(0 0,1 0.01,2 0)'), 0.1)), st_geohash(st_point(116.4, 39.9), 6)",
+            &["LINESTRING(0 0,2 0) | wx4g0c"],
+        ),
     ])
     .await;
     refused(&[

@@ -89,7 +89,7 @@ fn a_file_on_a_disk_that_crashes_is_there_completely_or_not_at_all() {
 #[test]
 fn a_full_disk_keeps_what_it_has_and_no_rubbish() {
     let disk = SimDisk::new(3, 1_000);
-    let blobs = DiskBlobs::open(Arc::new(disk.clone()), Path::new("/blobs")).unwrap();
+    let blobs = DiskBlobs::open(Arc::new(disk), Path::new("/blobs")).unwrap();
     blobs.put("a", Bytes::from(vec![1; 600])).unwrap();
     assert_eq!(blobs.put("b", Bytes::from(vec![2; 600])).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(blobs.list().unwrap(), ["a"]);
@@ -105,7 +105,6 @@ pub(crate) struct Moto {
 
 impl Moto {
     /// None where there is no Python or no package index, which is said.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
     pub(crate) fn start() -> Option<Self> {
         let program = match moto_server() {
             Ok(program) => program,

@@ -433,7 +433,7 @@ fn what_is_erased_is_seen_only_as_of_earlier_and_what_comes_later_stays() {
         let want =
             |v, recorded| [1, 2, 3, 4].map(|s| ("pm25", Some(s), if s == 2 { recorded } else { s }, json!(if s == 2 { v } else { s })));
         check(&*history, &pm25, &want(22, 11));
-        check(&*history, &TemporalQuery { as_of: Some(at(9)), ..pm25.clone() }, &want(2, 2));
+        check(&*history, &TemporalQuery { as_of: Some(at(9)), ..pm25 }, &want(2, 2));
         // A stretch of all, then everything of one.
         history.erase(Erasure { entity: None, recorded_at: at(12), ..erasure(None, ErasedTimes::Observed(at(1)..at(3))) }).unwrap();
         assert_eq!(table(None), ["a - 3 3 3", "a - 4 4 4", "b - 3 3 3", "b - 4 4 4"]);

@@ -356,6 +356,8 @@ pub(super) const fn info_of(segment: &Segment, thorough: bool) -> FileInfo {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of periods, of which some have one")]
+
     use super::*;
 
     fn quick(n_rows: u64) -> FileInfo {

@@ -410,7 +410,7 @@ fn a_scan_longer_than_a_chunk_misses_nothing() {
     let table = LiveTable::default();
     let typed = |n: u32| {
         let mut e = station(n, 1.0);
-        e.types = if n % 3 == 0 { vec![iri("A"), iri("B")] } else { vec![iri("B")] };
+        e.types = if n.is_multiple_of(3) { vec![iri("A"), iri("B")] } else { vec![iri("B")] };
         Arc::new(e)
     };
     table.apply((0..10_000).map(typed).map(|e| (e.id.clone(), Some(e))));
