@@ -167,6 +167,9 @@ fn recorded(n_rows: u64) -> String {
 /// The engine's error as one sentence: its root, without the engine's prefixes.
 fn describe(error: &DataFusionError) -> String {
     let root = error.find_root();
+    if is_spill_limit(root) {
+        return "the statement needs more disk than the limit for what does not fit its memory".to_owned();
+    }
     match root {
         DataFusionError::External(own) => own.to_string(),
         DataFusionError::ResourcesExhausted(reason) => format!("the statement needs more memory than the limit: {reason}"),
@@ -174,7 +177,15 @@ fn describe(error: &DataFusionError) -> String {
     }
 }
 
+/// The engine names its own option when the disk for spilling is used up, wrapped into one error or another.
+fn is_spill_limit(error: &DataFusionError) -> bool {
+    error.to_string().contains("max_temp_directory_size")
+}
+
 fn engine_sqlstate(error: &DataFusionError) -> &'static str {
+    if is_spill_limit(error) {
+        return "53200";
+    }
     match error.find_root() {
         DataFusionError::External(own) => own.downcast_ref::<QueryError>().map_or("XX000", QueryError::sqlstate),
         DataFusionError::SQL(..) => "42601",

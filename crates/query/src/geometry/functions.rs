@@ -226,7 +226,7 @@ impl Function {
                 _ => None,
             });
         }
-        let read = self.text.wkb_of_text(&StringArray::from(plain))?;
+        let read = self.text.wkb_of_text(&StringArray::from(plain)).map_err(|e| wrong(e.find_root().message()))?;
         let mut builder = BinaryBuilder::new();
         for (i, text) in texts.iter().enumerate() {
             match text {

@@ -46,14 +46,20 @@ impl Budget {
     }
 
     /// The same for the rows alone.
-    pub(super) fn bound_query<C: ClientInfo>(self, client: &C, query: QueryResponse) -> QueryResponse {
+    fn bound_query<C: ClientInfo>(self, client: &C, query: QueryResponse) -> QueryResponse {
+        let handle = client.session_extensions().get::<Arc<ConnectionHandle>>().map(|h| Arc::clone(&*h));
+        self.bound_listening(handle, query)
+    }
+
+    /// The same for rows that are fetched before the handler of the statement returns: until then the protocol crate listens for the
+    /// signal itself, and takes it for one if anybody else begins to.
+    pub(super) fn bound_inside(self, query: QueryResponse) -> QueryResponse {
+        self.bound_listening(None, query)
+    }
+
+    fn bound_listening(self, handle: Option<Arc<ConnectionHandle>>, query: QueryResponse) -> QueryResponse {
         let QueryResponse { command_tag, row_schema, data_rows, .. } = query;
-        let rows = Rows {
-            rows: data_rows,
-            left: self.limit,
-            handle: client.session_extensions().get::<Arc<ConnectionHandle>>().map(|h| Arc::clone(&*h)),
-            cancelled: None,
-        };
+        let rows = Rows { rows: data_rows, left: self.limit, handle, cancelled: None };
         let bounded = futures::stream::unfold(Some(rows), move |rows| async move {
             let mut rows = rows?;
             match rows.next(self.limit).await {

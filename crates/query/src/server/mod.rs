@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::ConnectionManager;
+use datafusion_postgres::pgwire::api::{ConnectionManager, RandomPidSecretKeyGenerator};
 use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use datafusion_postgres::pgwire::tokio::tokio_rustls::rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -85,6 +85,8 @@ struct Server {
     roles: HashMap<String, Arc<Role>>,
     manager: Arc<ConnectionManager>,
     open: Arc<OpenSessions>,
+    /// Counts up: two sessions never have the same process id.
+    pids: RandomPidSecretKeyGenerator,
     tls: Option<TlsAcceptor>,
 }
 
@@ -113,6 +115,7 @@ impl Server {
             roles,
             manager: Arc::new(ConnectionManager::new()),
             open: Arc::default(),
+            pids: RandomPidSecretKeyGenerator::default(),
             tls: settings.tls.map(TlsAcceptor::from),
         })
     }

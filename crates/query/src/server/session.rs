@@ -23,7 +23,7 @@ use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{
     ClientInfo, ClientPortalStore, ConnectionGuard, ConnectionHandle, METADATA_DATABASE, METADATA_USER, PgWireConnectionState,
-    PidSecretKeyGenerator, RandomPidSecretKeyGenerator, Type,
+    PidSecretKeyGenerator, Type,
 };
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyOutResponse};
@@ -174,7 +174,7 @@ impl StartupHandler for Session {
             }
             _ => return Err(user_error(fatal("08P01", "expected a startup message"))),
         };
-        let (pid, key) = RandomPidSecretKeyGenerator::default().generate(client);
+        let (pid, key) = self.server.pids.generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
         let (handle, guard) = self.server.manager.register(pid, key);
         let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
@@ -380,7 +380,7 @@ impl Session {
         let Response::Query(query) = budget.bound(ready.answer(client, query)).await? else {
             return Err(api_error(QueryError::Copy { reason: "only the rows of a query can be copied".to_owned() }));
         };
-        let mut query = budget.bound_query(client, query);
+        let mut query = budget.bound_inside(query);
         let n_columns = query.row_schema.len();
         let formats = vec![0; n_columns];
         let n_told = i16::try_from(n_columns).map_err(|_| api_error(QueryError::Copy { reason: "too many columns".to_owned() }))?;

@@ -159,7 +159,7 @@ def passwords():
     refused(lambda: ask(username="offline", password="x"), "the directory does not answer")
     refused(lambda: ask(**{header: "Bearer guess"}), "wrong user or password")
     refused(lambda: ask(**{header: "nonsense"}), "cannot read the header `authorization`")
-    refused(lambda: ask(uri=URI, **{"adbc.flight.sql.rpc.with_max_msg_size": "16777216"}), "credentials are needed")
+    refused(lambda: ask(uri=URI, **{"adbc.flight.sql.client_option.with_max_msg_size": "16777216"}), "credentials are needed")
     # Who can read only cannot ingest.
     rows = pyarrow.table({"id": ["urn:x:1"], "observed_at": ["2014-01-01T00:00:00Z"], "pm25": [1.0]})
     with connect(username="guest", password="guest") as connection, connection.cursor() as cursor:

@@ -93,10 +93,7 @@ async fn geometries_are_read_and_written() {
             &["NULL | NULL | NULL"],
         ),
         // From the crate geodatafusion.
-        (
-            "select st_astext(st_simplify(st_geomfromtext('LINESTRING(0 0,1 0.01,2 0)'), 0.1)), st_geohash(st_point(116.4, 39.9), 6)",
-            &["LINESTRING(0 0,2 0) | wx4g0c"],
-        ),
+        ("select st_astext(st_simplify(st_geomfromtext('LINESTRING(0 0,1 0.01,2 0)'), 0.1))", &["LINESTRING(0 0,2 0)"]),
     ])
     .await;
     refused(&[

@@ -307,7 +307,7 @@ impl World {
             match store.changes(first, 10_000) {
                 Ok(feed) => break (first, feed),
                 // The verification has made a checkpoint, and the log is trimmed behind it in its own time.
-                Err(crate::ChangesError::Gone { .. }) => {}
+                Err(ChangesError::Gone { .. }) => {}
                 Err(e) => panic!("seed {seed}: {e}"),
             }
         };
