@@ -40,7 +40,9 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Problem> {
     let code = code_only(text);
     find(path, &code, UNFINISHED, "unfinished", "finish it or leave it out", &mut problems);
     if let Some(own) = path.strip_prefix("crates/").and_then(|rest| rest.split_once("/src/")).map(|(own, _)| own) {
-        let shipped = if path.ends_with("tests.rs") { "" } else { code.split("#[cfg(test)]").next().unwrap_or_default() };
+        // Contract suites are modules of tests too.
+        let is_test = ["tests.rs", "contract.rs"].iter().any(|name| path.ends_with(name));
+        let shipped = if is_test { "" } else { code.split("#[cfg(test)]").next().unwrap_or_default() };
         if PURE.contains(&own) {
             find(path, shipped, WORLD, "pure crate", "this crate does no I/O; the caller hands in what it needs", &mut problems);
         }
