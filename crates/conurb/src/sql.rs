@@ -109,13 +109,7 @@ impl Sink for NodeSink {
 }
 
 fn refused(error: NodeError) -> SinkError {
-    let mut reason = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(c) = cause {
-        reason.push_str(": ");
-        reason.push_str(&c.to_string());
-        cause = c.source();
-    }
+    let reason = host::chain(&error);
     match error.kind() {
         Kind::Denied => SinkError::Denied { reason },
         Kind::Unavailable | Kind::Bug => SinkError::Unavailable { reason },

@@ -31,3 +31,16 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 pub fn random_hex<const N: usize>() -> String {
     random_bytes::<N>().iter().map(|b| format!("{b:02x}")).collect()
 }
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

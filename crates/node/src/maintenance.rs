@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::chain;
 use policy::{Action, Principal};
 use store::backup::{Place, Progress, Summary};
 use store::space::SpaceReport;
@@ -80,17 +81,6 @@ impl Node {
     pub fn history_space(&self) -> Vec<(entity::Iri, u64, u64)> {
         self.store.history_space()
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl From<ChangesError> for NodeError {

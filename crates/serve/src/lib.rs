@@ -34,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use contexts::Contexts;
+pub use host::chain;
 pub use routes::{ROUTES, Route, router};
 
 /// What all HTTP routes share.
@@ -86,17 +87,4 @@ pub async fn serve_http(listener: TcpListener, app: Arc<App>, mut stop: watch::R
             let _ = stop.wait_for(|s| *s).await;
         })
         .await
-}
-
-/// An error with all its causes, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

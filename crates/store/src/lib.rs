@@ -33,15 +33,3 @@ pub use committer::{Committed, Observer, Submission, SubmitError};
 pub use record::RecordError;
 pub use rows::{ROWS_BYTES_MAX, SubmitRowsError, TakenRows};
 pub use store::{CheckpointError, Engines, OpenError, OpenHistory, Options, SegmentReader, Stats, Store};
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -781,7 +781,7 @@ impl Checkpointer {
                     result
                         .as_ref()
                         .map(|manifest| Held { manifest, documents: self.documents.as_ref() })
-                        .map_err(|e| CheckpointError::Failed(crate::chain(e))),
+                        .map_err(|e| CheckpointError::Failed(host::chain(e))),
                 ),
             }
         }

@@ -18,13 +18,13 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 
-use crate::chain;
 use crate::format;
 use crate::history::Segment;
 use crate::log::{LogReader, Read, file};
 use crate::record::{self, RecordError};
 use crate::state::{Documents, FjallDocuments, Manifest, Space};
 use crate::store::{CheckpointError, OpenError, Store, lock_dir};
+use host::chain;
 
 /// Findings that are kept; more are counted.
 pub const FINDINGS_MAX: usize = 1_000;

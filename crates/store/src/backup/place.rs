@@ -67,7 +67,7 @@ impl Place {
             if bucket.is_empty() {
                 return Err(wrong(" (the bucket is missing)"));
             }
-            let failed = |e: &dyn std::error::Error| wrong(&format!(" ({})", crate::chain(e)));
+            let failed = |e: &dyn std::error::Error| wrong(&format!(" ({})", host::chain(e)));
             let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(|e| failed(&e))?;
             let prefix = Key::parse(prefix.trim_end_matches('/')).map_err(|e| failed(&e))?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;

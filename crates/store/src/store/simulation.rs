@@ -122,7 +122,7 @@ struct Died;
 impl World {
     /// A failure is the machine's death, or a defect.
     fn died(&self, what: &str, error: &dyn std::error::Error) -> Died {
-        assert!(self.disk.has_crashed(), "seed {}: {what}: {}", self.seed, crate::chain(error));
+        assert!(self.disk.has_crashed(), "seed {}: {what}: {}", self.seed, host::chain(error));
         note(what);
         Died
     }

@@ -370,7 +370,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     let n_taken = (0..).find(|&hour| submit(hour).is_err()).unwrap();
     let error = submit(n_taken).unwrap_err();
     assert!(error.is_disk_full(), "{error}");
-    assert!(crate::chain(&error).contains("the disk is full"), "{error}");
+    assert!(host::chain(&error).contains("the disk is full"), "{error}");
     assert!(store.stats().write_error.is_some());
     assert_eq!(past(&store, 1).len() as i64, n_taken, "reads go on, and show only what was acknowledged");
     disk.set_capacity(1 << 20);
