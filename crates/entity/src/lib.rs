@@ -12,6 +12,7 @@
 //! **Invariant:** no I/O, no clock, no randomness in here.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod aggregation;
 mod change;
 pub mod codec;
 mod entity;
@@ -20,6 +21,7 @@ mod geometry;
 mod instant;
 mod name;
 
+pub use aggregation::{AggregationMethod, AggregationPeriod};
 pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Version, resolve};
 pub use entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers, Value};
 pub use filter::{

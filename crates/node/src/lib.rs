@@ -36,4 +36,4 @@ pub use store::state::{
 };
 pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};
-pub use temporal::{Method, PERIODS_MAX, Period, PeriodQuery, PeriodSeries, PeriodValues, over_periods};
+pub use temporal::{PERIODS_MAX, PeriodQuery, PeriodSeries, PeriodValues, over_periods};

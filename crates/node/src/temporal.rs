@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use entity::{Attribute, AttributeValue, Instant, Iri, Value};
+use entity::{AggregationMethod as Method, AggregationPeriod as Period, Attribute, AttributeValue, Instant, Iri, Value};
 use policy::{Action, Permit, Principal};
 use store::history::{AggregateQuery, Aggregates, Bucket, Cell, ColumnKind, Evolution, Measure, TemporalQuery, TimeProperty};
 
@@ -15,53 +15,6 @@ use crate::node::Node;
 
 /// Periods of one attribute in one answer.
 pub const PERIODS_MAX: usize = 100_000;
-
-/// What is computed of the values of a period (ETSI GS CIM 009 V1.9.1, clause 4.5.19).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Method {
-    /// How many.
-    TotalCount,
-    /// How many different ones.
-    DistinctCount,
-    /// The sum of numbers, truth values (as 1 and 0) and sizes of arrays.
-    Sum,
-    /// Their mean.
-    Avg,
-    /// The smallest of them, or the first text in the order of characters.
-    Min,
-    /// The largest of them, or the last text.
-    Max,
-    /// The standard deviation of numbers and truth values, as a whole population.
-    StdDev,
-    /// The sum of the squares of numbers and truth values.
-    SumSq,
-}
-
-impl Method {
-    const fn measure(self) -> Option<Measure> {
-        Some(match self {
-            Self::TotalCount => Measure::Count,
-            Self::DistinctCount => return None,
-            Self::Sum => Measure::Sum,
-            Self::Avg => Measure::Mean,
-            Self::Min => Measure::Min,
-            Self::Max => Measure::Max,
-            Self::StdDev => Measure::StandardDeviation,
-            Self::SumSq => Measure::SumOfSquares,
-        })
-    }
-}
-
-/// How long a period is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Period {
-    /// As long as the interval of the question.
-    Whole,
-    /// So many calendar months (in UTC), at least 1.
-    Months(u32),
-    /// So many microseconds, at least 1.
-    Micros(i64),
-}
 
 /// A question about an entity's past over periods. They begin at the start of the interval, or with the first value if it has none.
 #[derive(Clone, PartialEq, Debug)]
@@ -127,13 +80,27 @@ impl Node {
     }
 }
 
+/// What the history computes for a method; none if it takes more than numbers.
+const fn measure_of(method: Method) -> Option<Measure> {
+    Some(match method {
+        Method::TotalCount => Measure::Count,
+        Method::DistinctCount => return None,
+        Method::Sum => Measure::Sum,
+        Method::Avg => Measure::Mean,
+        Method::Min => Measure::Min,
+        Method::Max => Measure::Max,
+        Method::StdDev => Measure::StandardDeviation,
+        Method::SumSq => Measure::SumOfSquares,
+    })
+}
+
 impl PeriodQuery {
     /// Do the columns of the history have all that is asked?
     fn is_for_columns(&self) -> bool {
         self.temporal.time_property == TimeProperty::ObservedAt
             && self.temporal.last_n.is_none()
             && self.datasets.is_none()
-            && self.methods.iter().all(|m| m.measure().is_some())
+            && self.methods.iter().all(|m| measure_of(*m).is_some())
     }
 
     fn bucket(&self, origin: Instant) -> Bucket {
@@ -203,7 +170,7 @@ fn columns_over_periods(
         }
     }
     let bounds = bounds(query, &values);
-    let measures: Vec<Measure> = query.methods.iter().filter_map(|m| m.measure()).chain([Measure::FirstAt]).collect();
+    let measures: Vec<Measure> = query.methods.iter().filter_map(|m| measure_of(*m)).chain([Measure::FirstAt]).collect();
     let answer = ask(&AggregateQuery { bucket: query.bucket(bounds.start), measures: measures.clone(), ..whole.clone() })?;
     PeriodQuery::check_periods(answer.n_rows())?;
     let mut all: Vec<PeriodValues> = Vec::new();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use entity::{Command, CommandError, Delta, Entity, Instant, Iri, Outcome, Version, resolve};
 use host::{Clock, Stopwatch};
 
+use crate::backlog::{BEHIND_BYTES_MAX, Backlog};
 use crate::hash::FastMap;
 use crate::history::{BulkRows, Fact, What};
 use crate::log::{Expected, Log, LogError};
@@ -30,11 +31,6 @@ const GATHER_WAIT: Duration = Duration::from_millis(1);
 const GATHER_STEP: Duration = Duration::from_micros(50);
 /// A batch of this many says that the log is busy.
 const BUSY_SUBMISSIONS: usize = 8;
-/// Log bytes after which the committer asks for a checkpoint.
-const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
-/// Bytes of records since the last capture after which writers are slowed down, and after which they are refused.
-const SLOW_BYTES: u64 = 4 * CHECKPOINT_LOG_BYTES;
-const BEHIND_BYTES_MAX: u64 = 16 * CHECKPOINT_LOG_BYTES;
 /// How long a batch waits when background work lags behind.
 const SLOW_PAUSE: Duration = Duration::from_millis(5);
 /// The key of the log that every batch names: a writer whose place was taken by another one is refused.
@@ -63,7 +59,7 @@ pub enum SubmitError {
         "{behind_bytes} bytes of changes wait for being written to documents and history, the limit is {BEHIND_BYTES_MAX}; try again in a moment"
     )]
     Behind {
-        /// Bytes of records since the last checkpoint began.
+        /// Bytes of records that no checkpoint has written.
         behind_bytes: u64,
     },
     /// The log refused: nothing was written.
@@ -152,8 +148,7 @@ pub(crate) struct Committer {
     pub(crate) wake_checkpoint: Box<dyn Fn() + Send>,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
     pub(crate) log_keep_bytes: u64,
-    /// Bytes of records since the last capture.
-    pub(crate) bytes_since_capture: u64,
+    pub(crate) backlog: Backlog,
     /// Version of [`WRITER_KEY`] that our last batch has.
     pub(crate) writer_version: u64,
     /// A checkpoint was asked for and has not begun.
@@ -269,8 +264,8 @@ impl Committer {
                 },
             };
             match request {
-                Request::Submit(_, _, reply) if self.bytes_since_capture > BEHIND_BYTES_MAX => reply(Err(self.behind())),
-                Request::Rows(_, reply) if self.bytes_since_capture > BEHIND_BYTES_MAX => reply(Err(self.behind().into())),
+                Request::Submit(_, _, reply) if self.backlog.is_full() => reply(Err(self.behind())),
+                Request::Rows(_, reply) if self.backlog.is_full() => reply(Err(self.behind().into())),
                 Request::Submit(submission, versions, reply) => self.resolve(submission, versions, reply, batch),
                 Request::Rows(rows, reply) => self.resolve_rows(*rows, reply, batch),
                 other => return Ok(Some(other)),
@@ -286,6 +281,7 @@ impl Committer {
         match request {
             Request::Capture(reply) => reply(self.capture()),
             Request::Trim(before) => {
+                self.backlog.written();
                 let trimmed = self.log.mark_snapshot(before).and_then(|()| self.log.trim(before, self.log_keep_bytes));
                 if let Err(e) = trimmed {
                     tracing::warn!(error = &e as &dyn std::error::Error, "cannot trim the log; it stays longer than needed");
@@ -298,9 +294,16 @@ impl Committer {
         true
     }
 
-    fn behind(&self) -> SubmitError {
-        (self.wake_checkpoint)();
-        SubmitError::Behind { behind_bytes: self.bytes_since_capture }
+    fn behind(&mut self) -> SubmitError {
+        self.ask_for_checkpoint();
+        SubmitError::Behind { behind_bytes: self.backlog.bytes() }
+    }
+
+    /// Asks once: each further wish would be carried out as a checkpoint of its own, and leave files of next to nothing.
+    fn ask_for_checkpoint(&mut self) {
+        if !std::mem::replace(&mut self.checkpoint_asked, true) {
+            (self.wake_checkpoint)();
+        }
     }
 
     /// The next recorded time: the clock's, but never the same or an earlier one twice.
@@ -416,7 +419,7 @@ impl Committer {
                 self.shared.table(space).apply(overlay);
             }
         }
-        self.bytes_since_capture += batch.record_bytes as u64;
+        self.backlog.add(batch.record_bytes as u64);
         self.shared.committed(batch.changes.len(), batch.records.len(), self.log.next_position(), self.log.size_bytes());
         if !batch.changes.is_empty() {
             for observer in &self.observers {
@@ -427,19 +430,18 @@ impl Committer {
         for p in batch.pending {
             p.answer(None);
         }
-        let is_due = self.bytes_since_capture > CHECKPOINT_LOG_BYTES || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint());
-        // Asked for once: each further wish would be carried out as a checkpoint of its own, and leave files of next to nothing.
-        if is_due && !std::mem::replace(&mut self.checkpoint_asked, true) {
-            (self.wake_checkpoint)();
+        if self.backlog.is_due() || Space::ALL.iter().any(|s| self.shared.table(*s).wants_checkpoint()) {
+            self.ask_for_checkpoint();
         }
         // Back-pressure: checkpoints or the merging of the history's files lag behind.
-        if self.bytes_since_capture > SLOW_BYTES || self.shared.history.pressure() >= 1.0 {
+        if self.backlog.is_long() || self.shared.history.pressure() >= 1.0 {
             std::thread::sleep(SLOW_PAUSE);
         }
     }
 
     fn capture(&mut self) -> Capture {
-        (self.bytes_since_capture, self.checkpoint_asked) = (0, false);
+        self.backlog.capture();
+        self.checkpoint_asked = false;
         let frozen = Space::ALL.iter().map(|s| self.shared.table(*s).freeze()).collect();
         Capture { next_position: self.log.next_position(), last_recorded_us: self.last_recorded_us, frozen }
     }

@@ -12,6 +12,7 @@
 //! **Invariant:** the store knows no protocol and no policy.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod backlog;
 pub mod backup;
 pub mod blobs;
 mod changes;

@@ -11,6 +11,7 @@ use arrow::record_batch::RecordBatch;
 use entity::{Command, CommandError, Instant, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
+use crate::backlog::Backlog;
 use crate::blobs::{Blobs, DiskBlobs, ObjectBlobs};
 use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
@@ -323,7 +324,7 @@ impl Store {
         let committer = Committer {
             writer_version: loaded.log.version(WRITER_KEY),
             log_keep_bytes: options.log_keep_bytes,
-            bytes_since_capture: loaded.n_bytes_replayed,
+            backlog: Backlog::replayed(loaded.n_bytes_replayed),
             last_recorded_us: loaded.manifest.last_recorded_us,
             log: loaded.log,
             shared: loaded.shared,

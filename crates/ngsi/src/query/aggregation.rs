@@ -1,59 +1,8 @@
 //! What is asked of a past that is aggregated over periods (ETSI GS CIM 009 V1.9.1, clause 4.5.19).
 
+use entity::{AggregationMethod, AggregationPeriod};
+
 use crate::error::{Error, Result, shown};
-
-/// What is computed of the values of a period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AggregationMethod {
-    /// How many values there are.
-    TotalCount,
-    /// How many different ones.
-    DistinctCount,
-    /// Their sum.
-    Sum,
-    /// Their mean.
-    Avg,
-    /// The smallest.
-    Min,
-    /// The largest.
-    Max,
-    /// Their standard deviation.
-    StdDev,
-    /// The sum of their squares.
-    SumSq,
-}
-
-impl AggregationMethod {
-    /// Every method.
-    pub const ALL: [Self; 8] =
-        [Self::TotalCount, Self::DistinctCount, Self::Sum, Self::Avg, Self::Min, Self::Max, Self::StdDev, Self::SumSq];
-
-    /// The name that requests and answers give it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TotalCount => "totalCount",
-            Self::DistinctCount => "distinctCount",
-            Self::Sum => "sum",
-            Self::Avg => "avg",
-            Self::Min => "min",
-            Self::Max => "max",
-            Self::StdDev => "stddev",
-            Self::SumSq => "sumsq",
-        }
-    }
-}
-
-/// How long a period is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AggregationPeriod {
-    /// As long as the interval of the question.
-    Whole,
-    /// So many calendar months, at least 1.
-    Months(u32),
-    /// So many microseconds, at least 1.
-    Micros(i64),
-}
 
 /// An aggregation of a past.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ mod temporal;
 #[cfg(test)]
 mod tests;
 
-pub use aggregation::{Aggregation, AggregationMethod, AggregationPeriod};
+pub use aggregation::Aggregation;
 pub use body::query_body;
 pub use endpoint::Endpoint;
 pub use params::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, QueryParams};

@@ -5,11 +5,11 @@ use std::ops::Range;
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use entity::{Instant, Iri};
+use entity::{AggregationMethod, Instant, Iri};
 use ngsi::encode::{self, AggregatedAttribute, AggregatedEntity, AggregatedSeries, Document, TemporalEntity};
-use ngsi::query::{Aggregation, AggregationMethod, AggregationPeriod, Endpoint, QueryParams};
+use ngsi::query::{Aggregation, Endpoint, QueryParams};
 use ngsi::{Member, query};
-use node::{Evolution, Method, Period, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
+use node::{Evolution, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
 
 use super::entities::past;
 use super::{Call, id_of};
@@ -50,26 +50,7 @@ pub(super) fn temporal_query(entity: Iri, params: &QueryParams) -> TemporalQuery
 }
 
 pub(super) fn period_query(temporal: TemporalQuery, params: &QueryParams, aggregation: &Aggregation) -> PeriodQuery {
-    let method = |m: &AggregationMethod| match m {
-        AggregationMethod::TotalCount => Method::TotalCount,
-        AggregationMethod::DistinctCount => Method::DistinctCount,
-        AggregationMethod::Sum => Method::Sum,
-        AggregationMethod::Avg => Method::Avg,
-        AggregationMethod::Min => Method::Min,
-        AggregationMethod::Max => Method::Max,
-        AggregationMethod::StdDev => Method::StdDev,
-        AggregationMethod::SumSq => Method::SumSq,
-    };
-    PeriodQuery {
-        temporal,
-        datasets: params.view.dataset_ids.clone(),
-        methods: aggregation.methods.iter().map(method).collect(),
-        period: match aggregation.period {
-            AggregationPeriod::Whole => Period::Whole,
-            AggregationPeriod::Months(months) => Period::Months(months),
-            AggregationPeriod::Micros(us) => Period::Micros(us),
-        },
-    }
+    PeriodQuery { temporal, datasets: params.view.dataset_ids.clone(), methods: aggregation.methods.clone(), period: aggregation.period }
 }
 
 pub(super) fn aggregated(
@@ -80,17 +61,7 @@ pub(super) fn aggregated(
     values: Vec<PeriodValues>,
     document: Document,
 ) -> Response {
-    let name_of = |method: Method| match method {
-        Method::TotalCount => AggregationMethod::TotalCount,
-        Method::DistinctCount => AggregationMethod::DistinctCount,
-        Method::Sum => AggregationMethod::Sum,
-        Method::Avg => AggregationMethod::Avg,
-        Method::Min => AggregationMethod::Min,
-        Method::Max => AggregationMethod::Max,
-        Method::StdDev => AggregationMethod::StdDev,
-        Method::SumSq => AggregationMethod::SumSq,
-    };
-    let series = |(method, periods): (Method, _)| AggregatedSeries { method: name_of(method).name(), periods };
+    let series = |(method, periods): (AggregationMethod, _)| AggregatedSeries { method: method.name(), periods };
     let attribute = |v: PeriodValues| AggregatedAttribute {
         name: v.name,
         is_relationship: v.is_relationship,
