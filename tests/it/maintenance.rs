@@ -103,3 +103,71 @@ fn the_changes_are_read_from_a_position_and_waited_for() {
     assert!(node.get("/api/v1/changes").expect(400).body.contains("from=<position>"));
     assert!(node.get("/api/v1/changes?from=0").expect(410).body.contains("the oldest position is 1"));
 }
+
+/// What is wrong in the past is taken out: an attribute, a stretch of time, an entity; through a kill, and for good by a purge.
+#[test]
+fn the_past_is_erased_and_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start_in(dir.path(), &["--dev"]);
+    let path = "/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Station:1";
+    for hour in 0..4 {
+        let at = format!("2026-03-01T0{hour}:00:00Z");
+        let property = |value: u32| json!({"type": "Property", "value": value, "observedAt": at});
+        let station = json!([{"id": "urn:ngsi-ld:Station:1", "type": "Station", "level": property(hour), "flow": property(10 + hour)}]);
+        assert!(node.post("/ngsi-ld/v1/entityOperations/upsert", &station).status < 300);
+    }
+    let values = |node: &Node, name: &str, more: &str| -> Vec<u64> {
+        let answer = node.get(&format!("{path}{more}")).expect(200).json();
+        let instances = answer[name].as_array().cloned().unwrap_or_else(|| answer.get(name).cloned().into_iter().collect());
+        let mut values: Vec<u64> = instances.iter().map(|i| i["value"].as_u64().unwrap()).collect();
+        values.sort_unstable();
+        values
+    };
+    let next = node.get("/api/v1/changes?from=1&limit=100").expect(200).json()["next"].as_u64().unwrap();
+    let before = node.get("/api/v1/changes?from=1&limit=100").json()["changes"].as_array().unwrap().last().unwrap()["recordedAt"].clone();
+
+    // A stretch of time of one attribute.
+    let stretch = "/api/v1/history/Station?id=urn:ngsi-ld:Station:1&attr=level&from=2026-03-01T01:00:00Z&to=2026-03-01T03:00:00Z";
+    node.send("DELETE", stretch, &[], None).expect(204);
+    assert_eq!((values(&node, "level", ""), values(&node, "flow", "")), (vec![0, 3], vec![10, 11, 12, 13]));
+    let told = node.get(&format!("/api/v1/changes?from={next}")).expect(200).json();
+    assert_eq!(told["changes"][0]["erased"]["attribute"], "level", "{told}");
+    assert_eq!(told["changes"][0]["erased"]["observedAt"], json!(["2026-03-01T01:00:00Z", "2026-03-01T03:00:00Z"]));
+    // SQL sees the same, and so does a node that was killed.
+    assert_eq!(node.psql(r#"select count(level), count(flow) from "Station_history" where observed_at is not null"#).unwrap(), "2|4");
+    node.kill();
+    let node = Node::start_in(dir.path(), &["--dev"]);
+    let as_of = format!("?asOf={}", before.as_str().unwrap());
+    assert_eq!((values(&node, "level", ""), values(&node, "level", &as_of)), (vec![0, 3], vec![0, 1, 2, 3]));
+    node.send("POST", "/api/v1/history/purge", &[], None).expect(204);
+    assert_eq!(values(&node, "level", &as_of), [0, 3]);
+
+    // One instance: of one time, of one data set.
+    let instance = "/api/v1/history/Station?attr=level&from=2026-03-01T00:00:00Z&to=2026-03-01T00:00:00.000001Z&datasetId=";
+    node.send("DELETE", &format!("{instance}urn:ngsi-ld:Dataset:other"), &[], None).expect(204);
+    assert_eq!(values(&node, "level", ""), [0, 3]);
+    node.send("DELETE", &format!("{instance}@none"), &[], None).expect(204);
+    assert_eq!(values(&node, "level", ""), [3]);
+
+    // An attribute, then the entity: its present stays.
+    node.send("DELETE", &format!("{path}/attrs/flow?deleteAll=true"), &[], None).expect(204);
+    assert_eq!(values(&node, "flow", ""), Vec::<u64>::new());
+    node.send("DELETE", &format!("{path}/attrs/flow?deleteAll=true"), &[], None).expect(404);
+    node.send("DELETE", path, &[], None).expect(204);
+    node.get(path).expect(404);
+    node.send("DELETE", path, &[], None).expect(404);
+    let present = node.get("/ngsi-ld/v1/entities/urn:ngsi-ld:Station:1").expect(200).json();
+    assert_eq!((&present["level"]["value"], &present["flow"]["value"]), (&json!(3), &json!(13)));
+
+    for (path, wanted) in [
+        ("/api/v1/history/Nothing", "there is no history"),
+        ("/api/v1/history/Station?from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z", "is not after"),
+        ("/api/v1/history/Station?from=yesterday", "parameter from"),
+        ("/api/v1/history/Station?timeproperty=sometime", "expected `observedAt` or `recordedAt`"),
+        ("/api/v1/history/Station?attrs=level", "unknown field"),
+        ("/api/v1/history/Station?datasetId=@none", "needs parameter attr"),
+    ] {
+        let refused = node.send("DELETE", path, &[], None).expect(400);
+        assert!(refused.body.contains(wanted), "{path}: {}", refused.body);
+    }
+}

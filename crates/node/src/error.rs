@@ -166,6 +166,7 @@ impl NodeError {
             Self::Maintenance { .. } => Kind::Unavailable,
             Self::History(e) => match **e {
                 store::history::HistoryError::Refused { .. } => Kind::Invalid,
+                store::history::HistoryError::TooManyErasures { .. } => Kind::Limit,
                 _ => Kind::Bug,
             },
             Self::Documents(_) => Kind::Bug,
@@ -176,6 +177,15 @@ impl NodeError {
 impl From<store::state::DocumentsError> for NodeError {
     fn from(e: store::state::DocumentsError) -> Self {
         Self::Documents(Arc::new(e))
+    }
+}
+
+impl From<store::EraseError> for NodeError {
+    fn from(e: store::EraseError) -> Self {
+        match e {
+            store::EraseError::History(e) => Self::History(e),
+            store::EraseError::Submit(e) => Self::Submit(e),
+        }
     }
 }
 

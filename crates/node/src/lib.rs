@@ -10,6 +10,7 @@
 mod as_of;
 mod bulk;
 mod cluster;
+mod erase;
 mod error;
 mod maintenance;
 mod metrics;
@@ -22,14 +23,15 @@ mod temporal;
 pub use as_of::{AS_OF_ENTITIES_MAX, AS_OF_INSTANCES_MAX};
 pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
+pub use erase::{EraseRequest, Erased};
 pub use error::{Kind, NodeError};
 pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use store::history::{
-    AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Evolution, History, HistoryError, HistoryPolicy, HistoryScan, Measure,
-    RetentionRule, RollupRule, RollupWidth, TemporalQuery, TimeProperty,
+    AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, ErasedInstances, ErasedTimes, Evolution, History, HistoryError,
+    HistoryPolicy, HistoryScan, Measure, RetentionRule, RollupRule, RollupWidth, TemporalQuery, TimeProperty,
 };
 pub use store::state::{
     ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use entity::{Attribute, Delta, Entity, Iri};
 use ngsi::{Context, View, encode};
-use node::{Change, Space};
+use node::{Change, ErasedInstances, ErasedTimes, Space};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -69,6 +69,27 @@ fn change_json(change: &Change, context: &Context) -> Value {
         }
         json["rows"] = json!({"type": context.compact(rows.entity_type()), "id": ids, "observedAt": times, "attributes": attributes});
     }
+    if let Some(erasure) = &change.erasure {
+        let mut erased = json!({"type": context.compact(&erasure.entity_type)});
+        if let Some(entity) = &erasure.entity {
+            erased["id"] = json!(entity);
+        }
+        if let Some(attribute) = &erasure.attribute {
+            erased["attribute"] = json!(context.compact(attribute));
+        }
+        if let ErasedInstances::Of(dataset_id) = &erasure.instances {
+            erased["datasetId"] = json!(dataset_id);
+        }
+        let (property, range) = match &erasure.times {
+            ErasedTimes::All => (None, None),
+            ErasedTimes::Observed(range) => (Some("observedAt"), Some(range)),
+            ErasedTimes::Recorded(range) => (Some("recordedAt"), Some(range)),
+        };
+        if let (Some(property), Some(range)) = (property, range) {
+            erased[property] = json!([range.start.to_string(), range.end.to_string()]);
+        }
+        json["erased"] = erased;
+    }
     json
 }
 
@@ -116,7 +137,7 @@ fn attributes_json(delta: &Delta, attributes: &[(Iri, Attribute)], context: &Con
 }
 
 /// What blocks goes to a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     app: Arc<App>,
     work: impl FnOnce(&App) -> Result<T, node::NodeError> + Send + 'static,
 ) -> Result<T, Problem> {

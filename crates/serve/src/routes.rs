@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
-use crate::{App, bulk, bulk_export, console, live, maintenance, peer, platform};
+use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -67,6 +67,8 @@ routes! {
     GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
     POST "/api/v1/backup" maintenance::backup, "Make a backup to a folder or s3://bucket/prefix";
     POST "/api/v1/verify" maintenance::verify, "Verify checksums and rules of everything on disk, while the node works";
+    DELETE "/api/v1/history/{type}" history::erase, "Take a stretch of time, an attribute or an entity out of the past of a type";
+    POST "/api/v1/history/purge" history::purge, "Remove for good what was erased from the past";
     GET "/api/v1/search" (Search) entities::search, "Entities by the words of their names, in any language; other parameters as for entities";
     GET "/api/v1/explain" (Explain) entities::explain, "How a query of entities is answered: indexes, counts, documents read";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
@@ -88,6 +90,8 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
     GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteEntity) temporal::delete, "Delete an entity's past (5.6.16)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteAttribute) temporal::delete_attribute, "Delete an attribute's past (5.6.13)";
     GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
     GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
     GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
@@ -160,6 +164,7 @@ pub(crate) fn openapi() -> Value {
             in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect();
         let own: &[&str] = match route.path {
             "/api/v1/changes" => maintenance::CHANGES_PARAMETERS,
+            "/api/v1/history/{type}" => history::ERASE_PARAMETERS,
             "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
             "/api/v1/export/{type}" => &bulk_export::NAMES,
             _ => &[],
@@ -176,7 +181,7 @@ pub(crate) fn openapi() -> Value {
             },
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
-        if matches!(route.method, Method::POST | Method::PUT) && route.path != "/api/v1/verify" {
+        if matches!(route.method, Method::POST | Method::PUT) && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path) {
             operation["requestBody"] = match route.path {
                 "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
                 _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),

@@ -6,7 +6,7 @@
 use arrow::record_batch::RecordBatch;
 use entity::{Delta, Instant, Iri};
 
-use crate::history::{BulkRows, BulkRowsError};
+use crate::history::{BulkRows, BulkRowsError, Erasure};
 use crate::log::{LogError, LogReader, Read};
 use crate::record::{self, Record, RecordError};
 use crate::state::Space;
@@ -29,6 +29,8 @@ pub struct Change {
     pub deltas: Vec<Delta>,
     /// Observations that came as columns, with the type of their entities; `deltas` has only what is new of them.
     pub rows: Option<(Iri, RecordBatch)>,
+    /// What was taken out of the history.
+    pub erasure: Option<Erasure>,
 }
 
 impl Change {
@@ -105,8 +107,9 @@ pub(crate) fn read(log: &dyn LogReader, from: u64, limit: usize) -> Result<Chang
 }
 
 fn change(position: u64, bytes: &[u8]) -> Result<Change, ChangesError> {
-    let Record { recorded_at, space, deltas, rows } = record::decode(bytes).map_err(|source| ChangesError::Record { position, source })?;
-    Ok(Change { position, recorded_at, space, deltas, rows })
+    let record = record::decode(bytes).map_err(|source| ChangesError::Record { position, source })?;
+    let Record { recorded_at, space, deltas, rows, erasure } = record;
+    Ok(Change { position, recorded_at, space, deltas, rows, erasure })
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use entity::{Command, CommandError, Delta, Entity, Instant, Iri, Outcome, Versio
 use host::{Clock, Stopwatch};
 
 use crate::backlog::{BEHIND_BYTES_MAX, Backlog};
+use crate::erase::{EraseError, EraseReply};
 use crate::hash::FastMap;
-use crate::history::{BulkRows, Fact, What};
+use crate::history::{BulkRows, Erasure, Fact, What};
 use crate::log::{Expected, Log, LogError};
 use crate::record::{self, Record};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
@@ -124,6 +125,8 @@ pub(crate) enum Request {
     Submit(Submission, Vec<Option<Version>>, Reply),
     /// Observations as columns.
     Rows(Box<Rows>, RowsReply),
+    /// Take facts out of the history; when it is recorded is decided here.
+    Erase(Box<Erasure>, EraseReply),
     /// Capture what changed since the last capture, consistent with the position it returns.
     Capture(Box<dyn FnOnce(Capture) + Send>),
     /// A checkpoint up to this position is durable: the log before it may go.
@@ -279,6 +282,7 @@ impl Committer {
     /// Does what is no submission; false if it was the last.
     fn serve(&mut self, request: Request) -> bool {
         match request {
+            Request::Erase(erasure, reply) => reply(self.erase(*erasure)),
             Request::Capture(reply) => reply(self.capture()),
             Request::Trim(before) => {
                 self.backlog.written();
@@ -391,6 +395,25 @@ impl Committer {
         Ok(())
     }
 
+    /// Rare, so each has a sync of its own.
+    fn erase(&mut self, erasure: Erasure) -> Result<Instant, EraseError> {
+        let erasure = Erasure { recorded_at: self.tick(), ..erasure };
+        let recorded_at = erasure.recorded_at;
+        self.shared.history.check_erasure(&erasure)?;
+        let record = record::encode_erasure(&erasure);
+        let n_bytes = record.len() as u64;
+        if let Err(e) = self.append(&[record]) {
+            tracing::error!(error = &e as &dyn std::error::Error, "an erasure could not be made durable and was refused");
+            self.shared.set_write_error(Some(e.to_string()));
+            return Err(EraseError::Submit(SubmitError::Log(Arc::new(e))));
+        }
+        self.shared.set_write_error(None);
+        self.shared.history.erase(erasure)?;
+        self.backlog.add(n_bytes);
+        self.shared.committed(0, 1, self.log.next_position(), self.log.size_bytes());
+        Ok(recorded_at)
+    }
+
     /// Makes a batch durable, then visible, then answers; `before_answers` is called just before that.
     fn commit(&mut self, batch: Batch, before_answers: impl FnOnce()) {
         if batch.pending.is_empty() {
@@ -454,7 +477,7 @@ pub(crate) fn replay_record(
     facts: &mut Vec<Fact>,
     history: &dyn crate::history::History,
 ) -> Result<Instant, Box<dyn std::error::Error + Send + Sync>> {
-    let Record { recorded_at, space, deltas, rows } = record::decode(bytes)?;
+    let Record { recorded_at, space, deltas, rows, erasure } = record::decode(bytes)?;
     let table = tables(space);
     for delta in deltas {
         let before = table.try_get(delta.id.as_str())?;
@@ -466,6 +489,9 @@ pub(crate) fn replay_record(
     }
     if let Some((entity_type, batch)) = rows {
         history.append_rows(BulkRows::new(entity_type, recorded_at, batch)?);
+    }
+    if let Some(erasure) = erasure {
+        history.erase(erasure)?;
     }
     Ok(recorded_at)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! changes = 1 space:u8 recorded_at_us:i64 n:u32 delta*                                             (little endian; a delta as in `entity::codec`)
 //! rows    = 2 recorded_at_us:i64 type_bytes:u32 type ipc_bytes:u32 ipc n:u32 delta*                 (ipc: an Arrow stream of one batch)
+//! erasure = 3 recorded_at_us:i64 json                                                              (what is taken out of the history)
 //! old     = {"a":...,"s":...,"d":[...]}                                                             (JSON, written by earlier versions)
 //! ```
 //!
@@ -15,10 +16,12 @@ use entity::codec::{CodecError, decode_delta, encode_delta};
 use entity::{Delta, Instant, Iri, IriError};
 use serde::{Deserialize, Serialize};
 
+use crate::history::Erasure;
 use crate::state::Space;
 
 const CHANGES: u8 = 1;
 const ROWS: u8 = 2;
+const ERASURE: u8 = 3;
 const OLD: u8 = b'{';
 
 /// What a record says.
@@ -29,6 +32,8 @@ pub(crate) struct Record {
     pub(crate) deltas: Vec<Delta>,
     /// Observations that came as columns, with the type of their entities.
     pub(crate) rows: Option<(Iri, RecordBatch)>,
+    /// What is taken out of the history.
+    pub(crate) erasure: Option<Erasure>,
 }
 
 /// Why bytes are not a record.
@@ -84,6 +89,14 @@ pub(crate) fn encode_changes(space: Space, recorded_at: Instant, deltas: &[&Delt
     out
 }
 
+/// A record of an erasure, recorded when it says.
+pub(crate) fn encode_erasure(erasure: &Erasure) -> Vec<u8> {
+    let mut out = vec![ERASURE];
+    out.extend_from_slice(&erasure.recorded_at.micros().to_le_bytes());
+    out.extend(serde_json::to_vec(erasure).expect("an erasure is JSON"));
+    out
+}
+
 /// A record of rows on its way: all but the time and the deltas, which only the committer knows.
 pub(crate) struct RowsDraft(Vec<u8>);
 
@@ -131,7 +144,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
     match input.take(1)?[0] {
         OLD => {
             let Old { recorded_at, space, deltas } = serde_json::from_slice(bytes)?;
-            Ok(Record { recorded_at, space, deltas, rows: None })
+            Ok(Record { recorded_at, space, deltas, rows: None, erasure: None })
         }
         CHANGES => {
             let space = match input.take(1)?[0] {
@@ -140,7 +153,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
                 found => return Err(RecordError::Space { found }),
             };
             let recorded_at = input.instant()?;
-            Ok(Record { recorded_at, space, deltas: input.deltas()?, rows: None })
+            Ok(Record { recorded_at, space, deltas: input.deltas()?, rows: None, erasure: None })
         }
         ROWS => {
             let recorded_at = input.instant()?;
@@ -149,7 +162,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
             let len = input.u32()?;
             let mut stream = StreamReader::try_new(input.take(len)?, None)?;
             let batch = stream.next().ok_or(RecordError::Length { what: "cut", at_byte: input.at })??;
-            Ok(Record { recorded_at, space: Space::City, deltas: input.deltas()?, rows: Some((name, batch)) })
+            Ok(Record { recorded_at, space: Space::City, deltas: input.deltas()?, rows: Some((name, batch)), erasure: None })
+        }
+        ERASURE => {
+            let recorded_at = input.instant()?;
+            let erasure = serde_json::from_slice(&bytes[input.at..])?;
+            Ok(Record { recorded_at, space: Space::City, deltas: Vec::new(), rows: None, erasure: Some(erasure) })
         }
         found => Err(RecordError::Format { found }),
     }
@@ -163,7 +181,7 @@ pub(crate) fn recorded_at(bytes: &[u8]) -> Result<Instant, RecordError> {
             input.take(1)?;
             input.instant()
         }
-        ROWS => input.instant(),
+        ROWS | ERASURE => input.instant(),
         OLD => {
             #[derive(Deserialize)]
             struct Time {
@@ -258,11 +276,15 @@ mod tests {
         let deltas = vec![delta(1), delta(2)];
         let borrowed: Vec<&Delta> = deltas.iter().collect();
         let entity_type = Iri::known("https://example.org/Station");
-        let changes = Record { recorded_at, space: Space::Node, deltas: deltas.clone(), rows: None };
+        let changes = Record { recorded_at, space: Space::Node, deltas: deltas.clone(), rows: None, erasure: None };
         check(&encode_changes(Space::Node, recorded_at, &borrowed), &changes);
         let old = serde_json::to_vec(&Old { recorded_at, space: Space::Node, deltas: deltas.clone() }).unwrap();
         check(&old, &changes);
-        let rows = Record { recorded_at, space: Space::City, deltas: deltas.clone(), rows: Some((entity_type.clone(), batch())) };
+        let of_one = Erasure::of_entity(entity_type.clone(), Iri::known("urn:ngsi-ld:Station:1"), recorded_at);
+        let erasure = Record { recorded_at, space: Space::City, deltas: Vec::new(), rows: None, erasure: Some(of_one.clone()) };
+        check(&encode_erasure(&of_one), &erasure);
+        let rows = Some((entity_type.clone(), batch()));
+        let rows = Record { recorded_at, space: Space::City, deltas: deltas.clone(), rows, erasure: None };
         check(&RowsDraft::new(&entity_type, &batch()).unwrap().finish(recorded_at, &borrowed), &rows);
 
         #[track_caller]
@@ -277,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), format in 0u8..4) {
+        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), format in 0u8..5) {
             if let Some(first) = bytes.first_mut() { *first = format; }
             let _ = decode(&bytes);
         }

@@ -394,7 +394,7 @@ impl Store {
         Ok(self.request(Request::Rows(Box::new(rows), Box::new(reply)))?)
     }
 
-    fn request(&self, request: Request) -> Result<(), SubmitError> {
+    pub(crate) fn request(&self, request: Request) -> Result<(), SubmitError> {
         self.requests.try_send(request).map_err(|e| match e {
             TrySendError::Full(_) => SubmitError::Busy { waiting: WAITING_MAX },
             TrySendError::Disconnected(_) => SubmitError::Closed,

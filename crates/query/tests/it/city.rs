@@ -58,6 +58,10 @@ impl History for AskedHistory {
         panic!("SQL never writes");
     }
 
+    fn check_erasure(&self, erasure: &Erasure) -> Result<(), HistoryError> {
+        self.inner.check_erasure(erasure)
+    }
+
     fn erase(&self, _erasure: Erasure) -> Result<(), HistoryError> {
         panic!("SQL never writes");
     }

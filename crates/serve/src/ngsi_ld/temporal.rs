@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use entity::{AggregationMethod, Instant, Iri};
 use ngsi::encode::{self, AggregatedAttribute, AggregatedEntity, AggregatedSeries, Document, TemporalEntity};
 use ngsi::query::{Aggregation, Endpoint, QueryParams};
 use ngsi::{Member, query};
-use node::{Evolution, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
+use node::{EraseRequest, Erased, ErasedInstances, ErasedTimes, Evolution, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
 
 use super::entities::past;
 use super::{Call, id_of};
@@ -31,6 +31,30 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     let evolution = call.app.node.evolution(&call.who, &temporal_query(id_of(&id)?, &params))?;
     let types = call.app.node.entity(&call.who, &evolution.id).map_or_else(|_| vec![evolution.entity_type.clone()], |e| e.types.clone());
     Ok(answer(&call, &params, &evolution, &types, document))
+}
+
+/// Deletes what is known of an entity's past; its present stays.
+pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
+    call.params(Endpoint::WriteEntity)?;
+    erase(
+        &call,
+        EraseRequest { of: Erased::Entity(id_of(&id)?), attribute: None, instances: ErasedInstances::All, times: ErasedTimes::All },
+    )
+    .await
+}
+
+/// Deletes what is known of an attribute's past: of the default instance, of the one with `datasetId`, or with `deleteAll` of all.
+pub(crate) async fn delete_attribute(call: Call, Path((id, name)): Path<(String, String)>) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::DeleteAttribute)?;
+    let dataset_id = params.view.dataset_ids.and_then(|list| list.into_iter().next()).flatten();
+    let instances = if params.delete_all { ErasedInstances::All } else { ErasedInstances::Of(dataset_id) };
+    let attribute = Some(call.context.expand(&name)?);
+    erase(&call, EraseRequest { of: Erased::Entity(id_of(&id)?), attribute, instances, times: ErasedTimes::All }).await
+}
+
+async fn erase(call: &Call, request: EraseRequest) -> Result<Response, Problem> {
+    past(call, move |node, who| node.erase_history(who, &request)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) fn temporal_query(entity: Iri, params: &QueryParams) -> TemporalQuery {

@@ -4,7 +4,7 @@ use entity::{Attribute, Command, Entity, Iri};
 use host::{Clock, ManualClock};
 
 use super::*;
-use crate::history::{TemporalQuery, TimeProperty};
+use crate::history::TemporalQuery;
 use crate::state::MEMORY_BYTES_MIN;
 use crate::{Options, Submission};
 
@@ -68,15 +68,7 @@ fn restored(from: &Place, until: Until) -> Result<Vec<i64>, BackupError> {
     assert!(verified.is_clean(), "{verified:?}");
     let store = open(&to, &Arc::new(ManualClock::at(0)));
     assert_eq!(store.stats().next_position, summary.next_position);
-    let query = TemporalQuery {
-        entity: Iri::known(STATION),
-        attributes: None,
-        interval: None,
-        time_property: TimeProperty::ObservedAt,
-        last_n: None,
-        as_of: None,
-        instances_max: 10_000,
-    };
+    let query = TemporalQuery::of(Iri::known(STATION));
     let past = store.history().evolution(&query).unwrap().unwrap();
     let hours: Vec<i64> = past.attributes[&name()].iter().map(|a| a.observed_at.unwrap().micros() / 3_600_000_000).collect();
     let now = store.table(Space::City).get(STATION).unwrap().attribute(name().as_str()).unwrap().observed_at.unwrap();

@@ -119,6 +119,10 @@ impl History for Driven {
         self.after(|history| history.append_rows(rows));
     }
 
+    fn check_erasure(&self, erasure: &Erasure) -> Result<(), HistoryError> {
+        self.history.lock().unwrap().check_erasure(erasure)
+    }
+
     fn erase(&self, erasure: Erasure) -> Result<(), HistoryError> {
         self.after(|history| history.erase(erasure).unwrap());
         Ok(())
@@ -188,15 +192,7 @@ fn with(mut fact: Fact, change: impl FnOnce(&mut Attribute)) -> Fact {
 }
 
 fn all_of(entity: &str) -> TemporalQuery {
-    TemporalQuery {
-        entity: station(entity),
-        attributes: None,
-        interval: None,
-        time_property: TimeProperty::ObservedAt,
-        last_n: None,
-        as_of: None,
-        instances_max: 1_000,
-    }
+    TemporalQuery::of(station(entity))
 }
 
 fn table_of(attributes: &[&str]) -> HistoryScan {

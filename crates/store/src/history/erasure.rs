@@ -140,6 +140,14 @@ impl Erasures {
         }
     }
 
+    pub(super) fn contains(&self, erasure: &Erasure) -> bool {
+        let list = match &erasure.entity {
+            Some(entity) => self.by_entity.get(entity),
+            None => Some(&self.of_all),
+        };
+        list.is_some_and(|list| list.iter().any(|e| **e == *erasure))
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.n
     }

@@ -116,6 +116,10 @@ impl History for MemoryHistory {
         self.known().facts.extend(facts);
     }
 
+    fn check_erasure(&self, _erasure: &Erasure) -> Result<(), HistoryError> {
+        Ok(())
+    }
+
     fn erase(&self, erasure: Erasure) -> Result<(), HistoryError> {
         self.known().erasures.push(erasure);
         Ok(())

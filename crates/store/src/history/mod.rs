@@ -339,7 +339,11 @@ pub trait History: Send + Sync {
         self.append(rows.facts().collect());
     }
 
-    /// Takes facts out of the history, for readers of now and later; durable as facts are. Errors: there are [`ERASURES_MAX`] in the table.
+    /// Would [`History::erase`] take this in? Asked before it is made durable. Errors: there are [`ERASURES_MAX`] in the table.
+    fn check_erasure(&self, erasure: &Erasure) -> Result<(), HistoryError>;
+
+    /// Takes facts out of the history, for readers of now and later; durable as facts are. One that is known already is
+    /// taken without effect, as a replay brings it. Errors: those of [`History::check_erasure`].
     fn erase(&self, erasure: Erasure) -> Result<(), HistoryError>;
 
     /// Removes what was erased before this call for good: it is not seen any more as of any time. Seals, and returns the list as

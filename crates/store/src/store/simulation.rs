@@ -19,8 +19,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::blobs::DiskBlobs;
+use crate::history::TemporalQuery;
 use crate::history::columnar::ColumnarOptions;
-use crate::history::{TemporalQuery, TimeProperty};
 use crate::state::DiskDocuments;
 
 const STATIONS: u32 = 3;
@@ -172,15 +172,7 @@ impl World {
             if let Some(e) = store.table(Space::City).get(id(station).as_str()) {
                 found.present.insert(station, e.attribute(iri("v").as_str()).map(|a| (hour_of(a), value_of(a))));
             }
-            let query = TemporalQuery {
-                entity: id(station),
-                attributes: None,
-                interval: None,
-                time_property: TimeProperty::ObservedAt,
-                last_n: None,
-                as_of: None,
-                instances_max: 10_000,
-            };
+            let query = TemporalQuery::of(id(station));
             let past = store.history().evolution(&query).map_err(|e| self.died("reading the past", &e))?;
             for a in past.iter().flat_map(|p| p.attributes.values()).flatten() {
                 let before = found.past.insert((station, hour_of(a)), value_of(a));

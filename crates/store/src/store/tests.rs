@@ -1,5 +1,5 @@
 use super::*;
-use crate::history::{TemporalQuery, TimeProperty};
+use crate::history::TemporalQuery;
 use entity::{Attribute, Command, Entity, Instant, Iri};
 use host::{ManualClock, SystemClock};
 use std::collections::HashMap;
@@ -56,15 +56,7 @@ fn put(store: &Store, commands: Vec<Command>) -> Vec<Result<Outcome, CommandErro
 }
 
 fn past(store: &Store, station: u32) -> Vec<(i64, f64)> {
-    let query = TemporalQuery {
-        entity: Iri::known(&format!("urn:ngsi-ld:Station:{station}")),
-        attributes: None,
-        interval: None,
-        time_property: TimeProperty::ObservedAt,
-        last_n: None,
-        as_of: None,
-        instances_max: 10_000,
-    };
+    let query = TemporalQuery::of(Iri::known(&format!("urn:ngsi-ld:Station:{station}")));
     let evolution = store.history().evolution(&query).unwrap().unwrap();
     let value = |a: &Attribute| match &a.value {
         entity::AttributeValue::Property(v) => v.as_f64().unwrap(),

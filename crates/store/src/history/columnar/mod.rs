@@ -557,13 +557,20 @@ impl History for ColumnarHistory {
         self.inner.pressure()
     }
 
+    fn check_erasure(&self, erasure: &Erasure) -> Result<(), HistoryError> {
+        let shared = self.inner.read();
+        match shared.erasures.get(&erasure.entity_type) {
+            Some(known) if known.len() >= ERASURES_MAX && !known.contains(erasure) => {
+                Err(HistoryError::TooManyErasures { entity_type: erasure.entity_type.clone(), max: ERASURES_MAX })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn erase(&self, erasure: Erasure) -> Result<(), HistoryError> {
+        self.check_erasure(&erasure)?;
         let mut shared = self.inner.write();
         let entity_type = erasure.entity_type.clone();
-        let known = shared.erasures.entry(entity_type.clone()).or_default();
-        if known.len() >= ERASURES_MAX {
-            return Err(HistoryError::TooManyErasures { entity_type, max: ERASURES_MAX });
-        }
         let erasure = Arc::new(erasure);
         shared.rollups.learn_erasure(&erasure);
         let known = shared.erasures.entry(entity_type.clone()).or_default();

@@ -8,7 +8,7 @@ use parquet::basic::Encoding;
 
 use super::segment::{Attributes, Keys, Wanted};
 use super::*;
-use crate::history::{TimeProperty, What};
+use crate::history::What;
 
 fn at(s: i64) -> Instant {
     Instant::from_secs(s)
@@ -29,15 +29,7 @@ fn value(entity: usize, name: &str, observed_s: i64, recorded_s: i64, v: impl In
 }
 
 fn query(entity: usize) -> TemporalQuery {
-    TemporalQuery {
-        entity: station(entity),
-        attributes: None,
-        interval: None,
-        time_property: TimeProperty::ObservedAt,
-        last_n: None,
-        as_of: None,
-        instances_max: usize::MAX,
-    }
+    TemporalQuery::of(station(entity))
 }
 
 /// Observed seconds of the instances of an answer.
