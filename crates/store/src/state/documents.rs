@@ -144,6 +144,17 @@ pub trait Documents: Send + Sync {
     /// All documents of a space in the order of ids, one at a time.
     fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError>;
 
+    /// The same for one who wants to know all that is wrong: what cannot be read is told in its turn, and the rest follows.
+    fn survey(&self, space: Space, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
+        let scanned = self.scan(space, &mut |entity| {
+            visit(Ok(entity));
+            Ok(())
+        });
+        if let Err(e) = scanned {
+            visit(Err(e));
+        }
+    }
+
     /// Writes the changed documents and the manifest, atomically and durably.
     fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError>;
 
@@ -199,6 +210,18 @@ impl FjallDocuments {
         Ok(Self { database, documents, meta, path: path.to_owned() })
     }
 
+    /// What lies behind a block that cannot be read: from the other end, as far as that goes.
+    fn survey_backwards(&self, space: Space, until: Option<&[u8]>, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
+        for item in self.documents.prefix([space.key_byte()]).rev() {
+            match item.into_inner() {
+                Ok((key, _)) if until.is_some_and(|until| *key <= *until) => return,
+                Ok((key, value)) => visit(decode(&value, || readable(&key))),
+                // The block that was told of already, or another one: what lies between the two is not seen.
+                Err(_) => return,
+            }
+        }
+    }
+
     fn failed(&self, action: &'static str) -> impl Fn(fjall::Error) -> DocumentsError {
         move |source| DocumentsError::Engine { action, path: self.path.clone(), source: Box::new(source) }
     }
@@ -246,6 +269,22 @@ impl Documents for FjallDocuments {
             visit(decode(&value, || readable(&key))?)?;
         }
         Ok(())
+    }
+
+    fn survey(&self, space: Space, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
+        let mut last: Option<Vec<u8>> = None;
+        for item in self.documents.prefix([space.key_byte()]) {
+            match item.into_inner() {
+                Ok((key, value)) => {
+                    visit(decode(&value, || readable(&key)));
+                    last = Some(key.to_vec());
+                }
+                Err(e) => {
+                    visit(Err(self.failed("read")(e)));
+                    return self.survey_backwards(space, last.as_deref(), visit);
+                }
+            }
+        }
     }
 
     fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError> {
