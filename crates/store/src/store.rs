@@ -27,6 +27,8 @@ use crate::state::{Budget, Documents, DocumentsError, FjallDocuments, Frozen, Li
 const WAITING_MAX: usize = 8_192;
 /// A file that says that a restore is under way.
 pub(crate) const HALF_RESTORED: &str = "restoring";
+/// The file that knows what files of the history in an object store look like.
+const HISTORY_INDEX: &str = "history.index";
 /// Facts handed to the history at once while replaying.
 const REPLAY_FACTS: usize = 10_000;
 /// Between two passes over the history when one is not enough, so that others have their turn.
@@ -295,6 +297,7 @@ impl Store {
         let moved_from = format.history.filter(|recorded| *recorded != options.history_place);
         let (segments, place) = (Arc::clone(&blobs), options.history_place.clone());
         let dir = options.dir.clone();
+        let history_index = dir.join(HISTORY_INDEX);
         let engines = Engines {
             log: Box::new(FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?),
             documents: Arc::new(FjallDocuments::open_with(&options.dir.join("documents"), budget_of(&options).documents())?),
@@ -306,7 +309,9 @@ impl Store {
                 if let Some(recorded) = moved_from {
                     check_moved(&*blobs, &manifest.segments, &recorded, &place)?;
                 }
-                Ok(Arc::new(ColumnarHistory::open_on(blobs, manifest.segments.clone(), ColumnarOptions::default())?))
+                let index = (!place.is_empty()).then(|| (Arc::new(RealDisk) as Arc<dyn host::Disk>, history_index));
+                let options = ColumnarOptions { index, ..ColumnarOptions::default() };
+                Ok(Arc::new(ColumnarHistory::open_on(blobs, manifest.segments.clone(), options)?))
             }),
             segments: Arc::new(move |s| segments.get(&s.file, 0..s.bytes).map(|b| b.to_vec())),
             id: format.id,
@@ -849,6 +854,8 @@ impl Checkpointer {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

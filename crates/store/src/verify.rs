@@ -204,7 +204,7 @@ fn check_log_files(dir: &Path, report: &mut Report) -> Option<(u64, u64)> {
 }
 
 fn check_history_files(dir: &Path, place: &str, segments: &[Segment], report: &mut Report, progress: Progress<'_>) {
-    let opened = blobs::open_history(dir, place).and_then(|blobs| Ok((blobs.list_sizes()?, blobs)));
+    let opened = blobs::look_at_history(dir, place).and_then(|blobs| Ok((blobs.list_sizes()?, blobs)));
     let (sizes, blobs) = match opened {
         Ok((sizes, blobs)) => (sizes.into_iter().collect::<BTreeMap<String, u64>>(), blobs),
         Err(e) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
 use tokio::runtime::{Builder, Runtime};
 
 use super::Bytes;
@@ -86,7 +86,7 @@ impl Bucket {
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        Self::built(builder, options.allow_http, &options.bucket, &options.prefix)
+        Self::built(builder.with_allow_http(options.allow_http), &options.bucket, &options.prefix)
     }
 
     /// What `s3://bucket/prefix` names, reached as the usual variables of the environment say: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
@@ -101,21 +101,23 @@ impl Bucket {
         if bucket.is_empty() {
             return wrong(" (the bucket is missing)");
         }
-        let builder = AmazonS3Builder::from_env();
-        // The builder takes the options of connections as a whole, and this one is among them.
-        let allow_http = std::env::vars().any(|(k, v)| matches!(&*k, "AWS_ALLOW_HTTP" | "ALLOW_HTTP") && v.eq_ignore_ascii_case("true"));
-        Self::built(builder, allow_http, bucket, prefix)
+        Self::built(AmazonS3Builder::from_env(), bucket, prefix)
     }
 
-    fn built(builder: AmazonS3Builder, allow_http: bool, bucket: &str, prefix: &str) -> io::Result<Self> {
+    fn built(builder: AmazonS3Builder, bucket: &str, prefix: &str) -> io::Result<Self> {
         let prefix = prefix.trim_end_matches('/');
-        let client = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_allow_http(allow_http);
+        let seconds = |time: Duration| format!("{} seconds", time.as_secs());
         let retry = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT, backoff: BackoffConfig::default() };
         let shown = match builder.get_config_value(&AmazonS3ConfigKey::Endpoint) {
             Some(endpoint) => format!("s3://{bucket}/{prefix} at {endpoint}"),
             None => format!("s3://{bucket}/{prefix}"),
         };
-        let store = builder.with_client_options(client).with_retry(retry).with_bucket_name(bucket).build();
+        let store = builder
+            .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), seconds(REQUEST_TIMEOUT))
+            .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), seconds(CONNECT_TIMEOUT))
+            .with_retry(retry)
+            .with_bucket_name(bucket)
+            .build();
         let store = store.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         Self::new(Arc::new(store), prefix, shown)
     }

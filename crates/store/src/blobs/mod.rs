@@ -84,6 +84,14 @@ pub fn open_history(dir: &Path, place: &str) -> io::Result<Arc<dyn Blobs>> {
     Ok(Arc::new(DiskBlobs::open(Arc::new(RealDisk), &dir)?))
 }
 
+/// The same place, for one who only looks: nothing is made or removed.
+pub(crate) fn look_at_history(dir: &Path, place: &str) -> io::Result<Arc<dyn Blobs>> {
+    if place.is_empty() {
+        return Ok(Arc::new(DiskBlobs::look_at(Arc::new(RealDisk), &dir.join("history"))));
+    }
+    open_history(dir, place)
+}
+
 /// Files in memory.
 #[derive(Default)]
 pub struct MemoryBlobs {
