@@ -239,7 +239,7 @@ fn backups_and_history_are_in_folders_or_in_an_object_store_in_every_combination
         }
         let node = start(&new);
         let past = node.get("/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Station:5").expect(200).json();
-        assert_eq!(past["level"]["value"], 5, "{past}");
+        assert_eq!(past["level"][0]["value"], 5, "{past}");
         assert_eq!(node.get("/ngsi-ld/v1/entities?type=Station&limit=100").expect(200).json().as_array().unwrap().len(), 6);
     }
 }

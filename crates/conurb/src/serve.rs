@@ -179,7 +179,12 @@ async fn make_backups(app: Arc<App>, schedule: BackupSchedule, mut stop: watch::
         let (node, now) = (Arc::clone(&app.node), schedule.clone());
         let work = move || if is_first { node.backup_due_in(&now) } else { node.scheduled_backup(&now) };
         is_first = false;
-        let Ok(wait) = tokio::task::spawn_blocking(work).await else {
+        // A backup under way when the node stops ends with its store.
+        let done = tokio::select! {
+            done = tokio::task::spawn_blocking(work) => done,
+            _ = stop.wait_for(|s| *s) => return,
+        };
+        let Ok(wait) = done else {
             tracing::error!("the thread that makes backups has ended: there are none any more until the node is restarted");
             return;
         };

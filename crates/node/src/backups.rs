@@ -176,34 +176,35 @@ impl Node {
             let seconds = completed_at.micros().saturating_sub(started_at.micros()) as f64 / 1e6;
             BackupMade { to: to.clone(), completed_at: completed_at.to_string(), seconds, summary, pruned, prune_error }
         });
-        let mut status = self.backups.status();
-        status.running = None;
+        self.backups.status().running = None;
         match &made {
-            Ok(made) => {
-                self.metrics().backups.get_or_create(&Sort::of("made")).inc();
-                self.metrics().backup_last_success.set(self.now().micros() / 1_000_000);
-                self.metrics().backup_last_bytes.set(i64::try_from(made.summary.bytes_written).unwrap_or(i64::MAX));
-                let n_removed = made.pruned.as_ref().map_or(0, |p| p.removed.len());
-                tracing::info!(
-                    to,
-                    name = made.summary.name,
-                    bytes = made.summary.bytes_written,
-                    seconds = made.seconds,
-                    n_removed,
-                    "a backup was made"
-                );
-                if let Some(error) = &made.prune_error {
-                    tracing::warn!(to, error, "old backups were not removed; the next backup tries it again");
-                }
-                status.last = Some(made.clone());
-                status.last_error = None;
-            }
-            Err(e) => {
-                self.metrics().backups.get_or_create(&Sort::of("failed")).inc();
-                tracing::error!(to, error = e as &dyn std::error::Error, "a backup was not made");
-                status.last_error = Some(BackupFailed { to, at: self.now().to_string(), error: chain(e) });
-            }
+            Ok(made) => self.note_made(made),
+            Err(e) => self.note_failed(&to, e),
         }
         made
+    }
+
+    fn note_made(&self, made: &BackupMade) {
+        let BackupMade { to, summary, .. } = made;
+        self.metrics().backups.get_or_create(&Sort::of("made")).inc();
+        self.metrics().backup_last_success.set(self.now().micros() / 1_000_000);
+        self.metrics().backup_last_bytes.set(i64::try_from(summary.bytes_written).unwrap_or(i64::MAX));
+        let n_removed = made.pruned.as_ref().map_or(0, |p| p.removed.len());
+        tracing::info!(to, name = summary.name, bytes = summary.bytes_written, seconds = made.seconds, n_removed, "a backup was made");
+        if let Some(error) = &made.prune_error {
+            tracing::warn!(to, error, "old backups were not removed; the next backup tries it again");
+        }
+        let mut status = self.backups.status();
+        status.last = Some(made.clone());
+        status.last_error = None;
+    }
+
+    fn note_failed(&self, to: &str, e: &BackupError) {
+        if matches!(e, BackupError::Closing) {
+            return tracing::info!(to, "a backup was given up, for the node is shutting down");
+        }
+        self.metrics().backups.get_or_create(&Sort::of("failed")).inc();
+        tracing::error!(to, error = e as &dyn std::error::Error, "a backup was not made");
+        self.backups.status().last_error = Some(BackupFailed { to: to.to_owned(), at: self.now().to_string(), error: chain(e) });
     }
 }

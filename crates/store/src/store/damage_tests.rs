@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command as Process;
 
-use entity::{Attribute, Entity};
+use entity::{Attribute, AttributeValue, Entity};
 use host::ManualClock;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -59,7 +59,11 @@ fn content(dir: &Path) -> Result<String, OpenError> {
     let store = try_open(dir)?;
     let mut found = format!("next {}\n", store.stats().next_position);
     for station in 0..6 {
-        found.push_str(&format!("{:?}\n", store.table(Space::City).get(id(station).as_str())));
+        let Some(e) = store.table(Space::City).get(id(station).as_str()) else { continue };
+        let v = e.attribute(iri("v").as_str()).unwrap();
+        let AttributeValue::Property(value) = &v.value else { panic!("{v:?}") };
+        let observed_at = v.observed_at.unwrap();
+        found.push_str(&format!("{} {:?} {value} at {observed_at}, recorded {}\n", e.id, e.types, v.modified_at));
     }
     let attributes = vec![iri("v")];
     let scan = HistoryScan { entity_type: iri("Station"), attributes, entities: None, observed: None, as_of: None };
@@ -193,6 +197,29 @@ fn the_verification_goes_on_after_each_damage() {
     assert!(report.findings.iter().any(|f| f.what.contains("Station:3")), "{report:?}");
     assert_eq!((report.n_documents, report.n_segments), (4, 2), "{report:?}");
     assert!((16..=18).contains(&report.n_records), "a batch is lost at each damage, or some: {report:?}");
+}
+
+#[test]
+fn the_verification_of_a_running_store_goes_on_behind_damage_in_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    for hour in 0..600 {
+        submit(&store, vec![reading(1, hour, &"x".repeat(1_000))]).unwrap();
+    }
+    let clean = store.verify(&|_| {}).unwrap();
+    assert!(clean.is_clean() && clean.n_records == 600, "{clean:?}");
+    let mut files = Vec::new();
+    files_below(&dir.path().join("log"), &mut files);
+    let mut bytes = fs::read(&files[0]).unwrap();
+    for part in [1, 2] {
+        let at = bytes.len() * part / 3;
+        bytes[at] ^= 1;
+    }
+    fs::write(&files[0], bytes).unwrap();
+    let report = store.verify(&|_| {}).unwrap();
+    assert_eq!((report.findings.len(), report.findings[0].kind), (2, verify::Kind::Log), "{report:?}");
+    // It goes on with the next record that it knows the place of: they are 64 KiB apart.
+    assert!((450..600).contains(&report.n_records), "{report:?}");
 }
 
 /// A small file system of its own; only root can make one.
