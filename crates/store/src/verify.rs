@@ -317,17 +317,21 @@ impl Records {
 fn check_log(log: &dyn LogReader, report: &mut Report) {
     let mut records = Records::default();
     let mut next = log.first_position();
+    let mut limit = LOG_READ;
     loop {
-        match log.read(next, LOG_READ) {
+        match log.read(next, limit) {
             Ok(found) => {
                 let Some((last, _)) = found.last() else { return };
                 next = last + 1;
+                limit.records = (limit.records * 2).min(LOG_READ.records);
                 for (position, bytes) in &found {
                     records.check(*position, bytes, report);
                 }
             }
             // Trimmed meanwhile.
             Err(crate::log::LogError::Gone { first, .. }) => next = first,
+            // What cannot be read is one of many: those before it can.
+            Err(_) if limit.records > 1 => limit.records /= 2,
             Err(e) => {
                 report.find(Kind::Log, format!("log from position {next} on"), chain(&e));
                 match log.resume_after(next) {
