@@ -89,8 +89,8 @@ impl City {
 }
 
 fn shown(entity: &Entity) -> (Iri, Vec<Iri>, BTreeMap<Iri, Vec<Attribute>>) {
-    let sorted = |list: &Vec<Attribute>| {
-        let mut list = list.clone();
+    let sorted = |list: &[Attribute]| {
+        let mut list = list.to_vec();
         list.sort_by(|a, b| a.dataset_id.cmp(&b.dataset_id));
         list
     };
