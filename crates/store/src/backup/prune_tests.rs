@@ -185,8 +185,7 @@ fn backups_and_prunings_at_once_never_lose_what_a_backup_names() {
     let n_before = list(&to).unwrap().len();
     let remove = |step: &str, _: u64, _: u64| {
         if step == "completing" {
-            let (name, _) = to.walk("segments").unwrap().remove(0);
-            to.delete(&name).unwrap();
+            to.walk("segments").unwrap().iter().for_each(|(name, _)| to.delete(name).unwrap());
         }
     };
     let gone = city.store.backup(&to, &city.clock(), &remove).unwrap_err();

@@ -241,8 +241,15 @@ impl Small {
     }
 
     fn remount(&self, option: &str) {
-        let done = Process::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.path()).status().unwrap();
-        assert!(done.success());
+        // A store that is gone may have a thread that has not ended yet, with files open.
+        for _ in 0..200 {
+            let done = Process::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.path()).output().unwrap();
+            if done.status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{} stays busy", self.path().display());
     }
 }
 
