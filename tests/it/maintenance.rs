@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Node, program, request};
+use crate::support::{Moto, Node, eventually, program, request};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).output().unwrap()
@@ -170,4 +170,120 @@ fn the_past_is_erased_and_purged() {
         let refused = node.send("DELETE", path, &[], None).expect(400);
         assert!(refused.body.contains(wanted), "{path}: {}", refused.body);
     }
+}
+
+/// History in a folder and in an object store, backups to both, with the real program: verified, accounted for and restored each time.
+#[test]
+fn backups_and_history_are_in_folders_or_in_an_object_store_in_every_combination() {
+    let Some(server) = Moto::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let run = |arguments: &[&str]| server.command(&program()).args(arguments).output().unwrap();
+    for (i, (far_history, far_backup)) in [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate() {
+        let (data, new) = (path(&format!("data-{i}")), path(&format!("new-{i}")));
+        let backups = if far_backup { format!("s3://city/backups-{i}") } else { path(&format!("backups-{i}")) };
+        std::fs::create_dir(&data).unwrap();
+        if far_history {
+            std::fs::write(format!("{data}/conurb.toml"), format!("[store]\nhistory = \"s3://city/history-{i}\"\n")).unwrap();
+        }
+        let start = |dir: &str| {
+            let mut command = server.command(&program());
+            let any = "127.0.0.1:0";
+            command.args(["serve", "--dev", "--data", dir, "--http", any, "--mqtt", any, "--sql", any, "--flight", any, "--log", "warn"]);
+            Node::from_command(command, Path::new(dir))
+        };
+        let mut node = start(&data);
+        (0..5).for_each(|n| write_station(&node, n, n));
+        let online = answer(&run(&["backup", "--to", &backups, "--url", &node.url(""), "--json"]));
+        assert_eq!(online["nSegments"], 1, "{online}");
+        write_station(&node, 5, 5);
+        node.terminate();
+        drop(node);
+
+        // The folder says where its history is; its configuration is not needed.
+        let _ = std::fs::remove_file(format!("{data}/conurb.toml"));
+        let verified = answer(&run(&["verify", "--data", &data, "--json"]));
+        assert_eq!((verified["nSegments"].as_u64(), verified["nFindings"].as_u64()), (Some(2), Some(0)), "{verified}");
+        assert_eq!(std::fs::read_dir(format!("{data}/history")).map_or(0, Iterator::count), if far_history { 0 } else { 2 });
+        let space = answer(&run(&["space", "--data", &data, "--json"]));
+        assert!(space["historyBytes"].as_u64().unwrap() > 0, "{space}");
+        let stopped = answer(&run(&["backup", "--to", &backups, "--data", &data, "--json", "--keep", "1"]));
+        assert_eq!((stopped["nSegments"].as_u64(), stopped["nSegmentsKnown"].as_u64()), (Some(2), Some(1)), "{stopped}");
+        assert_eq!(stopped["pruned"]["nKept"], 1, "{stopped}");
+        let listed = answer(&run(&["backup", "--to", &backups, "--list", "--json"]));
+        assert_eq!((listed.as_array().unwrap().len(), &listed[0]["name"]), (1, &stopped["name"]), "{listed}");
+
+        let far = format!("s3://city/restored-{i}");
+        let mut restore = vec!["restore", "--from", &backups, "--data", &new];
+        if far_history {
+            restore.extend(["--history", &far]);
+        }
+        let restored = run(&restore);
+        assert!(restored.status.success() && said(&restored).contains("restored 6 documents"), "{}", said(&restored));
+        let verified = run(&["verify", "--data", &new]);
+        assert!(verified.status.success() && said(&verified).contains("2 history files"), "{}", said(&verified));
+        if far_history {
+            // Without the place in its configuration the node says where the files are.
+            let mut wrong = server.command(&program());
+            let refused = wrong.args(["serve", "--dev", "--data", &new, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]);
+            let refused = refused.args(["--sql", "127.0.0.1:0", "--flight", "127.0.0.1:0"]).output().unwrap();
+            assert!(!refused.status.success() && said(&refused).contains(&far), "{}", said(&refused));
+            // Nor is another store let into the place.
+            let foreign = path(&format!("foreign-{i}"));
+            std::fs::create_dir(&foreign).unwrap();
+            std::fs::write(format!("{foreign}/conurb.toml"), format!("[store]\nhistory = \"{far}\"\n")).unwrap();
+            let any = "127.0.0.1:0";
+            let other = run(&["serve", "--data", &foreign, "--http", any, "--mqtt", any, "--sql", any, "--flight", any]);
+            assert!(!other.status.success() && said(&other).contains("belongs to another store"), "{}", said(&other));
+            std::fs::write(format!("{new}/conurb.toml"), format!("[store]\nhistory = \"{far}\"\n")).unwrap();
+        }
+        let node = start(&new);
+        let past = node.get("/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:Station:5").expect(200).json();
+        assert_eq!(past["level"][0]["value"], 5, "{past}");
+        assert_eq!(node.get("/ngsi-ld/v1/entities?type=Station&limit=100").expect(200).json().as_array().unwrap().len(), 6);
+    }
+}
+
+/// A node with a schedule makes backups, keeps as many as it should and shows it; after a restart it waits for its next turn.
+#[test]
+fn a_node_makes_backups_by_itself_and_shows_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, backups) = (dir.path().join("data"), dir.path().join("backups"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("conurb.toml"), format!("[backup]\nto = \"{}\"\nevery_hours = 1\nkeep = 2\n", text(&backups))).unwrap();
+    let mut node = Node::start_in(&data, &["--dev"]);
+    let status = |node: &Node| node.get("/api/v1/backups").expect(200).json();
+    eventually("the first backup is made at once", || status(&node)["last"].is_object());
+    let first = status(&node);
+    assert_eq!(
+        (&first["last"]["to"], &first["running"], &first["lastError"]),
+        (&json!(text(&backups)), &Value::Null, &Value::Null),
+        "{first}"
+    );
+    assert!(first["nextAt"].is_string() && first["last"]["pruned"]["nKept"] == 1, "{first}");
+    let metrics = node.get("/metrics").expect(200).body;
+    assert!(metrics.contains("conurb_backups_total{sort=\"made\"} 1"), "{metrics}");
+    let at = metrics.lines().find_map(|l| l.strip_prefix("conurb_backup_last_success_timestamp_seconds ")).unwrap();
+    assert!(at.parse::<u64>().unwrap() > 1_700_000_000, "{at}");
+
+    // By hand into the same place, with another wish.
+    for _ in 0..3 {
+        write_station(&node, 1, 1);
+        node.post("/api/v1/backup", &json!({"to": text(&backups)})).expect(200);
+    }
+    let kept = node.post("/api/v1/backup", &json!({"to": text(&backups), "keep": 3})).expect(200).json();
+    assert_eq!((kept["pruned"]["nKept"].as_u64(), kept["pruned"]["removed"].as_array().unwrap().len()), (Some(3), 2), "{kept}");
+    assert!(node.post("/api/v1/backup", &json!({"to": text(&backups), "keep": 0})).expect(400).body.contains("at least 1"));
+    assert!(node.post("/api/v1/backup", &json!({"to": "ftp://x"})).expect(400).body.contains("expected a folder or"));
+    // One that fails is told.
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    assert!(node.post("/api/v1/backup", &json!({"to": text(&dir.path().join("file/below"))})).status >= 400);
+    node.terminate();
+    drop(node);
+    let node = Node::start_in(&data, &["--dev"]);
+    eventually("the next turn is known", || status(&node)["nextAt"].is_string());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(status(&node)["last"], Value::Null, "the last one is young enough");
+    let listed = answer(&run(&["backup", "--to", text(&backups), "--list", "--json"]));
+    assert_eq!(listed.as_array().unwrap().len(), 3);
 }

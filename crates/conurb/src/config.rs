@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use entity::Iri;
 use federation::Member;
-use node::{HistoryPolicy, RetentionRule, RollupRule, RollupWidth};
+use node::{BackupSchedule, HistoryPolicy, Keep, RetentionRule, RollupRule, RollupWidth};
 use policy::CityName;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) store: StoreTable,
+    pub(crate) backup: BackupTable,
     pub(crate) peers: Vec<PeerEntry>,
     pub(crate) history: HistoryEntry,
     pub(crate) sql_roles: Vec<SqlRole>,
@@ -63,6 +64,34 @@ impl StoreTable {
         self.log_keep_mb.saturating_mul(1 << 20)
     }
 }
+
+/// The table `[backup]`: backups that the node makes by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BackupTable {
+    pub(crate) to: String,
+    pub(crate) every_hours: u32,
+    pub(crate) keep: usize,
+    pub(crate) keep_days: u32,
+}
+
+impl Default for BackupTable {
+    fn default() -> Self {
+        Self { to: String::new(), every_hours: 24, keep: 0, keep_days: 0 }
+    }
+}
+
+impl BackupTable {
+    /// None if no place is named.
+    pub(crate) fn schedule(&self) -> Option<BackupSchedule> {
+        let keep = Keep { newest: (self.keep > 0).then_some(self.keep), days: (self.keep_days > 0).then_some(self.keep_days) };
+        let every = Duration::from_secs(u64::from(self.every_hours) * 3600);
+        (!self.to.is_empty()).then(|| BackupSchedule { to: self.to.clone(), every, keep })
+    }
+}
+
+/// The largest `every_hours`: a year.
+const BACKUP_HOURS_MAX: u32 = 366 * 24;
 
 /// The largest `memory_mb`: 16 TiB.
 const MEMORY_MB_MAX: usize = 16 << 20;
@@ -192,6 +221,11 @@ const KEYS: &[(&str, &str)] = &[
         "store",
         "How data are kept: memory_mb is what indexes, caches and unwritten changes of the present may take together, in MiB; log_keep_mb is how much of the log stays beyond the last checkpoint, for readers of the changes; history is where the files of the past are: \"\" for the data folder, or s3://bucket/prefix with the usual AWS_* variables of the environment.",
     ),
+    (
+        "backup",
+        "Backups that the node makes by itself: to is a folder of this machine or s3://bucket/prefix, \"\" for none; every_hours from one to the \
+         next; of the backups there stay the newest keep and those of the last keep_days days, all of them if both are 0.",
+    ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
     (
         "history",
@@ -224,6 +258,7 @@ impl Default for Config {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             store: StoreTable::default(),
+            backup: BackupTable::default(),
             peers: Vec::new(),
             history: HistoryEntry::default(),
             sql_roles: Vec::new(),
@@ -322,6 +357,9 @@ impl Config {
         let memory_mb_min = node::MEMORY_BYTES_MIN >> 20;
         if !(memory_mb_min..=MEMORY_MB_MAX).contains(&self.store.memory_mb) {
             bail!("[store] memory_mb = {}: expected {memory_mb_min} to {MEMORY_MB_MAX}", self.store.memory_mb);
+        }
+        if !(1..=BACKUP_HOURS_MAX).contains(&self.backup.every_hours) {
+            bail!("[backup] every_hours = {}: expected 1 to {BACKUP_HOURS_MAX}", self.backup.every_hours);
         }
         self.check_sql_roles()?;
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
@@ -472,6 +510,18 @@ mod tests {
             let error = format!("{:#}", read(text).expect_err(text));
             assert!(error.contains(want), "{error}");
         }
+    }
+
+    #[test]
+    fn backups_by_themselves_are_off_unless_a_place_is_named() {
+        assert_eq!(Config::default().backup.schedule(), None);
+        let config = parse("[backup]\nto = \"/mnt/b\"\nevery_hours = 6\nkeep = 7").expect("it is read");
+        config.check().expect("it is valid");
+        let schedule = config.backup.schedule().expect("there is one");
+        assert_eq!((schedule.every, schedule.keep), (Duration::from_hours(6), Keep { newest: Some(7), days: None }));
+        let never = parse("[backup]\nevery_hours = 0").expect("it is read").check().expect_err("it is refused");
+        assert!(never.to_string().contains("expected 1 to"), "{never}");
+        assert!(parse("[backup]\nevery = 1").is_err());
     }
 
     #[test]

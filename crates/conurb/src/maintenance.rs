@@ -1,16 +1,18 @@
 //! `conurb backup`, `restore`, `verify`, `space`: on a running node through its HTTP interface, or on a folder that no node has open.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use entity::Instant;
 use host::{Clock, SystemClock};
 use serde_json::{Value, json};
-use store::backup::{Place, Until};
+use store::backup::{Keep, Place, RestoreTo, Until};
+
+/// How often one who waits for a running node's backup is told how far it has come.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Where the data are.
 #[derive(Args, Clone, Debug)]
@@ -35,8 +37,42 @@ pub(crate) struct Backup {
     /// Folder (of the node's machine), or s3://bucket/prefix with the usual AWS_* variables; all backups of one node go to one place
     #[arg(long, value_name = "PLACE")]
     to: String,
+    /// Only list the backups that are there, as this machine sees the place; no node is asked
+    #[arg(long, conflicts_with_all = ["keep", "keep_days", "url", "history"])]
+    list: bool,
+    /// Afterwards remove older backups than the newest N, and the files that none needs any more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// Afterwards remove backups made more than DAYS days ago; with --keep, what either of the two wants stays
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_days: Option<u32>,
+    #[command(flatten)]
+    history: HistoryPlace,
     #[command(flatten)]
     at: Where,
+}
+
+/// Where the history's files of a node that does not run are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HistoryPlace {
+    /// With --data: where the files of the history are, if not where the folder or its conurb.toml says: s3://bucket/prefix
+    #[arg(long, value_name = "PLACE", conflicts_with = "url")]
+    history: Option<String>,
+}
+
+impl HistoryPlace {
+    /// As given, as the folder itself says, as its configuration says: the first of them that says anything.
+    fn of(&self, dir: &Path) -> anyhow::Result<String> {
+        if let Some(given) = &self.history {
+            return Ok(given.clone());
+        }
+        // A file that cannot be read is for the one who verifies to tell, and for the store to refuse.
+        if let Some(noted) = store::format::read(dir).ok().flatten().and_then(|f| f.history) {
+            return Ok(noted);
+        }
+        let flags = crate::config::Flags { data: Some(dir.to_owned()), ..crate::config::Flags::default() };
+        Ok(flags.load()?.store.history)
+    }
 }
 
 /// Options of `conurb restore`.
@@ -48,6 +84,9 @@ pub(crate) struct Restore {
     /// Folder to restore into; must be empty or not there. Key pair, tokens and conurb.toml are not in a backup: put them in afterwards
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Put the files of the history there instead of into the folder: s3://bucket/prefix, with nothing in it; name it in [store] history of conurb.toml, too
+    #[arg(long, value_name = "PLACE", default_value = "", hide_default_value = true)]
+    history: String,
     /// Restore what was recorded up to this time (2026-11-22T03:15:00Z), or up to this position of the log (a number) [default: all]
     #[arg(long, value_name = "TIME|POSITION")]
     to: Option<String>,
@@ -59,6 +98,8 @@ pub(crate) struct Restore {
 /// Options of `conurb verify`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Verify {
+    #[command(flatten)]
+    history: HistoryPlace,
     #[command(flatten)]
     at: Where,
 }
@@ -86,16 +127,30 @@ impl Teller {
 }
 
 pub(crate) fn backup(options: &Backup) -> anyhow::Result<()> {
+    if options.list {
+        return list_backups(options);
+    }
+    let keep = Keep { newest: options.keep.map(|n| n as usize), days: options.keep_days };
     let summary = match &options.at.url {
-        Some(url) => ask(&options.at, url, "POST", "/api/v1/backup", Some(json!({"to": options.to})))?,
+        Some(url) => {
+            let body = json!({"to": options.to, "keep": keep.newest, "keepDays": keep.days});
+            ask_and_watch(&options.at, url, "POST", "/api/v1/backup", Some(body))?
+        }
         None => {
             let place = Arc::new(Place::open(&options.to)?);
-            let store = open_stopped(&options.at.data)?;
+            let store = open_stopped(&options.at.data, options.history.of(&options.at.data)?)?;
             let teller = Teller::default();
-            let now = Instant::from_micros(SystemClock.now_micros());
-            let summary = store.backup(&place, now, &|step, done, total| teller.tell(step, done, total))?;
+            let progress = |step: &str, done: u64, total: u64| teller.tell(step, done, total);
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+            let mut summary = serde_json::to_value(store.backup(&place, &clock, &progress)?)?;
             store.close().context("the last checkpoint failed; the log has everything")?;
-            serde_json::to_value(summary)?
+            if keep.is_given() {
+                match store::backup::prune(&place, &keep, &clock, &progress) {
+                    Ok(pruned) => summary["pruned"] = serde_json::to_value(pruned)?,
+                    Err(e) => summary["pruneError"] = json!(host::chain(&e)),
+                }
+            }
+            summary
         }
     };
     if options.at.json {
@@ -113,10 +168,46 @@ pub(crate) fn backup(options: &Backup) -> anyhow::Result<()> {
         summary["untilRecordedAt"].as_str().unwrap_or_default(),
         size(number("bytesWritten")),
     ));
+    if let Some(removed) = summary["pruned"]["removed"].as_array() {
+        let number = |name: &str| summary["pruned"][name].as_u64().unwrap_or_default();
+        crate::say(&format!(
+            "{} older backups removed, {} freed; {} are there",
+            removed.len(),
+            size(number("bytesFreed")),
+            number("nKept")
+        ));
+    }
+    if let Some(error) = summary["pruneError"].as_str() {
+        crate::complain(&format!("older backups were not removed: {error}"));
+    }
     if summary["continuous"] == false {
         crate::complain(
             "a part of the log since the backup before was not kept: times in between cannot be restored (see log_keep_mb in conurb.toml)",
         );
+    }
+    Ok(())
+}
+
+fn list_backups(options: &Backup) -> anyhow::Result<()> {
+    let backups = store::backup::list(&Place::open(&options.to)?)?;
+    if options.at.json {
+        crate::say(&serde_json::to_string(&backups)?);
+        return Ok(());
+    }
+    if backups.is_empty() {
+        crate::complain(&format!("there is no backup in `{}`", options.to));
+    }
+    for b in backups {
+        crate::say(&format!(
+            "{}  made {}  restores from {} to {}  {} documents, {} history files, {}",
+            b.name,
+            b.created_at,
+            b.earliest_recorded_at,
+            b.until_recorded_at,
+            b.n_documents,
+            b.n_segments,
+            size(b.bytes)
+        ));
     }
     Ok(())
 }
@@ -134,7 +225,8 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<()> {
     };
     let place = Place::open(&options.from)?;
     let teller = Teller::default();
-    let restored = store::backup::restore(&place, &options.data, until, &|step, done, total| teller.tell(step, done, total))?;
+    let to = RestoreTo { dir: &options.data, history_place: &options.history };
+    let restored = store::backup::restore(&place, to, until, &|step, done, total| teller.tell(step, done, total))?;
     if options.json {
         crate::say(&serde_json::to_string(&restored)?);
     } else {
@@ -157,7 +249,10 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<()> {
 pub(crate) fn verify(options: &Verify) -> anyhow::Result<bool> {
     let report = match &options.at.url {
         Some(url) => ask(&options.at, url, "POST", "/api/v1/verify", None)?,
-        None => serde_json::to_value(store::verify::dir(&options.at.data, &|step| crate::complain(step))?)?,
+        None => {
+            let place = options.history.of(&options.at.data)?;
+            serde_json::to_value(store::verify::dir_with(&options.at.data, &place, &|step| crate::complain(step))?)?
+        }
     };
     let n_findings = report["nFindings"].as_u64().unwrap_or_default();
     if options.at.json {
@@ -165,10 +260,18 @@ pub(crate) fn verify(options: &Verify) -> anyhow::Result<bool> {
         return Ok(n_findings == 0);
     }
     for finding in report["findings"].as_array().into_iter().flatten() {
-        crate::say(&format!("{}: {}", finding["place"].as_str().unwrap_or_default(), finding["what"].as_str().unwrap_or_default()));
+        let text = |name: &str| finding[name].as_str().unwrap_or_default();
+        crate::say(&format!("{}: {}: {}", text("kind"), text("place"), text("what")));
+    }
+    let n_more = |all: &str, list: &str| report[all].as_u64().unwrap_or_default() - report[list].as_array().map_or(0, |l| l.len() as u64);
+    if n_more("nFindings", "findings") > 0 {
+        crate::say(&format!("... and {} more findings", n_more("nFindings", "findings")));
     }
     for note in report["notes"].as_array().into_iter().flatten() {
         crate::complain(&format!("note: {}", note.as_str().unwrap_or_default()));
+    }
+    if n_more("nNotes", "notes") > 0 {
+        crate::complain(&format!("note: ... and {} more notes", n_more("nNotes", "notes")));
     }
     crate::say(&format!(
         "{} records of the log, {} documents, {} history files with {} rows: {}",
@@ -220,7 +323,7 @@ pub(crate) fn space(options: &Space) -> anyhow::Result<()> {
 }
 
 /// Opens the store of a node that does not run.
-fn open_stopped(dir: &std::path::Path) -> anyhow::Result<store::Store> {
+fn open_stopped(dir: &Path, history_place: String) -> anyhow::Result<store::Store> {
     if !dir.join("log").is_dir() {
         bail!("there is no node's data in `{}` (--data), and no address of a running node was given (--url)", dir.display());
     }
@@ -231,22 +334,59 @@ fn open_stopped(dir: &std::path::Path) -> anyhow::Result<store::Store> {
         checkpoint_every: Duration::from_secs(3600),
         memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
         log_keep_bytes: u64::MAX,
-        history_place: String::new(),
+        history_place,
     };
     store::Store::open(options).with_context(|| format!("cannot open `{}`; for a running node give --url", dir.display()))
 }
 
 /// Asks a running node; its answer may take as long as the work.
 fn ask(at: &Where, url: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-    let token = match &at.token_file {
-        None => None,
-        Some(file) => Some(std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?),
-    };
+    let asking = Asking::new(at, url)?;
+    crate::runtime()?.block_on(asking.send(method, path, body))
+}
+
+/// The same, and tells meanwhile how far the backup has come.
+fn ask_and_watch(at: &Where, url: &str, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    let asking = Asking::new(at, url)?;
     crate::runtime()?.block_on(async {
-        let address = format!("{}{path}", url.trim_end_matches('/'));
-        let client = reqwest::Client::builder().build()?;
-        let mut request = client.request(method.parse()?, &address);
-        if let Some(token) = token {
+        let answer = asking.send(method, path, body);
+        tokio::pin!(answer);
+        let teller = Teller::default();
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = tokio::time::sleep(WATCH_EVERY) => {}
+            }
+            // What goes wrong will be in the answer.
+            let status = asking.send("GET", "/api/v1/backups", None).await.unwrap_or_default();
+            let number = |name: &str| status["running"][name].as_u64().unwrap_or_default();
+            if let Some(step) = status["running"]["step"].as_str() {
+                teller.tell(step, number("done"), number("total"));
+            }
+        }
+    })
+}
+
+/// A running node, and what opens it.
+struct Asking {
+    url: String,
+    token: Option<String>,
+    client: reqwest::Client,
+}
+
+impl Asking {
+    fn new(at: &Where, url: &str) -> anyhow::Result<Self> {
+        let read = |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()));
+        let token = at.token_file.as_ref().map(read).transpose()?;
+        // The TLS library's engine is set with the runtime; setting it twice is no fault.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), token, client: reqwest::Client::builder().build()? })
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let address = format!("{}{path}", self.url);
+        let mut request = self.client.request(method.parse()?, &address);
+        if let Some(token) = &self.token {
             request = request.bearer_auth(token.trim());
         }
         if let Some(body) = body {
@@ -260,7 +400,7 @@ fn ask(at: &Where, url: &str, method: &str, path: &str, body: Option<Value>) -> 
             bail!("the node answers {status}: {}", json["detail"].as_str().unwrap_or(&text));
         }
         Ok(json)
-    })
+    }
 }
 
 fn size(bytes: u64) -> String {

@@ -12,7 +12,7 @@ use ::serve::peer::HttpTransport;
 use ::serve::{Addresses, App, Contexts, notify};
 use anyhow::Context;
 use mqtt::profile::{Profile, ProfileSpec, Profiles};
-use node::{Node, NodeOptions};
+use node::{BackupSchedule, Node, NodeOptions};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -80,6 +80,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(notify::deliver(Arc::clone(&app), stop.clone()));
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
+    if let Some(schedule) = config.backup.schedule() {
+        tasks.spawn(make_backups(Arc::clone(&app), schedule, stop.clone()));
+    }
     #[cfg(feature = "sql")]
     {
         let shared = || (Arc::clone(&node), Arc::clone(&auth), Arc::clone(&contexts), config.clone(), stop.clone());
@@ -164,6 +167,29 @@ async fn probe_peers(app: Arc<App>, every: Duration, mut stop: watch::Receiver<b
         app.node.probe_peers(app.transport.as_ref(), every).await;
         tokio::select! {
             () = tokio::time::sleep(every) => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
+}
+
+/// Makes a backup every so often. The first one is due when the newest in the place is old enough.
+async fn make_backups(app: Arc<App>, schedule: BackupSchedule, mut stop: watch::Receiver<bool>) {
+    let mut is_first = true;
+    loop {
+        let (node, now) = (Arc::clone(&app.node), schedule.clone());
+        let work = move || if is_first { node.backup_due_in(&now) } else { node.scheduled_backup(&now) };
+        is_first = false;
+        // A backup under way when the node stops ends with its store.
+        let done = tokio::select! {
+            done = tokio::task::spawn_blocking(work) => done,
+            _ = stop.wait_for(|s| *s) => return,
+        };
+        let Ok(wait) = done else {
+            tracing::error!("the thread that makes backups has ended: there are none any more until the node is restarted");
+            return;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|s| *s) => return,
         }
     }

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod as_of;
+mod backups;
 mod bulk;
 mod cluster;
 mod erase;
@@ -21,6 +22,7 @@ mod subscription;
 mod temporal;
 
 pub use as_of::{AS_OF_ENTITIES_MAX, AS_OF_INSTANCES_MAX};
+pub use backups::{BackupFailed, BackupMade, BackupRunning, BackupSchedule, BackupStatus};
 pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use erase::{EraseRequest, Erased};
@@ -29,6 +31,7 @@ pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
+pub use store::backup::{Keep, Pruned};
 pub use store::history::{
     AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, ErasedInstances, ErasedTimes, Evolution, History, HistoryError,
     HistoryPolicy, HistoryScan, Measure, RetentionRule, RollupRule, RollupWidth, TemporalQuery, TimeProperty,

@@ -1,11 +1,10 @@
-//! Operations of the one who runs the node: the change feed, backup, verification, room on disk.
+//! Operations of the one who runs the node: the change feed, verification, room on disk.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::chain;
 use policy::{Action, Principal};
-use store::backup::{Place, Progress, Summary};
 use store::space::SpaceReport;
 use store::verify::Report;
 use store::{Changes, ChangesError};
@@ -54,13 +53,6 @@ impl Node {
                 () = &mut over => return self.changes(who, from, limit),
             }
         }
-    }
-
-    /// Makes a backup to a folder or `s3://bucket/prefix` and waits until it is complete. Blocks the thread.
-    pub fn backup(&self, who: &Principal, to: &str, progress: Progress<'_>) -> Result<Summary, NodeError> {
-        self.permit(who, Action::Administer, None)?;
-        let place = Place::open(to).map_err(|e| NodeError::Invalid { what: chain(&e) })?;
-        self.store.backup(&Arc::new(place), self.now(), progress).map_err(|e| NodeError::Backup(Arc::new(e)))
     }
 
     /// Verifies everything that is on disk, and that the present state is what it says. Blocks the thread.

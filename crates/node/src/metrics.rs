@@ -41,6 +41,12 @@ pub struct Metrics {
     pub notifications: Family<Sort, Counter>,
     /// Questions to and from other cities, by direction and result.
     pub peer_questions: Family<Sort, Counter>,
+    /// Backups, by result.
+    pub backups: Family<Sort, Counter>,
+    /// When the last backup of this run was complete, seconds since 1970; 0 if there was none.
+    pub backup_last_success: Gauge,
+    /// Bytes that it wrote.
+    pub backup_last_bytes: Gauge,
     history_bytes: Family<Sort, Gauge>,
     history_rows: Family<Sort, Gauge>,
     entities: Gauge,
@@ -75,6 +81,13 @@ impl Default for Metrics {
             mqtt_dropped: register!("mqtt_dropped", "MQTT messages to subscribers that were dropped", Family::default()),
             notifications: register!("notifications", "Notifications, by result", Family::default()),
             peer_questions: register!("peer_questions", "Questions between cities, by direction and result", Family::default()),
+            backups: register!("backups", "Backups made by this node, by result", Family::default()),
+            backup_last_success: register!(
+                "backup_last_success_timestamp_seconds",
+                "When the last backup was complete, 0 if none was made since the start",
+                Gauge::default()
+            ),
+            backup_last_bytes: register!("backup_last_bytes", "Bytes that the last backup wrote", Gauge::default()),
             history_bytes: register!("history_bytes", "Bytes of the history's files, by entity type", Family::default()),
             history_rows: register!("history_rows", "Rows in the history's files, by entity type", Family::default()),
             entities: register!("entities", "Entities now", Gauge::default()),

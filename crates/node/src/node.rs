@@ -13,6 +13,7 @@ use store::state::Space;
 use store::{Committed, Options, Store};
 use tokio::sync::broadcast;
 
+use crate::backups::Backups;
 use crate::bulk::ActiveJobs;
 use crate::metrics::Metrics;
 use crate::operations::load_subscriptions;
@@ -78,6 +79,7 @@ pub struct Node {
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) live: broadcast::Sender<Arc<Vec<Committed>>>,
     pub(crate) active_jobs: ActiveJobs,
+    pub(crate) backups: Backups,
     metrics: Arc<Metrics>,
     started_at: Instant,
 }
@@ -123,6 +125,7 @@ impl Node {
             subscriptions,
             live,
             active_jobs: ActiveJobs::default(),
+            backups: Backups::default(),
             metrics,
         };
         node.compile_policy();

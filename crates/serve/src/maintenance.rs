@@ -155,9 +155,15 @@ pub(crate) async fn space(State(app): State<Arc<App>>, Caller(who): Caller) -> R
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct BackupBody {
     to: String,
+    /// So many of the newest backups stay.
+    #[serde(default)]
+    keep: Option<usize>,
+    /// Those of the last so many days stay.
+    #[serde(default)]
+    keep_days: Option<u32>,
 }
 
 /// `POST /api/v1/backup`: answers once the backup is complete.
@@ -166,12 +172,18 @@ pub(crate) async fn backup(
     Caller(who): Caller,
     body: Result<Json<BackupBody>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(BackupBody { to }) =
-        body.map_err(|e| Problem::invalid_request(format!("expected {{\"to\": \"<folder or s3://bucket/prefix>\"}}: {}", e.body_text())))?;
-    let progress = |step: &str, done: u64, total: u64| tracing::debug!(step, done, total, "backup");
-    let summary = blocking(app, move |app| app.node.backup(&who, &to, &progress)).await?;
-    tracing::info!(name = summary.name, bytes = summary.bytes_written, "a backup was made");
-    Ok(Json(summary).into_response())
+    let Json(BackupBody { to, keep, keep_days }) = body.map_err(|e| {
+        let expected = "{\"to\": \"<folder or s3://bucket/prefix>\"}, and \"keep\" or \"keepDays\" to remove old ones";
+        Problem::invalid_request(format!("expected {expected}: {}", e.body_text()))
+    })?;
+    let keep = node::Keep { newest: keep, days: keep_days };
+    let made = blocking(app, move |app| app.node.backup(&who, &to, &keep)).await?;
+    Ok(Json(made).into_response())
+}
+
+/// `GET /api/v1/backups`: what is under way, the last success and the last failure.
+pub(crate) async fn backups(State(app): State<Arc<App>>, Caller(who): Caller) -> Result<Response, Problem> {
+    Ok(Json(app.node.backups(&who)?).into_response())
 }
 
 /// `POST /api/v1/verify`: 200 also if something is wrong; `findings` says what.

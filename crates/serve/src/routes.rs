@@ -65,7 +65,8 @@ routes! {
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
     GET "/api/v1/changes" maintenance::changes, "Changes from a position on, in order; waits for one if there is none yet";
     GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
-    POST "/api/v1/backup" maintenance::backup, "Make a backup to a folder or s3://bucket/prefix";
+    POST "/api/v1/backup" maintenance::backup, "Make a backup to a folder or s3://bucket/prefix, and remove old ones there";
+    GET "/api/v1/backups" maintenance::backups, "Backups of this node: what is under way, the last success, the last failure, the next one";
     POST "/api/v1/verify" maintenance::verify, "Verify checksums and rules of everything on disk, while the node works";
     DELETE "/api/v1/history/{type}" history::erase, "Take a stretch of time, an attribute or an entity out of the past of a type";
     POST "/api/v1/history/purge" history::purge, "Remove for good what was erased from the past";

@@ -9,38 +9,47 @@
 //! segments/<crc>-<bytes>-<file>      the history's files
 //! documents/<backup>/<n>             (space:u8 bytes:u32 document)*
 //! log/<first>-<next>                 (position:u64 bytes:u32 record)*
+//! running/*, pruning/*               who is at work, see `mark`
 //! ```
+//!
+//! Every backup can be restored to its end by itself; those before it are only needed for the times in between. So old ones can go
+//! ([`prune`]).
 //!
 //! The city's key pair, the access tokens and the configuration are not in it: they are secrets, or made by hand, and belong elsewhere.
 
-use std::path::Path;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use entity::Instant;
-use entity::codec::{decode_entity, encode_entity};
-use host::RealDisk;
+use entity::codec::encode_entity;
+use host::Clock;
 use serde::{Deserialize, Serialize};
 
-use crate::format::{self, FormatError};
+use crate::format::FormatError;
 use crate::history::Segment;
-use crate::log::file::FileLog;
-use crate::log::{Log, LogError, Read};
+use crate::log::{LogError, Read};
 use crate::record;
-use crate::state::{Changed, Document, Documents, DocumentsError, FjallDocuments, Manifest, Space};
-use crate::store::{CheckpointError, HALF_RESTORED, Held, Store};
+use crate::state::{DocumentsError, Manifest, Space};
+use crate::store::{CheckpointError, Held, Store};
 
+mod mark;
 mod place;
+mod prune;
+mod restore;
+
+use mark::{Mark, Work};
 
 pub use place::{Place, PlaceError};
+pub use prune::{BackupInfo, Keep, Pruned, list, prune};
+pub use restore::{RestoreTo, Restored, Until, restore};
 
 /// Format of backups. Raise it with a migration on read.
 const BACKUP_FORMAT: u32 = 1;
+/// Backups in one place.
+pub const BACKUPS_MAX: usize = 10_000;
 /// Documents or records in one object, in bytes.
 const PART_BYTES: usize = 32 << 20;
-/// Documents written at once in a restore.
-const RESTORE_DOCUMENTS: usize = 5_000;
-/// Records appended at once in a restore, in number and bytes.
-const RESTORE_RECORDS: Read = Read { records: 512, bytes: 8 << 20 };
 
 /// An object of a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -84,6 +93,11 @@ impl Backup {
         format!("backups/{:020}-{}.json", self.until, self.created_at.micros())
     }
 
+    /// All that belongs to it.
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.documents.iter().chain(&self.segments).chain(self.log.iter().map(|l| &l.part))
+    }
+
     /// The earliest recorded time to which this backup can be restored: its files hold facts up to then.
     fn earliest_recorded_at(&self) -> Instant {
         let sealed = self.manifest.segments.iter().map(|s| s.recorded.1);
@@ -111,35 +125,6 @@ pub struct Summary {
     pub bytes_written: u64,
     /// The log since the backup before is in it without a gap, so that every time in between can be restored.
     pub continuous: bool,
-}
-
-/// Up to where to restore.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Until {
-    /// All that there is.
-    End,
-    /// What was recorded up to and including this time.
-    RecordedAt(Instant),
-    /// The changes at positions up to and including this one.
-    Position(u64),
-}
-
-/// What a restore brought back.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Restored {
-    /// The backup that it began with.
-    pub backup: String,
-    /// Documents in that.
-    pub n_documents: u64,
-    /// Files of the history in that.
-    pub n_segments: usize,
-    /// Records of the log after that.
-    pub n_records: u64,
-    /// The position that the next change will have.
-    pub next_position: u64,
-    /// When the last change was recorded.
-    pub until_recorded_at: String,
 }
 
 /// Why a backup was not made, or not restored.
@@ -215,6 +200,51 @@ pub enum BackupError {
         #[source]
         source: std::io::Error,
     },
+    /// A pruning waits until the backup under way is complete.
+    #[error("a backup into `{place}` is being made: old ones are not removed meanwhile")]
+    BeingMade {
+        /// The place.
+        place: String,
+    },
+    /// A backup waits until the pruning is complete.
+    #[error("old backups are being removed from `{place}`: try again in a few minutes")]
+    BeingPruned {
+        /// The place.
+        place: String,
+    },
+    /// Others may have taken the work for dead.
+    #[error("the work in `{place}` stood still for {seconds} seconds and was given up: others may have changed the place meanwhile")]
+    TooSlow {
+        /// The place.
+        place: String,
+        /// For how long.
+        seconds: u64,
+    },
+    /// What was written, or was there, is not there any more.
+    #[error("`{name}` has vanished from `{place}` while the backup was made")]
+    Vanished {
+        /// Which object.
+        name: String,
+        /// The place.
+        place: String,
+    },
+    /// There are too many backups.
+    #[error("there are {found} backups in `{place}`, the limit is {BACKUPS_MAX}: remove old ones (`conurb backup --keep`)")]
+    TooMany {
+        /// The place.
+        place: String,
+        /// How many.
+        found: usize,
+    },
+    /// What is to be kept makes no sense.
+    #[error("{what}")]
+    Keep {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The node ends.
+    #[error("the backup was given up, for the node is shutting down")]
+    Closing,
     /// No checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -236,25 +266,23 @@ impl Store {
     /// Makes a backup while the store is in use.
     ///
     /// Blocks until it is complete and durable, as the place understands it; checkpoints wait while the documents are copied, writers do not.
-    pub fn backup(&self, place: &Arc<Place>, created_at: Instant, progress: Progress<'_>) -> Result<Summary, BackupError> {
+    pub fn backup(&self, place: &Arc<Place>, clock: &Arc<dyn Clock>, progress: Progress<'_>) -> Result<Summary, BackupError> {
+        let mut mark = Mark::set(place, clock, Work::Backup)?;
+        let created_at = Instant::from_micros(clock.now_micros());
         let known = backups_in(place)?;
         if let Some((_, found)) = known.iter().find(|(_, b)| b.store_id != self.id) {
             return Err(BackupError::OtherStore { place: place.shown().to_owned(), found: found.store_id.clone(), own: self.id.clone() });
         }
+        let mut copy = Copying { store: self, place, mark: &mut mark, written: 0, progress };
         let _pin = self.pin();
-        progress("documents", 0, 0);
-        let prefix = format!("documents/{}", created_at.micros());
-        let to = Arc::clone(place);
-        let (manifest, documents, n_documents) = self.hold(move |held| copy_documents(held, &to, &prefix))??;
-        let mut bytes_written: u64 = documents.iter().map(|p| p.bytes).sum();
-
-        let (segments, n_known) = self.copy_segments(&manifest.segments, place, &mut bytes_written, progress)?;
+        let (manifest, documents, n_documents) = copy.documents(created_at)?;
+        let (segments, n_known) = copy.segments(&manifest.segments)?;
 
         let before = known.iter().map(|(_, b)| b.until).max();
         let oldest = self.log_reader().first_position();
         let from = before.map_or(manifest.next_position, |until| until.max(oldest)).min(manifest.next_position);
         let until = self.log_reader().next_position();
-        let (log, last) = self.copy_log(from, until, place, &mut bytes_written, progress)?;
+        let (log, last) = copy.log(from, until)?;
 
         let backup = Backup {
             format: BACKUP_FORMAT,
@@ -270,7 +298,10 @@ impl Store {
             until,
         };
         let text = serde_json::to_vec(&backup).expect("a backup's list is JSON");
-        bytes_written += text.len() as u64;
+        copy.written += text.len() as u64;
+        copy.step("completing", 0, 0)?;
+        let bytes_written = copy.written;
+        check_present(place, &backup)?;
         place.put(&backup.name(), text)?;
         Ok(Summary {
             name: backup.name(),
@@ -283,27 +314,99 @@ impl Store {
             continuous: before.is_none_or(|b| from <= b),
         })
     }
+}
 
-    fn copy_segments(
-        &self,
-        segments: &[Segment],
-        place: &Place,
-        written: &mut u64,
-        progress: Progress<'_>,
-    ) -> Result<(Vec<Part>, usize), BackupError> {
+/// Before a backup is named: is everything there that it names? Few requests, and no list ever names what somebody removed.
+fn check_present(place: &Place, backup: &Backup) -> Result<(), BackupError> {
+    let mut there: HashMap<String, u64> = HashMap::new();
+    for level in ["segments", "log"] {
+        there.extend(place.walk(level)?);
+    }
+    if let Some((level, _)) = backup.documents.first().and_then(|p| p.name.rsplit_once('/')) {
+        there.extend(place.walk(level)?);
+    }
+    match backup.parts().find(|p| there.get(&p.name) != Some(&p.bytes)) {
+        None => Ok(()),
+        Some(gone) => Err(BackupError::Vanished { name: gone.name.clone(), place: place.shown().to_owned() }),
+    }
+}
+
+/// A backup under way.
+struct Copying<'a> {
+    store: &'a Store,
+    place: &'a Arc<Place>,
+    mark: &'a mut Mark,
+    /// Bytes.
+    written: u64,
+    progress: Progress<'a>,
+}
+
+impl Copying<'_> {
+    /// Before each step.
+    fn step(&mut self, what: &str, done: u64, total: u64) -> Result<(), BackupError> {
+        (self.progress)(what, done, total);
+        if self.store.is_closed() {
+            return Err(BackupError::Closing);
+        }
+        self.mark.renew()
+    }
+
+    /// The checkpoint, the parts, and how many documents there are.
+    fn documents(&mut self, created_at: Instant) -> Result<(Manifest, Vec<Part>, u64), BackupError> {
+        let total = self.store.stats().n_entities as u64;
+        self.step("documents", 0, total)?;
+        // The checkpointer's thread reads them, this one writes: a part waits while the one before is written.
+        let (sender, parts_to_write) = std::sync::mpsc::sync_channel::<(Vec<u8>, u64)>(1);
+        let prefix = format!("documents/{}", created_at.micros());
+        std::thread::scope(|scope| {
+            let store = self.store;
+            let reading = scope.spawn(move || store.hold(move |held| read_documents(held, &sender)));
+            let mut parts = Vec::new();
+            let mut failed = None;
+            for (bytes, n_done) in parts_to_write {
+                let write = || {
+                    self.step("documents", n_done, total.max(n_done))?;
+                    put_part(self.place, format!("{prefix}/{:06}", parts.len()), bytes)
+                };
+                match write() {
+                    Ok(part) => {
+                        self.written += part.bytes;
+                        parts.push(part);
+                    }
+                    Err(e) => {
+                        failed = Some(e);
+                        // The reader ends when nobody takes what it reads.
+                        break;
+                    }
+                }
+            }
+            let read = reading.join().expect("the thread only waits for the checkpointer");
+            if let Some(e) = failed {
+                return Err(e);
+            }
+            let (manifest, n_documents) = read??;
+            Ok((manifest, parts, n_documents))
+        })
+    }
+
+    /// The parts, and how many of them were there.
+    fn segments(&mut self, segments: &[Segment]) -> Result<(Vec<Part>, usize), BackupError> {
         let mut parts = Vec::with_capacity(segments.len());
         let mut n_known = 0;
-        for (i, s) in segments.iter().enumerate() {
-            progress("history", i as u64, segments.len() as u64);
+        let total = segments.iter().map(|s| s.bytes).sum();
+        let mut done = 0;
+        for s in segments {
+            self.step("history, bytes", done, total)?;
+            done += s.bytes;
             let part = Part { name: format!("segments/{:08x}-{}-{}", s.crc32c, s.bytes, s.file), bytes: s.bytes, crc32c: s.crc32c };
-            if place.size(&part.name)? == Some(s.bytes) {
+            if self.place.size(&part.name)? == Some(s.bytes) {
                 n_known += 1;
             } else {
                 let bytes =
-                    (self.segment_reader())(s).map_err(|source| BackupError::Io { action: "read", path: s.file.clone(), source })?;
+                    (self.store.segment_reader())(s).map_err(|source| BackupError::Io { action: "read", path: s.file.clone(), source })?;
                 check(&part, &bytes)?;
-                *written += s.bytes;
-                place.put(&part.name, bytes)?;
+                self.written += s.bytes;
+                self.place.put(&part.name, bytes)?;
             }
             parts.push(part);
         }
@@ -311,21 +414,14 @@ impl Store {
     }
 
     /// Returns the parts, and when the last record of them was recorded.
-    fn copy_log(
-        &self,
-        from: u64,
-        until: u64,
-        place: &Place,
-        written: &mut u64,
-        progress: Progress<'_>,
-    ) -> Result<(Vec<LogPart>, Option<Instant>), BackupError> {
+    fn log(&mut self, from: u64, until: u64) -> Result<(Vec<LogPart>, Option<Instant>), BackupError> {
         let mut parts = Vec::new();
         let mut last = None;
         let mut next = from;
         while next < until {
-            progress("log", next - from, until - from);
+            self.step("log, records", next - from, until - from)?;
             let limit = usize::try_from(until - next).unwrap_or(usize::MAX);
-            let records = self.log_reader().read(next, Read { records: limit, bytes: PART_BYTES })?;
+            let records = self.store.log_reader().read(next, Read { records: limit, bytes: PART_BYTES })?;
             let Some((end, newest)) = records.last() else { break };
             last = record::recorded_at(newest).ok();
             let first = next;
@@ -335,8 +431,8 @@ impl Store {
                 bytes.extend_from_slice(&position.to_le_bytes());
                 push_sized(&mut bytes, record);
             }
-            let part = put_part(place, format!("log/{first:020}-{next:020}"), bytes)?;
-            *written += part.bytes;
+            let part = put_part(self.place, format!("log/{first:020}-{next:020}"), bytes)?;
+            self.written += part.bytes;
             parts.push(LogPart { first, next, part });
         }
         Ok((parts, last))
@@ -354,38 +450,40 @@ fn put_part(place: &Place, name: String, bytes: Vec<u8>) -> Result<Part, BackupE
     Ok(part)
 }
 
-fn copy_documents(held: Held<'_>, place: &Place, prefix: &str) -> Result<(Manifest, Vec<Part>, u64), BackupError> {
-    let mut parts = Vec::new();
+/// Reads all documents and gives them away in parts, each with the number of documents so far. Returns the checkpoint and that number.
+fn read_documents(held: Held<'_>, parts: &SyncSender<(Vec<u8>, u64)>) -> Result<(Manifest, u64), DocumentsError> {
     let mut bytes = Vec::new();
     let mut n_documents = 0;
-    let mut failed = None;
+    let mut is_wanted = true;
     for space in Space::ALL {
         held.documents.scan(space, &mut |entity| {
+            if !is_wanted {
+                return Ok(());
+            }
             n_documents += 1;
             bytes.push(u8::from(space == Space::Node));
             push_sized(&mut bytes, &encode_entity(&entity));
-            if bytes.len() >= PART_BYTES && failed.is_none() {
-                match put_part(place, format!("{prefix}/{:06}", parts.len()), std::mem::take(&mut bytes)) {
-                    Ok(part) => parts.push(part),
-                    Err(e) => failed = Some(e),
-                }
+            if bytes.len() >= PART_BYTES {
+                is_wanted = parts.send((std::mem::take(&mut bytes), n_documents)).is_ok();
             }
             Ok(())
         })?;
     }
-    if let Some(e) = failed {
-        return Err(e);
+    if !bytes.is_empty() && is_wanted {
+        // If nobody takes it, the writer has failed and tells why.
+        let _ = parts.send((bytes, n_documents));
     }
-    if !bytes.is_empty() {
-        parts.push(put_part(place, format!("{prefix}/{:06}", parts.len()), bytes)?);
-    }
-    Ok((held.manifest.clone(), parts, n_documents))
+    Ok((held.manifest.clone(), n_documents))
 }
 
 /// The backups in a place, by position.
 fn backups_in(place: &Place) -> Result<Vec<(String, Backup)>, BackupError> {
     let mut found = Vec::new();
-    for name in place.list("backups")? {
+    let names = place.list("backups")?;
+    if names.len() > BACKUPS_MAX {
+        return Err(BackupError::TooMany { place: place.shown().to_owned(), found: names.len() });
+    }
+    for name in names {
         let damaged = |reason: String| BackupError::Damaged { name: name.clone(), reason };
         let value: serde_json::Value = serde_json::from_slice(&place.get(&name)?).map_err(|e| damaged(e.to_string()))?;
         let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or_default();
@@ -399,77 +497,6 @@ fn backups_in(place: &Place) -> Result<Vec<(String, Backup)>, BackupError> {
     Ok(found)
 }
 
-/// Restores a backup into an empty folder.
-pub fn restore(place: &Place, dir: &Path, until: Until, progress: Progress<'_>) -> Result<Restored, BackupError> {
-    let io = |action, path: &Path| {
-        let path = path.display().to_string();
-        move |source| BackupError::Io { action, path, source }
-    };
-    let backups = backups_in(place)?;
-    let (name, backup) = choose(place, &backups, until)?;
-    std::fs::create_dir_all(dir).map_err(io("make", dir))?;
-    if std::fs::read_dir(dir).map_err(io("read", dir))?.next().is_some() {
-        return Err(BackupError::NotEmpty { dir: dir.display().to_string() });
-    }
-    let marker = dir.join(HALF_RESTORED);
-    std::fs::write(&marker, name).map_err(io("write", &marker))?;
-    format::take_over(dir)?;
-
-    let history = dir.join("history");
-    std::fs::create_dir_all(&history).map_err(io("make", &history))?;
-    for (i, (segment, part)) in backup.manifest.segments.iter().zip(&backup.segments).enumerate() {
-        progress("history", i as u64, backup.segments.len() as u64);
-        let path = history.join(&segment.file);
-        let written = std::fs::write(&path, get_part(place, part)?).and_then(|()| std::fs::File::open(&path)?.sync_all());
-        written.map_err(io("write", &path))?;
-    }
-    std::fs::File::open(&history).and_then(|d| d.sync_all()).map_err(io("sync", &history))?;
-
-    restore_documents(place, backup, dir, progress)?;
-    let mut restored = Restored {
-        backup: name.clone(),
-        n_documents: backup.n_documents,
-        n_segments: backup.segments.len(),
-        n_records: 0,
-        next_position: backup.manifest.next_position,
-        until_recorded_at: Instant::from_micros(backup.manifest.last_recorded_us).to_string(),
-    };
-    restore_log(place, &backups, name, backup, dir, until, &mut restored, progress)?;
-    std::fs::remove_file(&marker).map_err(io("remove", &marker))?;
-    Ok(restored)
-}
-
-/// The newest backup that is not younger than what is wanted.
-fn choose<'b>(place: &Place, backups: &'b [(String, Backup)], until: Until) -> Result<&'b (String, Backup), BackupError> {
-    let (Some(newest), Some(oldest)) = (backups.last(), backups.first()) else {
-        return Err(BackupError::NoBackup { place: place.shown().to_owned() });
-    };
-    let not_covered = || BackupError::NotCovered {
-        place: place.shown().to_owned(),
-        from: oldest.1.earliest_recorded_at(),
-        until: newest.1.until_recorded_at,
-    };
-    match until {
-        Until::End => Ok(newest),
-        Until::RecordedAt(t) => backups.iter().rev().find(|(_, b)| b.earliest_recorded_at() <= t).ok_or_else(not_covered),
-        Until::Position(p) if p >= newest.1.until => Err(not_covered()),
-        Until::Position(p) => {
-            let fits = |b: &Backup| {
-                // The files may hold facts of a few positions more than the checkpoint, at most up to the backup's end.
-                let sealed_early = b.earliest_recorded_at().micros() > b.manifest.last_recorded_us;
-                if sealed_early { b.until <= p + 1 } else { b.manifest.next_position <= p + 1 }
-            };
-            backups.iter().rev().find(|(_, b)| fits(b)).ok_or_else(not_covered)
-        }
-    }
-}
-
-fn get_part(place: &Place, part: &Part) -> Result<Vec<u8>, BackupError> {
-    let bytes = place.get(&part.name)?;
-    check(part, &bytes)?;
-    Ok(bytes)
-}
-
 fn check(part: &Part, bytes: &[u8]) -> Result<(), BackupError> {
     let damaged = |reason| Err(BackupError::Damaged { name: part.name.clone(), reason });
     if bytes.len() as u64 != part.bytes {
@@ -479,110 +506,7 @@ fn check(part: &Part, bytes: &[u8]) -> Result<(), BackupError> {
     if crc == part.crc32c { Ok(()) } else { damaged(format!("its CRC-32C is {crc:08x} instead of {:08x}", part.crc32c)) }
 }
 
-fn restore_documents(place: &Place, backup: &Backup, dir: &Path, progress: Progress<'_>) -> Result<(), BackupError> {
-    let documents = FjallDocuments::open(&dir.join("documents"))?;
-    let mut waiting: Vec<Changed> = Vec::new();
-    let mut n_done = 0;
-    for part in &backup.documents {
-        let bytes = get_part(place, part)?;
-        let damaged = |reason: &str| BackupError::Damaged { name: part.name.clone(), reason: reason.to_owned() };
-        let mut rest = bytes.as_slice();
-        while let Some((&space, after)) = rest.split_first() {
-            let (document, after) = take_sized(after).ok_or_else(|| damaged("a document is cut"))?;
-            rest = after;
-            let entity = decode_entity(document).map_err(|e| damaged(&e.to_string()))?;
-            let space = if space == 0 { Space::City } else { Space::Node };
-            waiting.push((space, entity.id.clone(), Some(Document::Whole(Arc::new(entity)))));
-            if waiting.len() >= RESTORE_DOCUMENTS {
-                n_done += waiting.len() as u64;
-                progress("documents", n_done, backup.n_documents);
-                // What the checkpoint covers is said with the last ones.
-                documents.checkpoint(&mut waiting.drain(..), &Manifest::default())?;
-            }
-        }
-    }
-    Ok(documents.checkpoint(&mut waiting.into_iter(), &backup.manifest)?)
-}
-
-fn take_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, after) = bytes.split_at_checked(4)?;
-    after.split_at_checked(u32::from_le_bytes(len.try_into().ok()?) as usize)
-}
-
-/// Writes the log from the checkpoint on up to what is wanted.
-#[expect(clippy::too_many_arguments, reason = "one step of a restore, split off for length")]
-fn restore_log(
-    place: &Place,
-    backups: &[(String, Backup)],
-    name: &str,
-    backup: &Backup,
-    dir: &Path,
-    until: Until,
-    restored: &mut Restored,
-    progress: Progress<'_>,
-) -> Result<(), BackupError> {
-    let mut log = FileLog::create_at(Arc::new(RealDisk), &dir.join("log"), backup.manifest.next_position)?;
-    let end = backups.iter().map(|(_, b)| b.until).max().unwrap_or(backup.until);
-    let mut parts: Vec<&LogPart> = backups.iter().flat_map(|(_, b)| &b.log).collect();
-    parts.sort_by_key(|p| (p.first, std::cmp::Reverse(p.next)));
-    let mut waiting: Vec<Vec<u8>> = Vec::new();
-    let mut n_bytes = 0;
-    let mut next = backup.manifest.next_position;
-    let mut last = None;
-    'parts: for part in parts {
-        if part.next <= next {
-            continue;
-        }
-        if part.first > next {
-            break;
-        }
-        progress("log", next - backup.manifest.next_position, end - backup.manifest.next_position);
-        let bytes = get_part(place, &part.part)?;
-        let damaged = |reason: &str| BackupError::Damaged { name: part.part.name.clone(), reason: reason.to_owned() };
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let (position, after) = rest.split_at_checked(8).ok_or_else(|| damaged("a record is cut"))?;
-            let (bytes, after) = take_sized(after).ok_or_else(|| damaged("a record is cut"))?;
-            rest = after;
-            let position = u64::from_le_bytes(position.try_into().expect("eight bytes"));
-            if position < next {
-                continue;
-            }
-            let recorded_at = record::recorded_at(bytes).map_err(|e| damaged(&e.to_string()))?;
-            let is_beyond = match until {
-                Until::End => false,
-                Until::RecordedAt(t) => recorded_at > t,
-                Until::Position(p) => position > p,
-            };
-            if is_beyond {
-                next = end;
-                break 'parts;
-            }
-            last = Some(recorded_at);
-            next = position + 1;
-            n_bytes += bytes.len();
-            waiting.push(bytes.to_vec());
-            restored.n_records += 1;
-            if waiting.len() >= RESTORE_RECORDS.records || n_bytes >= RESTORE_RECORDS.bytes {
-                log.append(&std::mem::take(&mut waiting))?;
-                n_bytes = 0;
-            }
-        }
-    }
-    let is_enough = match until {
-        Until::Position(p) => next > p,
-        Until::End | Until::RecordedAt(_) => next >= end,
-    };
-    if !is_enough {
-        return Err(BackupError::Gap { from: next, backup: name.to_owned() });
-    }
-    log.append(&waiting)?;
-    restored.next_position = log.next_position();
-    if let Some(last) = last {
-        restored.until_recorded_at = last.to_string();
-    }
-    Ok(())
-}
-
+#[cfg(test)]
+mod prune_tests;
 #[cfg(test)]
 mod tests;

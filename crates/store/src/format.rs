@@ -1,6 +1,6 @@
 //! The format of a node's folder: which program may open it, and what is brought up to date when an older one is.
 //!
-//! `format.json` holds `{"format": 2, "createdBy": "0.1.0", "writtenBy": "0.1.0", "id": "..."}`. A folder without it and with a log is of format 1, which had none.
+//! `format.json` holds `{"format": 2, "createdBy": "0.1.0", "writtenBy": "0.1.0", "id": "...", "history": ""}`. A folder without it and with a log is of format 1, which had none.
 
 use std::fs;
 use std::io;
@@ -29,6 +29,10 @@ pub struct Format {
     /// What tells this store from every other one; a restored one is another one, for from there on its changes are others.
     #[serde(default)]
     pub id: String,
+    /// Where the history's files were when the folder was opened last: empty for the folder itself, otherwise `s3://bucket/prefix`. None if
+    /// no program has said so yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
 }
 
 /// Why a folder is not opened.
@@ -76,7 +80,13 @@ pub fn read(dir: &Path) -> Result<Option<Format>, FormatError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let is_old = dir.join("log").is_dir() || dir.join("documents").is_dir();
             let unknown = || "unknown".to_owned();
-            return Ok(is_old.then(|| Format { format: 1, created_by: unknown(), written_by: unknown(), id: String::new() }));
+            return Ok(is_old.then(|| Format {
+                format: 1,
+                created_by: unknown(),
+                written_by: unknown(),
+                id: String::new(),
+                history: None,
+            }));
         }
         Err(source) => return Err(FormatError::Io { action: "read", path, source }),
     };
@@ -101,10 +111,18 @@ pub fn take_over(dir: &Path) -> Result<Format, FormatError> {
         _ => {}
     }
     let this = || env!("CARGO_PKG_VERSION").to_owned();
-    let created_by = found.map_or_else(this, |f| f.created_by);
-    let format = Format { format: FORMAT, created_by, written_by: this(), id: host::random_hex::<16>() };
+    let (created_by, history) = found.map_or_else(|| (this(), None), |f| (f.created_by, f.history));
+    let format = Format { format: FORMAT, created_by, written_by: this(), id: host::random_hex::<16>(), history };
     write(dir, &format)?;
     Ok(format)
+}
+
+/// Notes where the history's files are, for those who look at the folder without the node's configuration.
+pub fn note_history(dir: &Path, place: &str) -> Result<(), FormatError> {
+    match read(dir)? {
+        Some(found) if found.history.as_deref() != Some(place) => write(dir, &Format { history: Some(place.to_owned()), ..found }),
+        _ => Ok(()),
+    }
 }
 
 fn write(dir: &Path, format: &Format) -> Result<(), FormatError> {
@@ -126,6 +144,9 @@ mod tests {
         let made = take_over(dir.path()).unwrap();
         assert_eq!(made.format, FORMAT);
         assert_eq!(take_over(dir.path()).unwrap(), made, "it stays as it is");
+        note_history(dir.path(), "s3://city/history").unwrap();
+        let noted = Format { history: Some("s3://city/history".to_owned()), ..made.clone() };
+        assert_eq!(take_over(dir.path()).unwrap(), noted);
         let path = dir.path().join(FORMAT_FILE);
         fs::remove_file(&path).unwrap();
         fs::create_dir(dir.path().join("log")).unwrap();

@@ -12,7 +12,7 @@ use entity::{Command, CommandError, Instant, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
 use crate::backlog::Backlog;
-use crate::blobs::{Blobs, DiskBlobs, ObjectBlobs};
+use crate::blobs::{self, Blobs};
 use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
 use crate::format::{self, FormatError};
@@ -27,6 +27,8 @@ use crate::state::{Budget, Documents, DocumentsError, FjallDocuments, Frozen, Li
 const WAITING_MAX: usize = 8_192;
 /// A file that says that a restore is under way.
 pub(crate) const HALF_RESTORED: &str = "restoring";
+/// The file that knows what files of the history in an object store look like.
+const HISTORY_INDEX: &str = "history.index";
 /// Facts handed to the history at once while replaying.
 const REPLAY_FACTS: usize = 10_000;
 /// Between two passes over the history when one is not enough, so that others have their turn.
@@ -107,6 +109,19 @@ pub enum OpenError {
     Lost {
         /// The history's folder.
         path: PathBuf,
+    },
+    /// The history's files are not where they are looked for, and were somewhere else before.
+    #[error(
+        "the history of this folder was in {recorded}, and the configuration says {configured}, where the file `{missing}` is not: set \
+         `history` in [store] of conurb.toml back, or move the files there first"
+    )]
+    HistoryElsewhere {
+        /// Where it was.
+        recorded: String,
+        /// Where it is looked for.
+        configured: String,
+        /// A file that is not there.
+        missing: String,
     },
     /// A thread cannot be started.
     #[error("cannot start the committer")]
@@ -276,23 +291,35 @@ impl Store {
         if options.dir.join(HALF_RESTORED).exists() {
             return Err(OpenError::HalfRestored { path: options.dir });
         }
-        let id = format::take_over(&options.dir)?.id;
+        let format = format::take_over(&options.dir)?;
         let blobs = open_blobs(&options)?;
-        let segments = Arc::clone(&blobs);
+        blobs.claim(&format.id).map_err(place_failed(&*blobs, "use"))?;
+        let moved_from = format.history.filter(|recorded| *recorded != options.history_place);
+        let (segments, place) = (Arc::clone(&blobs), options.history_place.clone());
+        let dir = options.dir.clone();
+        let history_index = dir.join(HISTORY_INDEX);
         let engines = Engines {
             log: Box::new(FileLog::open(Arc::new(RealDisk), &options.dir.join("log"))?),
             documents: Arc::new(FjallDocuments::open_with(&options.dir.join("documents"), budget_of(&options).documents())?),
             history: Box::new(move |manifest, log| {
-                if log.next_position() == 1 && *manifest == Manifest::default() && !blobs.list().map_err(place_failed(&*blobs))?.is_empty()
-                {
+                let is_new = log.next_position() == 1 && *manifest == Manifest::default();
+                if is_new && !blobs.list().map_err(place_failed(&*blobs, "list"))?.is_empty() {
                     return Err(OpenError::Lost { path: blobs.place().into() });
                 }
-                Ok(Arc::new(ColumnarHistory::open_on(blobs, manifest.segments.clone(), ColumnarOptions::default())?))
+                if let Some(recorded) = moved_from {
+                    check_moved(&*blobs, &manifest.segments, &recorded, &place)?;
+                }
+                let index = (!place.is_empty()).then(|| (Arc::new(RealDisk) as Arc<dyn host::Disk>, history_index));
+                let options = ColumnarOptions { index, ..ColumnarOptions::default() };
+                Ok(Arc::new(ColumnarHistory::open_on(blobs, manifest.segments.clone(), options)?))
             }),
             segments: Arc::new(move |s| segments.get(&s.file, 0..s.bytes).map(|b| b.to_vec())),
-            id,
+            id: format.id,
         };
+        let place = options.history_place.clone();
         let mut store = Self::open_with(options, engines)?;
+        // Only now: its files were found there.
+        format::note_history(&dir, &place)?;
         store.lock = Some(lock);
         Ok(store)
     }
@@ -463,6 +490,11 @@ impl Store {
         Pin(&self.shared)
     }
 
+    /// Is it ending, or has it ended?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
@@ -608,18 +640,26 @@ impl Drop for Store {
 
 /// Where the history's files are.
 fn open_blobs(options: &Options) -> Result<Arc<dyn Blobs>, OpenError> {
-    if !options.history_place.is_empty() {
-        let failed = |source| OpenError::History(HistoryError::Io { action: "open", path: options.history_place.clone().into(), source });
-        return Ok(Arc::new(ObjectBlobs::s3_at(&options.history_place).map_err(failed)?));
-    }
-    let dir = options.dir.join("history");
-    let opened = std::fs::create_dir_all(&dir).and_then(|()| DiskBlobs::open(Arc::new(RealDisk), &dir));
-    Ok(Arc::new(opened.map_err(|source| HistoryError::Io { action: "open", path: dir, source })?))
+    let path = || if options.history_place.is_empty() { options.dir.join("history") } else { options.history_place.clone().into() };
+    let opened = blobs::open_history(&options.dir, &options.history_place);
+    Ok(opened.map_err(|source| HistoryError::Io { action: "open", path: path(), source })?)
 }
 
-fn place_failed(blobs: &dyn Blobs) -> impl FnOnce(std::io::Error) -> HistoryError + use<> {
+fn place_failed(blobs: &dyn Blobs, action: &'static str) -> impl FnOnce(std::io::Error) -> HistoryError + use<> {
     let path = blobs.place().into();
-    |source| HistoryError::Io { action: "list", path, source }
+    move |source| HistoryError::Io { action, path, source }
+}
+
+/// The configuration names another place than before: are the files there?
+fn check_moved(blobs: &dyn Blobs, segments: &[Segment], recorded: &str, configured: &str) -> Result<(), OpenError> {
+    let there: std::collections::HashSet<String> = blobs.list().map_err(place_failed(blobs, "list"))?.into_iter().collect();
+    let shown = |place: &str| if place.is_empty() { "the folder itself".to_owned() } else { format!("`{place}`") };
+    match segments.iter().find(|s| !there.contains(&s.file)) {
+        None => Ok(()),
+        Some(missing) => {
+            Err(OpenError::HistoryElsewhere { recorded: shown(recorded), configured: shown(configured), missing: missing.file.clone() })
+        }
+    }
 }
 
 fn budget_of(options: &Options) -> Budget {
@@ -814,6 +854,8 @@ impl Checkpointer {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

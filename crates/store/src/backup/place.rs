@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt};
+use crate::blobs::bucket::Bucket;
+use crate::blobs::{Bytes, S3Options};
+
+/// What a file is called until it is complete.
+const TEMPORARY: &str = ".tmp";
 
 /// A place for objects by name (levels divided by `/`). An object is there as a whole or not at all.
 pub struct Place {
@@ -16,7 +18,7 @@ pub struct Place {
 
 enum Kind {
     Folder(PathBuf),
-    Bucket { store: AmazonS3, prefix: Key, runtime: tokio::runtime::Runtime },
+    Bucket(Bucket),
 }
 
 /// Why a place cannot be used.
@@ -30,20 +32,9 @@ pub enum PlaceError {
         /// What may help.
         hint: String,
     },
-    /// A file cannot be read or written.
-    #[error("cannot {action} `{path}`")]
-    Io {
-        /// `read`, `write`, ...
-        action: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The object store refuses.
+    /// An object cannot be read or written.
     #[error("cannot {action} `{name}` in `{place}`")]
-    Object {
+    Io {
         /// `read`, `write`, ...
         action: &'static str,
         /// Which object.
@@ -52,7 +43,7 @@ pub enum PlaceError {
         place: String,
         /// Why.
         #[source]
-        source: Box<object_store::Error>,
+        source: io::Error,
     },
 }
 
@@ -61,24 +52,25 @@ impl Place {
     /// `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and `AWS_ENDPOINT` (with `AWS_ALLOW_HTTP=true`) for stores that are not Amazon's.
     pub fn open(address: &str) -> Result<Self, PlaceError> {
         let shown = address.to_owned();
-        let wrong = |hint: &str| PlaceError::Address { found: address.to_owned(), hint: hint.to_owned() };
-        if let Some(rest) = address.strip_prefix("s3://") {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            if bucket.is_empty() {
-                return Err(wrong(" (the bucket is missing)"));
-            }
-            let failed = |e: &dyn std::error::Error| wrong(&format!(" ({})", host::chain(e)));
-            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(|e| failed(&e))?;
-            let prefix = Key::parse(prefix.trim_end_matches('/')).map_err(|e| failed(&e))?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
-            return Ok(Self { shown, kind: Kind::Bucket { store, prefix, runtime } });
+        let wrong = |hint: String| PlaceError::Address { found: address.to_owned(), hint };
+        if address.starts_with("s3://") {
+            let bucket = Bucket::s3_at(address).map_err(|e| wrong(format!(" ({})", host::chain(&e))))?;
+            return Ok(Self { shown, kind: Kind::Bucket(bucket) });
         }
         if address.is_empty() || address.contains("://") {
-            return Err(wrong(""));
+            return Err(wrong(String::new()));
         }
         let dir = PathBuf::from(address);
-        fs::create_dir_all(&dir).map_err(|source| PlaceError::Io { action: "make folder", path: dir.clone(), source })?;
+        fs::create_dir_all(&dir).map_err(|source| PlaceError::Io { action: "make", name: String::new(), place: shown.clone(), source })?;
         Ok(Self { shown, kind: Kind::Folder(dir) })
+    }
+
+    /// A place in an S3-compatible store. Nothing is asked of it yet.
+    pub fn s3(options: &S3Options) -> Result<Self, PlaceError> {
+        let shown = format!("s3://{}/{}", options.bucket, options.prefix);
+        let bucket =
+            Bucket::s3(options).map_err(|e| PlaceError::Address { found: shown.clone(), hint: format!(" ({})", host::chain(&e)) })?;
+        Ok(Self { shown, kind: Kind::Bucket(bucket) })
     }
 
     /// As it was given.
@@ -87,99 +79,124 @@ impl Place {
         &self.shown
     }
 
-    fn failed(&self, action: &'static str, name: &str) -> impl FnOnce(object_store::Error) -> PlaceError {
+    fn failed(&self, action: &'static str, name: &str) -> impl FnOnce(io::Error) -> PlaceError {
         let (name, place) = (name.to_owned(), self.shown.clone());
-        move |source| PlaceError::Object { action, name, place, source: Box::new(source) }
+        move |source| PlaceError::Io { action, name, place, source }
     }
 
     /// Writes an object, replacing one of the same name; durable when it returns.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), PlaceError> {
-        match &self.kind {
-            Kind::Folder(dir) => {
-                let path = dir.join(name);
-                put_file(&path, &bytes).map_err(|source| PlaceError::Io { action: "write", path, source })
-            }
-            Kind::Bucket { store, prefix, runtime } => {
-                let key = key(prefix, name);
-                runtime.block_on(store.put(&key, bytes.into())).map(|_| ()).map_err(self.failed("write", name))
-            }
-        }
+        let put = match &self.kind {
+            Kind::Folder(dir) => put_file(&dir.join(name), &bytes),
+            Kind::Bucket(bucket) => bucket.put(name, Bytes::from(bytes)),
+        };
+        put.map_err(self.failed("write", name))
     }
 
     /// Reads an object.
     pub fn get(&self, name: &str) -> Result<Vec<u8>, PlaceError> {
-        match &self.kind {
-            Kind::Folder(dir) => {
-                let path = dir.join(name);
-                fs::read(&path).map_err(|source| PlaceError::Io { action: "read", path, source })
-            }
-            Kind::Bucket { store, prefix, runtime } => {
-                let key = key(prefix, name);
-                let get = async { store.get(&key).await?.bytes().await };
-                runtime.block_on(get).map(|b| b.to_vec()).map_err(self.failed("read", name))
-            }
-        }
+        let got = match &self.kind {
+            Kind::Folder(dir) => fs::read(dir.join(name)),
+            Kind::Bucket(bucket) => bucket.get_all(name).map(Vec::from),
+        };
+        got.map_err(self.failed("read", name))
     }
 
     /// How large an object is; none if there is none.
     pub fn size(&self, name: &str) -> Result<Option<u64>, PlaceError> {
-        match &self.kind {
-            Kind::Folder(dir) => match fs::metadata(dir.join(name)) {
-                Ok(m) => Ok(Some(m.len())),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(PlaceError::Io { action: "look at", path: dir.join(name), source }),
-            },
-            Kind::Bucket { store, prefix, runtime } => match runtime.block_on(store.head(&key(prefix, name))) {
-                Ok(meta) => Ok(Some(meta.size)),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(e) => Err(self.failed("look at", name)(e)),
-            },
+        let size = match &self.kind {
+            Kind::Folder(dir) => fs::metadata(dir.join(name)).map(|m| m.len()),
+            Kind::Bucket(bucket) => bucket.size(name),
+        };
+        match size {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.failed("look at", name)(e)),
         }
+    }
+
+    /// Deletes an object. It is no error if there is none.
+    pub fn delete(&self, name: &str) -> Result<(), PlaceError> {
+        let deleted = match &self.kind {
+            Kind::Folder(dir) => delete_file(dir, name),
+            Kind::Bucket(bucket) => bucket.delete(name),
+        };
+        deleted.map_err(self.failed("delete", name))
+    }
+
+    /// All objects below a level and their sizes in bytes, by their whole names, sorted.
+    pub fn walk(&self, level: &str) -> Result<Vec<(String, u64)>, PlaceError> {
+        let found = match &self.kind {
+            Kind::Folder(dir) => {
+                let mut found = Vec::new();
+                walk_folder(&dir.join(level), level, &mut found).map(|()| found)
+            }
+            Kind::Bucket(bucket) => {
+                bucket.walk(level).map(|found| found.into_iter().map(|(name, bytes)| (format!("{level}/{name}"), bytes)).collect())
+            }
+        };
+        let mut found = found.map_err(self.failed("list", level))?;
+        found.sort();
+        Ok(found)
     }
 
     /// The names of the objects directly in a level, sorted.
     pub fn list(&self, level: &str) -> Result<Vec<String>, PlaceError> {
-        let mut names = match &self.kind {
-            Kind::Folder(dir) => {
-                list_folder(&dir.join(level)).map_err(|source| PlaceError::Io { action: "list", path: dir.join(level), source })?
-            }
-            Kind::Bucket { store, prefix, runtime } => {
-                let listed = runtime.block_on(store.list_with_delimiter(Some(&key(prefix, level)))).map_err(self.failed("list", level))?;
-                listed.objects.iter().filter_map(|o| o.location.filename().map(str::to_owned)).collect()
-            }
-        };
-        names.sort();
-        Ok(names.into_iter().map(|n| format!("{level}/{n}")).collect())
+        let is_direct = |name: &String| name.strip_prefix(level).and_then(|n| n.strip_prefix('/')).is_some_and(|n| !n.contains('/'));
+        Ok(self.walk(level)?.into_iter().map(|(name, _)| name).filter(is_direct).collect())
     }
 }
 
-fn key(prefix: &Key, name: &str) -> Key {
-    name.split('/').fold(prefix.clone(), |key, level| key.join(level))
-}
-
-fn list_folder(dir: &std::path::Path) -> io::Result<Vec<String>> {
+fn walk_folder(dir: &Path, level: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    let mut names = Vec::new();
     for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if !name.ends_with(".tmp") {
-            names.push(name);
+        let entry = entry?;
+        let name = format!("{level}/{}", entry.file_name().to_string_lossy());
+        let about = match entry.metadata() {
+            // Removed meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        if about.is_dir() {
+            walk_folder(&entry.path(), &name, found)?;
+        } else if !name.ends_with(TEMPORARY) {
+            found.push((name, about.len()));
         }
     }
-    Ok(names)
+    Ok(())
 }
 
-fn put_file(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or_else(|| std::path::Path::new("."));
+fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(dir)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
+    name.push(TEMPORARY);
     let new = path.with_file_name(name);
-    fs::write(&new, bytes)?;
-    fs::File::open(&new)?.sync_all()?;
-    fs::rename(&new, path)?;
-    fs::File::open(dir)?.sync_all()
+    let write = || {
+        fs::write(&new, bytes)?;
+        fs::File::open(&new)?.sync_all()?;
+        fs::rename(&new, path)?;
+        fs::File::open(dir)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        // A full disk needs the room.
+        let _ = fs::remove_file(&new);
+    })
+}
+
+fn delete_file(dir: &Path, name: &str) -> io::Result<()> {
+    let path = dir.join(name);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    }
+    let mut above = path.parent();
+    // The folder of a backup goes with its last file; one that is not empty refuses.
+    while let Some(folder) = above.filter(|f| *f != dir && fs::remove_dir(f).is_ok()) {
+        above = folder.parent();
+    }
+    Ok(())
 }

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use entity::{Attribute, Command, Entity, Iri};
@@ -14,10 +15,10 @@ fn name() -> Iri {
     Iri::known("https://example.org/pm25")
 }
 
-struct City {
+pub(super) struct City {
     dir: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    store: Store,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) store: Store,
 }
 
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
@@ -35,7 +36,7 @@ fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
 }
 
 impl City {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(1_000_000_000_000));
         let store = open(dir.path(), &clock);
@@ -43,7 +44,7 @@ impl City {
     }
 
     /// One reading each second; returns when the last was recorded.
-    fn read(&self, hours: std::ops::Range<i64>) -> Instant {
+    pub(super) fn read(&self, hours: std::ops::Range<i64>) -> Instant {
         for hour in hours {
             self.clock.advance(Duration::from_secs(1));
             let e = Entity::new(Iri::known(STATION), Iri::known("https://example.org/Station"));
@@ -53,17 +54,21 @@ impl City {
         Instant::from_micros(self.clock.now_micros())
     }
 
-    fn backup(&self, to: &Arc<Place>) -> Summary {
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
+    pub(super) fn backup(&self, to: &Arc<Place>) -> Summary {
         self.clock.advance(Duration::from_secs(1));
-        self.store.backup(to, Instant::from_micros(self.clock.now_micros()), &|_, _, _| {}).unwrap()
+        self.store.backup(to, &self.clock(), &|_, _, _| {}).unwrap()
     }
 }
 
 /// The hours that a restored folder knows of station 1, by the history; checks that the present is the last of them, and that all verifies.
-fn restored(from: &Place, until: Until) -> Result<Vec<i64>, BackupError> {
+pub(super) fn restored(from: &Place, until: Until) -> Result<Vec<i64>, BackupError> {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("new");
-    let summary = restore(from, &to, until, &|_, _, _| {})?;
+    let summary = restore(from, RestoreTo { dir: &to, history_place: "" }, until, &|_, _, _| {})?;
     let verified = crate::verify::dir(&to, &|_| {}).unwrap();
     assert!(verified.is_clean(), "{verified:?}");
     let store = open(&to, &Arc::new(ManualClock::at(0)));
@@ -76,11 +81,11 @@ fn restored(from: &Place, until: Until) -> Result<Vec<i64>, BackupError> {
     Ok(hours)
 }
 
-fn place(dir: &tempfile::TempDir) -> Arc<Place> {
+pub(super) fn place(dir: &tempfile::TempDir) -> Arc<Place> {
     Arc::new(Place::open(dir.path().to_str().unwrap()).unwrap())
 }
 
-fn hours(range: std::ops::Range<i64>) -> Vec<i64> {
+pub(super) fn hours(range: std::ops::Range<i64>) -> Vec<i64> {
     range.collect()
 }
 
@@ -142,9 +147,9 @@ fn what_is_damaged_or_foreign_or_half_done_is_refused() {
     city.read(0..3);
     city.backup(&to);
     let other = City::new();
-    let foreign = other.store.backup(&to, Instant::from_secs(1), &|_, _, _| {}).unwrap_err();
+    let foreign = other.store.backup(&to, &other.clock(), &|_, _, _| {}).unwrap_err();
     assert!(matches!(foreign, BackupError::OtherStore { .. }), "{foreign}");
-    let used = restore(&to, city.dir.path(), Until::End, &|_, _, _| {}).unwrap_err();
+    let used = restore(&to, RestoreTo { dir: city.dir.path(), history_place: "" }, Until::End, &|_, _, _| {}).unwrap_err();
     assert!(matches!(used, BackupError::NotEmpty { .. }), "{used}");
 
     let segment = dir.path().join(to.list("segments").unwrap().remove(0));
@@ -152,7 +157,7 @@ fn what_is_damaged_or_foreign_or_half_done_is_refused() {
     bytes[10] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
     let half = tempfile::tempdir().unwrap();
-    let damaged = restore(&to, half.path(), Until::End, &|_, _, _| {}).unwrap_err();
+    let damaged = restore(&to, RestoreTo { dir: half.path(), history_place: "" }, Until::End, &|_, _, _| {}).unwrap_err();
     assert!(matches!(damaged, BackupError::Damaged { .. }), "{damaged}");
     let options = Options {
         dir: half.path().to_owned(),

@@ -19,6 +19,11 @@ pub struct DiskBlobs {
 }
 
 impl DiskBlobs {
+    /// A folder to be looked at and not changed.
+    pub(crate) fn look_at(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        Self { disk, dir: dir.to_owned() }
+    }
+
     /// Opens a folder, which need not exist, and removes what interrupted writes have left there.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
         for name in disk.list(dir)? {

@@ -10,16 +10,21 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use host::RealDisk;
+
+pub(crate) mod bucket;
 mod disk;
 mod object;
 
 #[cfg(test)]
 pub(crate) mod contract;
 
+pub use bucket::S3Options;
 pub use disk::DiskBlobs;
-pub use object::{ObjectBlobs, S3Options};
+pub use object::ObjectBlobs;
 
 /// Bytes that are shared, not copied (`bytes::Bytes`, by the way of the crate that brings it).
 pub type Bytes = <object_store::PutPayload as IntoIterator>::Item;
@@ -44,10 +49,47 @@ pub trait Blobs: Send + Sync {
     /// The names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
 
+    /// The same with their lengths in bytes.
+    fn list_sizes(&self) -> io::Result<Vec<(String, u64)>> {
+        self.list()?.into_iter().map(|name| self.size(&name).map(|bytes| (name, bytes))).collect()
+    }
+
+    /// Makes sure that the place is this store's: two stores in one place would delete each other's files. A place that only one program can
+    /// have open anyhow needs no such mark.
+    ///
+    /// Errors: it is another's.
+    fn claim(&self, _id: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How many calls at once are worth while where many are to be made.
+    fn parallel(&self) -> usize {
+        1
+    }
+
     /// Two parts of a file that are so many bytes apart are cheaper read as one.
     fn gap_bytes(&self) -> u64 {
         4 << 10
     }
+}
+
+/// Where the history of the store in `dir` has its files: in its folder `history` (made if missing) if `place` is empty, otherwise at
+/// `s3://bucket/prefix` (see [`ObjectBlobs::s3_at`]).
+pub fn open_history(dir: &Path, place: &str) -> io::Result<Arc<dyn Blobs>> {
+    if !place.is_empty() {
+        return Ok(Arc::new(ObjectBlobs::s3_at(place)?));
+    }
+    let dir = dir.join("history");
+    std::fs::create_dir_all(&dir)?;
+    Ok(Arc::new(DiskBlobs::open(Arc::new(RealDisk), &dir)?))
+}
+
+/// The same place, for one who only looks: nothing is made or removed.
+pub(crate) fn look_at_history(dir: &Path, place: &str) -> io::Result<Arc<dyn Blobs>> {
+    if place.is_empty() {
+        return Ok(Arc::new(DiskBlobs::look_at(Arc::new(RealDisk), &dir.join("history"))));
+    }
+    open_history(dir, place)
 }
 
 /// Files in memory.

@@ -1,183 +1,102 @@
 //! Blobs in an object store.
 
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
-use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload};
-use tokio::runtime::{Builder, Runtime};
+use object_store::ObjectStore;
 
+use super::bucket::{Bucket, S3Options};
 use super::{Blobs, Bytes};
 
-/// How long one request may take, its repetitions not counted.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the round trip to an object store is worth in bytes.
 const GAP_BYTES: u64 = 256 << 10;
+/// Requests that one who wants many small things makes at once.
+const PARALLEL: usize = 16;
+/// The object that says to which store the others belong. It is not listed.
+const OWNER: &str = "conurb-store-id";
 
 /// Objects below one prefix of an object store. A thread of its own does the waiting.
-pub struct ObjectBlobs {
-    store: Arc<dyn ObjectStore>,
-    prefix: Path,
-    /// There until it is dropped.
-    runtime: Option<Runtime>,
-}
-
-/// How an S3-compatible store is reached.
-#[derive(Clone)]
-pub struct S3Options {
-    /// The bucket, which exists.
-    pub bucket: String,
-    /// What the names of all objects begin with, such as `city/history`; may be empty.
-    pub prefix: String,
-    /// The region; `us-east-1` for most stores that are not Amazon's.
-    pub region: String,
-    /// The URL of a store that is not Amazon's.
-    pub endpoint: Option<String>,
-    /// Is `http://` good enough? For a store on the same machine or network.
-    pub allow_http: bool,
-    /// Who asks.
-    pub access_key_id: String,
-    /// The secret of the one who asks.
-    pub secret_access_key: String,
-}
-
-impl fmt::Debug for S3Options {
-    /// Without the secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bucket, prefix, region, endpoint, .. } = self;
-        f.debug_struct("S3Options")
-            .field("bucket", bucket)
-            .field("prefix", prefix)
-            .field("region", region)
-            .field("endpoint", endpoint)
-            .finish_non_exhaustive()
-    }
-}
+pub struct ObjectBlobs(Bucket);
 
 impl ObjectBlobs {
     /// Objects below `prefix` of any store. A store that keeps local files does not sync them: for a folder take [`super::DiskBlobs`].
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("blobs").enable_all().build()?;
-        let prefix = Path::parse(prefix).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        Ok(Self { store, prefix, runtime: Some(runtime) })
+        let shown = format!("{store}/{prefix}");
+        Bucket::new(store, prefix, shown).map(Self)
     }
 
     /// Objects in an S3-compatible store. Nothing is asked of it yet.
     pub fn s3(options: &S3Options) -> io::Result<Self> {
-        let client = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_allow_http(options.allow_http);
-        let mut builder = AmazonS3Builder::new()
-            .with_client_options(client)
-            .with_bucket_name(&options.bucket)
-            .with_region(&options.region)
-            .with_access_key_id(&options.access_key_id)
-            .with_secret_access_key(&options.secret_access_key);
-        if let Some(endpoint) = &options.endpoint {
-            builder = builder.with_endpoint(endpoint);
-        }
-        let store = builder.build().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        Self::new(Arc::new(store), &options.prefix)
+        Bucket::s3(options).map(Self)
     }
 
     /// What `s3://bucket/prefix` names, reached as the usual variables of the environment say: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
     /// `AWS_REGION`, and for stores that are not Amazon's `AWS_ENDPOINT`, with `AWS_ALLOW_HTTP=true` if it speaks no TLS.
     pub fn s3_at(address: &str) -> io::Result<Self> {
-        let wrong = |e: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("expected `s3://bucket/prefix`: {e}"));
-        let (bucket, prefix) =
-            address.strip_prefix("s3://").map(|a| a.split_once('/').unwrap_or((a, ""))).ok_or_else(|| wrong(&"no `s3://`"))?;
-        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(|e| wrong(&e))?;
-        Self::new(Arc::new(store), prefix.trim_end_matches('/'))
-    }
-
-    fn path(&self, name: &str) -> Path {
-        self.prefix.clone().join(name)
-    }
-
-    /// Runs a request on the thread that waits, and waits for it.
-    fn wait<T: Send + 'static>(&self, request: impl Future<Output = object_store::Result<T>> + Send + 'static) -> io::Result<T> {
-        let runtime = self.runtime.as_ref().expect("the runtime is there until this is dropped");
-        let (sender, receiver) = sync_channel(1);
-        runtime.spawn(async move {
-            // The one who asked waits for it.
-            let _ = sender.send(request.await);
-        });
-        let answer = receiver.recv().map_err(|_| io::Error::other("the request was given up"))?;
-        answer.map_err(|e| match e {
-            object_store::Error::NotFound { .. } => io::Error::new(io::ErrorKind::NotFound, e),
-            other => io::Error::other(other),
-        })
-    }
-}
-
-impl Drop for ObjectBlobs {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Waiting for it is not allowed where other futures run.
-            runtime.shutdown_background();
-        }
+        Bucket::s3_at(address).map(Self)
     }
 }
 
 impl Blobs for ObjectBlobs {
     fn place(&self) -> String {
-        format!("{}/{}", self.store, self.prefix)
+        self.0.shown().to_owned()
     }
 
     fn put(&self, name: &str, bytes: Bytes) -> io::Result<()> {
-        let (store, path) = (Arc::clone(&self.store), self.path(name));
-        self.wait(async move { store.put(&path, PutPayload::from(bytes)).await }).map(|_| ())
+        self.0.put(name, bytes)
     }
 
     fn get(&self, name: &str, range: Range<u64>) -> io::Result<Bytes> {
-        let n_bytes = range.end.saturating_sub(range.start);
-        if n_bytes == 0 {
-            // Stores refuse to read nothing.
-            return if range.end <= self.size(name)? { Ok(Bytes::new()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-        }
-        let (store, path, wanted) = (Arc::clone(&self.store), self.path(name), range.clone());
-        let bytes = match self.wait(async move { store.get_range(&path, wanted).await }) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
-            // Each store has its own words for a range behind the end.
-            Err(e) if self.size(name)? < range.end => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, e)),
-            Err(e) => return Err(e),
-        };
-        if bytes.len() as u64 == n_bytes { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        self.0.get(name, range)
     }
 
     fn size(&self, name: &str) -> io::Result<u64> {
-        let (store, path) = (Arc::clone(&self.store), self.path(name));
-        self.wait(async move { store.head(&path).await }).map(|meta| meta.size)
+        self.0.size(name)
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        let (store, path) = (Arc::clone(&self.store), self.path(name));
-        match self.wait(async move { store.delete(&path).await }) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        self.0.delete(name)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let (store, prefix) = (Arc::clone(&self.store), self.prefix.clone());
-        let objects = self.wait(async move { store.list(Some(&prefix)).try_collect::<Vec<_>>().await })?;
-        let name = |path: &Path| {
-            let mut parts = path.prefix_match(&self.prefix)?;
-            let first = parts.next()?.as_ref().to_owned();
-            // Below a folder of the same prefix are other people's objects.
-            parts.next().is_none().then_some(first)
-        };
-        let mut names: Vec<String> = objects.iter().filter_map(|o| name(&o.location)).collect();
-        names.sort();
-        Ok(names)
+        Ok(self.list_sizes()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn list_sizes(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut found = self.0.walk("")?;
+        // Below a folder of the same prefix are other people's objects.
+        found.retain(|(name, _)| !name.contains('/') && name != OWNER);
+        Ok(found)
+    }
+
+    fn claim(&self, id: &str) -> io::Result<()> {
+        for _ in 0..2 {
+            match self.0.get_all(OWNER) {
+                Ok(found) if found.as_ref() == id.as_bytes() => return Ok(()),
+                Ok(found) => {
+                    let found = String::from_utf8_lossy(&found).into_owned();
+                    return Err(io::Error::new(
+                        io::ErrorKind::AlreadyExists,
+                        format!("it belongs to another store ({found}): choose another place"),
+                    ));
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => match self.0.create(OWNER, Bytes::copy_from_slice(id.as_bytes())) {
+                    // Somebody was faster: who?
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    other => return other,
+                },
+                Err(e) => return Err(e),
+            }
+        }
+        Err(io::Error::other("another store claims it at the same moment"))
     }
 
     fn gap_bytes(&self) -> u64 {
         GAP_BYTES
+    }
+
+    fn parallel(&self) -> usize {
+        PARALLEL
     }
 }

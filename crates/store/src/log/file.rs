@@ -81,7 +81,7 @@ pub(crate) fn file_name(first_position: u64) -> String {
 }
 
 /// The positions that the names of segments give, sorted.
-fn first_positions(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
+pub(super) fn first_positions(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
     let names = disk.list(dir).map_err(|source| LogError::Io { action: "list", path: dir.to_owned(), source })?;
     Ok(names.iter().filter_map(|n| n.strip_suffix(".log")?.parse().ok()).collect())
 }
@@ -479,6 +479,12 @@ impl LogReader for Index {
 
     fn next_position(&self) -> u64 {
         self.lock().next_position
+    }
+
+    fn resume_after(&self, position: u64) -> Option<u64> {
+        let segments = self.lock();
+        let starts = segments.list.iter().flat_map(|s| s.marks.iter().map(|m| m.0).chain([s.first_position]));
+        starts.filter(|start| *start > position && *start < segments.next_position).min()
     }
 
     fn read(&self, from: u64, max: Read) -> Result<Vec<(u64, Vec<u8>)>, LogError> {

@@ -228,10 +228,16 @@ fn parse_bookkeeping(body: &[u8]) -> Option<Bookkeeping> {
 
 /// Is there a whole frame of this position or a later one in these bytes? Then what precedes it is damage and not a torn tail.
 pub(super) fn a_frame_follows(bytes: &[u8], version: u32, expected_position: u64) -> bool {
-    (0..bytes.len().saturating_sub(header_bytes(version))).any(|at| {
+    next_frame(bytes, version, expected_position).is_some()
+}
+
+/// Where the first whole frame of this position or a later one begins in these bytes, and its position.
+pub(super) fn next_frame(bytes: &[u8], version: u32, expected_position: u64) -> Option<(usize, u64)> {
+    (0..bytes.len().saturating_sub(header_bytes(version))).find_map(|at| {
         let position = u64_at(bytes, at + 8);
         // One batch is lost at the most between the two, so the position is near.
-        position >= expected_position && position < expected_position + (1 << 20) && parse(&bytes[at..], version, position).is_ok()
+        let is_near = position >= expected_position && position < expected_position + (1 << 20);
+        (is_near && parse(&bytes[at..], version, position).is_ok()).then_some((at, position))
     })
 }
 

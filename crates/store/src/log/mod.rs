@@ -11,8 +11,10 @@
 pub mod file;
 mod frame;
 pub mod memory;
+mod survey;
 
 pub use frame::{FRAME_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX};
+pub use survey::{LogDamage, survey};
 
 use frame::Bookkeeping;
 
@@ -177,6 +179,11 @@ pub trait LogReader: Send + Sync {
     ///
     /// Errors: [`LogError::Gone`] if `from` was trimmed, and those of reading.
     fn read(&self, from: u64, max: Read) -> Result<Vec<(u64, Vec<u8>)>, LogError>;
+
+    /// A position behind this one from which on reading may work again, when it does not from this one; none if there is none.
+    fn resume_after(&self, _position: u64) -> Option<u64> {
+        None
+    }
 }
 
 fn check_expected(kept: &Bookkeeping, expected: &[Expected<'_>]) -> Result<(), LogError> {

@@ -4,8 +4,12 @@
 //! readable and turn into format 2 when they are next written.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use entity::{Entity, Iri};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -60,7 +64,7 @@ pub enum DocumentsError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A document does not read back.
     #[error("document `{key}` is damaged")]
@@ -144,6 +148,17 @@ pub trait Documents: Send + Sync {
     /// All documents of a space in the order of ids, one at a time.
     fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError>;
 
+    /// The same for one who wants to know all that is wrong: what cannot be read is told in its turn, and the rest follows.
+    fn survey(&self, space: Space, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
+        let scanned = self.scan(space, &mut |entity| {
+            visit(Ok(entity));
+            Ok(())
+        });
+        if let Err(e) = scanned {
+            visit(Err(e));
+        }
+    }
+
     /// Writes the changed documents and the manifest, atomically and durably.
     fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError>;
 
@@ -160,12 +175,27 @@ pub trait Documents: Send + Sync {
     }
 }
 
+/// So much room is there before an engine that has given up is opened again: what it writes while it is opened, and some more.
+const REOPEN_ROOM_BYTES: usize = 4 << 20;
+/// How long readers of an engine that has given up are waited for.
+const REOPEN_WAIT: Duration = Duration::from_secs(10);
+
 /// Documents in fjall, an LSM tree.
+///
+/// After a write that failed, the engine takes none any more: it has to be opened again, which the next checkpoint does. So a disk that was
+/// full for a while is no reason to restart the node.
 pub struct FjallDocuments {
+    opened: RwLock<Option<Arc<Opened>>>,
+    /// The last write failed.
+    failed: AtomicBool,
+    memory: DocumentsMemory,
+    path: PathBuf,
+}
+
+struct Opened {
     database: Database,
     documents: Keyspace,
     meta: Keyspace,
-    path: PathBuf,
 }
 
 /// Memory of the engine, in bytes.
@@ -191,12 +221,68 @@ impl FjallDocuments {
 
     /// The same, with as much memory.
     pub fn open_with(path: &Path, memory: DocumentsMemory) -> Result<Self, DocumentsError> {
+        let opened = RwLock::new(Some(Arc::new(Self::open_engine(path, memory)?)));
+        Ok(Self { opened, failed: AtomicBool::new(false), memory, path: path.to_owned() })
+    }
+
+    fn open_engine(path: &Path, memory: DocumentsMemory) -> Result<Opened, DocumentsError> {
         let failed = |source| DocumentsError::Engine { action: "open", path: path.to_owned(), source: Box::new(source) };
         let database = Database::builder(path).cache_size(memory.cache_bytes).open().map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(memory.write_buffer_bytes / 2);
         let documents = database.keyspace("documents", options).map_err(failed)?;
         let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(failed)?;
-        Ok(Self { database, documents, meta, path: path.to_owned() })
+        Ok(Opened { database, documents, meta })
+    }
+
+    fn opened(&self) -> Result<Arc<Opened>, DocumentsError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner).clone();
+        opened
+            .ok_or_else(|| self.io("open again", io::Error::other("the engine gave up after a failed write; the next checkpoint opens it")))
+    }
+
+    fn io(&self, action: &'static str, source: io::Error) -> DocumentsError {
+        DocumentsError::Io { action, path: self.path.clone(), source }
+    }
+
+    /// Opens the engine again, if there is room for that: as long as there is not, the old one answers readers.
+    fn reopen(&self) -> Result<(), DocumentsError> {
+        let probe = self.path.join("room.tmp");
+        let found = fs::write(&probe, vec![1; REOPEN_ROOM_BYTES]).and_then(|()| fs::File::open(&probe)?.sync_all());
+        // It goes before anything else is said.
+        let removed = fs::remove_file(&probe);
+        found.and(removed).map_err(|e| self.io("find room to open again", e))?;
+
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut old) = opened.take() {
+            let mut waited = Duration::ZERO;
+            // Those who read have it until they are done.
+            while let Err(still_read) = Arc::try_unwrap(old).map(drop) {
+                if waited >= REOPEN_WAIT {
+                    *opened = Some(still_read);
+                    return Err(self.io("open again", io::ErrorKind::ResourceBusy.into()));
+                }
+                let pause = Duration::from_millis(10);
+                std::thread::sleep(pause);
+                waited += pause;
+                old = still_read;
+            }
+        }
+        *opened = Some(Arc::new(Self::open_engine(&self.path, self.memory)?));
+        tracing::info!(path = %self.path.display(), "the documents were opened again after a failed write");
+        Ok(())
+    }
+
+    /// What lies behind a block that cannot be read: from the other end, as far as that goes.
+    fn survey_backwards(&self, space: Space, until: Option<&[u8]>, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
+        let Ok(opened) = self.opened() else { return };
+        for item in opened.documents.prefix([space.key_byte()]).rev() {
+            match item.into_inner() {
+                Ok((key, _)) if until.is_some_and(|until| *key <= *until) => return,
+                Ok((key, value)) => visit(decode(&value, || readable(&key))),
+                // The block that was told of already, or another one: what lies between the two is not seen.
+                Err(_) => return,
+            }
+        }
     }
 
     fn failed(&self, action: &'static str) -> impl Fn(fjall::Error) -> DocumentsError {
@@ -228,40 +314,66 @@ pub(super) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DocumentsError> 
 
 impl Documents for FjallDocuments {
     fn manifest(&self) -> Result<Manifest, DocumentsError> {
-        match self.meta.get(MANIFEST_KEY).map_err(self.failed("read"))? {
+        match self.opened()?.meta.get(MANIFEST_KEY).map_err(self.failed("read"))? {
             None => Ok(Manifest::default()),
             Some(bytes) => decode_manifest(&bytes),
         }
     }
 
     fn get(&self, space: Space, id: &str) -> Result<Option<Entity>, DocumentsError> {
-        let found = self.documents.get(key_of(space, id)).map_err(self.failed("read"))?;
+        let found = self.opened()?.documents.get(key_of(space, id)).map_err(self.failed("read"))?;
         found.map(|bytes| decode(&bytes, || id.to_owned())).transpose()
     }
 
     fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+        let opened = self.opened()?;
         // One byte of the space, then the id: the order of keys is the order of ids.
-        for item in self.documents.prefix([space.key_byte()]) {
+        for item in opened.documents.prefix([space.key_byte()]) {
             let (key, value) = item.into_inner().map_err(self.failed("read"))?;
             visit(decode(&value, || readable(&key))?)?;
         }
         Ok(())
     }
 
+    fn survey(&self, space: Space, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
+        let opened = match self.opened() {
+            Ok(opened) => opened,
+            Err(e) => return visit(Err(e)),
+        };
+        let mut last: Option<Vec<u8>> = None;
+        for item in opened.documents.prefix([space.key_byte()]) {
+            match item.into_inner() {
+                Ok((key, value)) => {
+                    visit(decode(&value, || readable(&key)));
+                    last = Some(key.to_vec());
+                }
+                Err(e) => {
+                    visit(Err(self.failed("read")(e)));
+                    return self.survey_backwards(space, last.as_deref(), visit);
+                }
+            }
+        }
+    }
+
     fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        if self.failed.load(Ordering::SeqCst) {
+            self.reopen()?;
+            self.failed.store(false, Ordering::SeqCst);
+        }
+        let opened = self.opened()?;
+        let mut batch = opened.database.batch().durability(Some(PersistMode::SyncAll));
         for (space, id, document) in changed {
             let key = key_of(space, id.as_str());
             match document {
-                Some(Document::Whole(e)) => batch.insert(&self.documents, key, encode(&e)),
-                Some(Document::Packed(bytes)) => batch.insert(&self.documents, key, &*bytes),
-                None => batch.remove(&self.documents, key),
+                Some(Document::Whole(e)) => batch.insert(&opened.documents, key, encode(&e)),
+                Some(Document::Packed(bytes)) => batch.insert(&opened.documents, key, &*bytes),
+                None => batch.remove(&opened.documents, key),
             }
         }
         // From now on the folder holds documents of this format.
         let manifest = Manifest { version: manifest.version.max(VERSION), ..manifest.clone() };
-        batch.insert(&self.meta, MANIFEST_KEY, serde_json::to_vec(&manifest).expect("a manifest is JSON"));
-        batch.commit().map_err(self.failed("write"))
+        batch.insert(&opened.meta, MANIFEST_KEY, serde_json::to_vec(&manifest).expect("a manifest is JSON"));
+        batch.commit().inspect_err(|_| self.failed.store(true, Ordering::SeqCst)).map_err(self.failed("write"))
     }
 }
 

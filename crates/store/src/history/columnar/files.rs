@@ -1,5 +1,6 @@
 //! The files of a history: named blobs, and a cache of what their ends say.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -81,8 +82,10 @@ impl Files {
         self.blobs.delete(file).map_err(self.failed("delete", file))
     }
 
-    pub(super) fn list(&self) -> Result<Vec<String>, HistoryError> {
-        self.blobs.list().map_err(|source| HistoryError::Io { action: "list", path: PathBuf::from(&self.place), source })
+    /// What is there, with sizes in bytes.
+    pub(super) fn list_sizes(&self) -> Result<BTreeMap<String, u64>, HistoryError> {
+        let failed = |source| HistoryError::Io { action: "list", path: PathBuf::from(&self.place), source };
+        Ok(self.blobs.list_sizes().map_err(failed)?.into_iter().collect())
     }
 
     fn failed(&self, action: &'static str, file: &str) -> impl Fn(io::Error) -> HistoryError {

@@ -4,6 +4,7 @@
 //! * `cell`: an attribute instance as the cells of a row, without loss.
 //! * `order`, `gather`: sorted rows of many sources as one, and the columns of such rows.
 //! * `write`, `merge`, `compact`: rows to files; which files become one; the thread that does it.
+//! * `index`: what opening needs to know of files that are far away.
 //! * `files`, `segment`: where files are; a file's footer, pruning and reading.
 //! * `evolve`, `scan`, `aggregate`: the questions, answered over all layers.
 //! * `rollup`: files of aggregates beside those of values; `maintain`: building them, and removing what is too old.
@@ -17,25 +18,27 @@
 //! once. A file is deleted when the durable list no longer names it and no reader has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use entity::{Instant, Iri};
-use host::RealDisk;
+use host::{Disk, RealDisk};
 
 use self::compact::Compactor;
 use self::evolve::{ErasuresByType, RecentRows, Rows};
 use self::files::Files;
+use self::index::{FooterIndex, Footers};
 use self::merge::{Days, Job, Source};
 use self::recent::{Layer, Recent, Table};
 use self::rollup::{OpenRollup, Rollups};
 use self::scan::Layers;
 use self::segment::{Attributes, OBSERVED, OpenSegment, Wanted};
 use self::sheet::BulkSheet;
-use self::write::{Built, Effort, columns_for, erasures_file, sheets_of};
+use self::write::{Built, Effort, Footer, columns_for, erasures_file, sheets_of};
 use super::erasure::Erasures;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
@@ -51,6 +54,7 @@ mod erase;
 mod evolve;
 mod files;
 mod gather;
+mod index;
 mod maintain;
 mod merge;
 mod order;
@@ -76,7 +80,7 @@ const SMALL_FILES_NORMAL: usize = 40;
 const WAITING_FILES_MAX: usize = 64;
 
 /// How a columnar history works.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ColumnarOptions {
     /// Is there a thread that merges small files? Otherwise [`ColumnarHistory::compact`] does.
     pub compaction: bool,
@@ -84,11 +88,25 @@ pub struct ColumnarOptions {
     pub metadata_bytes_max: u64,
     /// Fewer bulk rows than this are kept as facts.
     pub bulk_rows_min: usize,
+    /// The file in which is kept what opening needs to know of files that are far away, such as in an object store; none if they are near.
+    pub index: Option<(Arc<dyn Disk>, PathBuf)>,
+}
+
+impl fmt::Debug for ColumnarOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { compaction, metadata_bytes_max, bulk_rows_min, index } = self;
+        f.debug_struct("ColumnarOptions")
+            .field("compaction", compaction)
+            .field("metadata_bytes_max", metadata_bytes_max)
+            .field("bulk_rows_min", bulk_rows_min)
+            .field("index", &index.as_ref().map(|(_, path)| path))
+            .finish()
+    }
 }
 
 impl Default for ColumnarOptions {
     fn default() -> Self {
-        Self { compaction: true, metadata_bytes_max: METADATA_BYTES_MAX, bulk_rows_min: BULK_ROWS_MIN }
+        Self { compaction: true, metadata_bytes_max: METADATA_BYTES_MAX, bulk_rows_min: BULK_ROWS_MIN, index: None }
     }
 }
 
@@ -97,6 +115,7 @@ pub struct ColumnarHistory {
     inner: Arc<Inner>,
     compactor: Option<Compactor>,
     options: ColumnarOptions,
+    index: Option<FooterIndex>,
 }
 
 /// What readers, sealers and the compaction share.
@@ -154,8 +173,19 @@ impl ColumnarHistory {
     /// The same, wherever the files are.
     pub fn open_on(blobs: Arc<dyn Blobs>, segments: Vec<Segment>, options: ColumnarOptions) -> Result<Self, HistoryError> {
         let files = Arc::new(Files::new(blobs, options.metadata_bytes_max));
-        let opened = segments.into_iter().map(|s| OpenSegment::open(&files, s).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-        delete_leftovers(&files, &opened)?;
+        let (index, footers) = match &options.index {
+            Some((disk, path)) => {
+                let (index, footers) = FooterIndex::open(Arc::clone(disk), path);
+                (Some(index), footers)
+            }
+            None => (None, Footers::default()),
+        };
+        let sizes = files.list_sizes()?;
+        let opened = open_all(&files, segments, &sizes, footers)?;
+        if let Some(index) = &index {
+            index.note(&opened);
+        }
+        delete_leftovers(&files, sizes.into_keys(), &opened)?;
         let next = opened.iter().filter_map(|s| number_of(&s.segment.file)).max().map_or(0, |n| n + 1);
         let mut sealed_seen = BTreeMap::new();
         let mut erasures = BTreeMap::<Iri, Arc<Erasures>>::new();
@@ -179,7 +209,7 @@ impl ColumnarHistory {
             replaced: Mutex::default(),
         });
         let compactor = options.compaction.then(|| Compactor::start(Arc::clone(&inner))).transpose()?;
-        Ok(Self { inner, compactor, options })
+        Ok(Self { inner, compactor, options, index })
     }
 
     /// Reads every sealed file and compares its checksum. Returns what is wrong, one error per file; nothing if all is well.
@@ -540,6 +570,12 @@ impl History for ColumnarHistory {
 
     fn seal(&self) -> Result<Vec<Segment>, HistoryError> {
         let segments = self.inner.seal()?;
+        if let Some(index) = &self.index {
+            let shared = self.inner.read();
+            let files: Vec<_> = shared.segments.iter().chain(shared.rollups.files.iter().map(|r| &r.file)).cloned().collect();
+            drop(shared);
+            index.note(&files);
+        }
         if let Some(compactor) = &self.compactor {
             compactor.wake();
         }
@@ -665,10 +701,44 @@ fn number_of(file: &str) -> Option<u64> {
     file.split_once('-')?.0.parse().ok()
 }
 
+/// Opens the files of a list; those of which the footer is known without a look at them. Several at once where that is worth while.
+fn open_all(
+    files: &Arc<Files>,
+    segments: Vec<Segment>,
+    sizes: &BTreeMap<String, u64>,
+    mut footers: Footers,
+) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
+    let known: Vec<(Segment, Option<Footer>)> = segments
+        .into_iter()
+        .map(|s| {
+            let footer = footers.take(&s);
+            (s, footer)
+        })
+        .collect();
+    let n_parts = files.blobs.parallel().max(1);
+    let open = |(segment, footer): &(Segment, Option<Footer>)| {
+        let size = sizes.get(&segment.file).copied();
+        OpenSegment::open_known(files, segment.clone(), size, footer.clone()).map(Arc::new)
+    };
+    if n_parts == 1 || known.iter().all(|(_, footer)| footer.is_some()) {
+        return known.iter().map(open).collect();
+    }
+    let parts: Vec<&[(Segment, Option<Footer>)]> = known.chunks(known.len().div_ceil(n_parts).max(1)).collect();
+    std::thread::scope(|scope| {
+        let opening: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(move || part.iter().map(open).collect::<Result<Vec<_>, _>>())).collect();
+        let mut opened = Vec::with_capacity(known.len());
+        for part in opening {
+            opened.extend(part.join().expect("opening a file does not panic")?);
+        }
+        Ok(opened)
+    })
+}
+
 /// Removes segments that nobody lists. Files that are none of ours are left, with a warning.
-fn delete_leftovers(files: &Files, segments: &[Arc<OpenSegment>]) -> Result<(), HistoryError> {
+fn delete_leftovers(files: &Files, there: impl Iterator<Item = String>, segments: &[Arc<OpenSegment>]) -> Result<(), HistoryError> {
     let listed: BTreeSet<&str> = segments.iter().map(|s| s.segment.file.as_str()).collect();
-    for name in files.list()? {
+    for name in there {
         if listed.contains(name.as_str()) {
             continue;
         }

@@ -122,11 +122,27 @@ impl OpenSegment {
     ///
     /// Errors: it is missing, of another size or content than the manifest says, or of a newer version.
     pub(super) fn open(files: &Arc<Files>, segment: Segment) -> Result<Self, HistoryError> {
+        let bytes = files.size(&segment.file)?;
+        Self::open_known(files, segment, Some(bytes), None)
+    }
+
+    /// The same for a file of which the size is known (none if there is no such file), and perhaps the footer, which was checked then.
+    pub(super) fn open_known(
+        files: &Arc<Files>,
+        segment: Segment,
+        bytes: Option<u64>,
+        footer: Option<Footer>,
+    ) -> Result<Self, HistoryError> {
         let path = files.path(&segment.file);
         let damaged = |reason| HistoryError::Damaged { path: path.clone(), reason };
-        let bytes = files.size(&segment.file)?;
+        let Some(bytes) = bytes else {
+            return Err(HistoryError::Io { action: "read", path, source: std::io::ErrorKind::NotFound.into() });
+        };
         if bytes != segment.bytes {
             return Err(damaged(format!("it has {bytes} bytes, the manifest says {}", segment.bytes)));
+        }
+        if let Some(footer) = footer {
+            return Ok(Self { segment, footer, files: Arc::clone(files), is_obsolete: AtomicBool::new(false) });
         }
         let metadata = load_metadata(files, &segment)?;
         let footer = read_footer(&metadata, &path)?;
