@@ -6,17 +6,33 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use entity::{Entity, Filter, Instant, Iri, TypeSelector};
+use entity::{Attribute, CommandError, Entity, Filter, Instant, Iri, TypeSelector};
 use policy::{Action, Permit, Principal};
-use store::history::{History, entity_as_of};
+use store::history::{History, HistoryError, TemporalQuery, entity_as_of};
 use store::state::{LiveTable, Page, Space};
 
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::operations::{QUERY_LIMIT_MAX, Query};
 
+/// Values that were recorded for one observed time, in one answer.
+pub const VERSIONS_MAX: usize = 1_000;
+
 /// Entities that are looked at for a question about an earlier time.
 pub const AS_OF_ENTITIES_MAX: usize = 20_000;
+
+/// An attribute instance at an observed time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObservedValue {
+    /// The entity.
+    pub entity: Iri,
+    /// The attribute.
+    pub name: Iri,
+    /// Which instance; none for the default one.
+    pub dataset_id: Option<Iri>,
+    /// The moment that it speaks of.
+    pub observed_at: Instant,
+}
 
 impl Node {
     /// One entity as it was known at `at`.
@@ -53,6 +69,40 @@ impl Node {
     pub fn ids_as_of(&self, who: &Principal, entity_type: &Iri, at: Instant, max: usize) -> Result<Vec<Iri>, NodeError> {
         self.permit_past(who, at)?;
         ids_of_types(self.store.table(Space::City), self.store.history(), std::slice::from_ref(entity_type), at, max)
+    }
+
+    /// All values that were recorded of one attribute instance for one observed time, newest first: what counts, and what it corrected.
+    ///
+    /// What was erased is left out, as far as the newest values go; retention may have removed the oldest. Errors: there is no such value now;
+    /// there are more than [`VERSIONS_MAX`].
+    pub fn versions(&self, who: &Principal, of: &ObservedValue) -> Result<Vec<Attribute>, NodeError> {
+        self.permit_past(who, Instant::MIN)?;
+        let mut versions: Vec<Attribute> = Vec::new();
+        let mut query = TemporalQuery {
+            attributes: Some(vec![of.name.clone()]),
+            interval: Some(of.observed_at..of.observed_at.plus_micros(1)),
+            ..TemporalQuery::of(of.entity.clone())
+        };
+        loop {
+            let evolution = match self.store.history().evolution(&query) {
+                // The rest is not kept.
+                Err(HistoryError::NotKept { .. }) if !versions.is_empty() => return Ok(versions),
+                other => other?,
+            };
+            let instances = evolution.into_iter().flat_map(|e| e.attributes).flat_map(|(_, instances)| instances);
+            let Some(version) = instances.into_iter().find(|a| a.dataset_id == of.dataset_id) else { break };
+            if versions.len() == VERSIONS_MAX {
+                let what = format!("the value was corrected more than {VERSIONS_MAX} times, which is as much as one answer has");
+                return Err(NodeError::Limit { what });
+            }
+            query.as_of = Some(version.modified_at.plus_micros(-1));
+            versions.push(version);
+        }
+        if versions.is_empty() {
+            let (id, name, dataset_id) = (of.entity.clone(), of.name.clone(), of.dataset_id.clone());
+            return Err(NodeError::Command(CommandError::NoAttribute { id, name, dataset_id }));
+        }
+        Ok(versions)
     }
 
     fn permit_past(&self, who: &Principal, at: Instant) -> Result<(), NodeError> {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use entity::{Attribute, Command, Resolved};
+use entity::{Command, Resolved};
 use proptest::prelude::*;
 use store::history::memory::MemoryHistory;
 use store::state::Space;

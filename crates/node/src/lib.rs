@@ -20,7 +20,7 @@ mod reactions;
 mod subscription;
 mod temporal;
 
-pub use as_of::AS_OF_ENTITIES_MAX;
+pub use as_of::{AS_OF_ENTITIES_MAX, ObservedValue, VERSIONS_MAX};
 pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
 pub use erase::{EraseRequest, Erased};

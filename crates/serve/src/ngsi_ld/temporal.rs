@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use entity::{AggregationMethod, Attribute, AttributeValue, Instant, Iri};
 use ngsi::encode::{self, AggregatedAttribute, AggregatedEntity, AggregatedSeries, Document, Removal, TemporalEntity};
 use ngsi::query::{Aggregation, Endpoint, QueryParams, TemporalParams};
-use ngsi::{Member, NGSI_LD_NULL, query};
+use ngsi::{Member, NGSI_LD_NULL, View, query};
 use node::{
-    Deletion, EraseRequest, Erased, ErasedInstances, ErasedTimes, Evolution, Node, NodeError, PeriodQuery, PeriodValues, TemporalQuery,
-    TimeProperty,
+    Deletion, EraseRequest, Erased, ErasedInstances, ErasedTimes, Evolution, Node, NodeError, ObservedValue, PeriodQuery, PeriodValues,
+    TemporalQuery, TimeProperty,
 };
 use policy::Principal;
 
@@ -55,6 +55,43 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     })
     .await?;
     Ok(answer_with(&call, &params, &evolution, &types, &ends, document))
+}
+
+/// The parameters of `GET /api/v1/versions/{id}`.
+pub(crate) const VERSIONS_PARAMETERS: &[&str] = &["attr", "observedAt", "datasetId"];
+
+/// `GET /api/v1/versions/{id}`: all values that were recorded of an attribute for one observed time, newest first, as instances of a temporal
+/// entity with the times at which they became known. NGSI-LD has no question for it: its temporal answers show what counts.
+pub(crate) async fn versions(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
+    let document = call.document(false)?;
+    if let Some((name, _)) = call.pairs.iter().find(|(name, _)| !VERSIONS_PARAMETERS.contains(&name.as_str())) {
+        let known = VERSIONS_PARAMETERS.join(", ");
+        return Err(Problem::invalid_request(format!("unknown parameter `{name}`; there are {known}")));
+    }
+    let text = |wanted: &str| call.pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let needed = |name: &str| text(name).ok_or_else(|| Problem::bad_data(format!("parameter {name} is needed")));
+    let observed_at = needed("observedAt")?;
+    let of = ObservedValue {
+        entity: id_of(&id)?,
+        name: call.context.expand(needed("attr")?)?,
+        dataset_id: text("datasetId").filter(|d| *d != "@none").map(id_of).transpose()?,
+        observed_at: observed_at.parse().map_err(|e: entity::InstantError| Problem::bad_data(format!("parameter observedAt: {e}")))?,
+    };
+    let asked = of.clone();
+    let (types, versions) = past(&call, move |node, who| {
+        let versions = node.versions(who, &asked)?;
+        let types = match node.entity(who, &asked.entity) {
+            Ok(entity) => entity.types.clone(),
+            Err(_) => vec![node.evolution(who, &TemporalQuery { instances_max: 1, ..TemporalQuery::of(asked.entity) })?.entity_type],
+        };
+        Ok((types, versions))
+    })
+    .await?;
+    let attributes = std::iter::once((of.name, versions)).collect();
+    let shown = TemporalEntity { id: &of.entity, types: &types, attributes: &attributes, removals: &[], deleted_at: None };
+    let view = View { sys_attrs: true, ..View::default() };
+    let body = encode::evolution(shown, query::TimeProperty::ModifiedAt, &view, &call.context, document == Document::LdJson);
+    Ok(call.answer(body, document))
 }
 
 /// What of an entity has gone.
