@@ -124,6 +124,11 @@ fn unread(error: ScanError) -> SourceError {
     }
 }
 
+/// With its causes: a client sees one line.
+fn unreadable(error: &NodeError) -> SourceError {
+    SourceError::Unreadable(host::chain(error).into())
+}
+
 /// The node as one session sees it. What policy denies is not there.
 struct NodeSource {
     node: Arc<Node>,
@@ -154,14 +159,14 @@ impl Source for NodeSource {
     }
 
     fn ids_as_of(&self, entity_type: &Iri, at: Instant, max: usize) -> Result<Vec<Iri>, SourceError> {
-        self.node.ids_as_of(&self.who, entity_type, at, max).map_err(|e| SourceError::Unreadable(Box::new(e)))
+        self.node.ids_as_of(&self.who, entity_type, at, max).map_err(|e| unreadable(&e))
     }
 
     fn entity_as_of(&self, id: &Iri, at: Instant) -> Result<Option<Arc<Entity>>, SourceError> {
         match self.node.entity_as_of(&self.who, id, at) {
             Ok(entity) => Ok(Some(entity)),
             Err(NodeError::NoEntity { .. }) => Ok(None),
-            Err(e) => Err(SourceError::Unreadable(Box::new(e))),
+            Err(e) => Err(unreadable(&e)),
         }
     }
 

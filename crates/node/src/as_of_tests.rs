@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use entity::{Command, Resolved};
 use proptest::prelude::*;
+use store::history::columnar::ColumnarHistory;
 use store::history::memory::MemoryHistory;
+use store::history::{HistoryPolicy, RetentionRule};
 use store::state::Space;
 use store::{Committed, facts_of};
 
@@ -176,4 +178,41 @@ fn a_question_that_says_not_where_to_look_is_refused() {
     let named = Query { filter: Filter::Id(vec![id(1), id(2), id(1)]), ..query };
     assert_eq!(page_as_of(&city.table, &city.history, &named, at(5)).unwrap().entities.len(), 1);
     assert!(page_as_of(&city.table, &city.history, &named, at(0)).unwrap().entities.is_empty());
+}
+
+/// What retention has removed is not answered thinly: neither for a type, nor for an entity.
+#[test]
+fn a_time_from_before_the_history_is_kept_is_an_error() {
+    const DAY_S: i64 = 86_400;
+    let dir = tempfile::tempdir().unwrap();
+    let (history, table) = (ColumnarHistory::open(dir.path(), Vec::new()).unwrap(), LiveTable::default());
+    let mut entity: Option<Entity> = None;
+    for day in 0..10 {
+        let seen = Entity::new(id(1), iri("Station")).with(iri("t"), Attribute::property(day).observed(at(day * DAY_S)));
+        let resolved = entity::resolve(Command::Observe(seen), entity.as_ref()).unwrap();
+        let (delta, recorded_at) = (resolved.delta.unwrap(), at(day * DAY_S + 1));
+        let before = entity.take();
+        entity = delta.apply(before.clone(), recorded_at).unwrap();
+        let (before, after) = (before.map(Arc::new), entity.clone().map(Arc::new));
+        table.apply([(id(1), after.clone())]);
+        history.append(facts_of(&[Committed { position: 0, space: Space::City, recorded_at, before, after, delta: Arc::new(delta) }]));
+    }
+    history.seal().unwrap();
+    let rule = RetentionRule { entity_type: None, attributes: None, raw_days: Some(3), rollup_days: None };
+    let policy = HistoryPolicy { retention: vec![rule], ..HistoryPolicy::default() };
+    while history.maintain(&policy, at(10 * DAY_S)).unwrap().more {}
+    let query = Query::of(Filter::Type(TypeSelector::Is(iri("Station"))), 10);
+    let level = |s| known(&table, &history, &id(1), at(s)).map(|e| e.unwrap().attribute(iri("t").as_str()).unwrap().value.clone());
+    for (answer, is_kept) in [
+        (level(8 * DAY_S + 1).map(|_| ()), true),
+        (page_as_of(&table, &history, &query, at(8 * DAY_S + 1)).map(|_| ()), true),
+        (level(2 * DAY_S).map(|_| ()), false),
+        (page_as_of(&table, &history, &query, at(2 * DAY_S)).map(|_| ()), false),
+        // It is kept from the seventh day on, but what was true when that day began is not there any more.
+        (level(7 * DAY_S).map(|_| ()), false),
+    ] {
+        assert_eq!(answer.as_ref().is_ok(), is_kept, "{answer:?}");
+        assert!(answer.err().is_none_or(|e| e.is_gone()));
+    }
+    assert_eq!(level(8 * DAY_S + 1).unwrap(), entity::AttributeValue::Property(8.into()));
 }

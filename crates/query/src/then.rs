@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
-use entity::{Entity, Filter, Instant, Iri, Scope};
+use entity::{Entity, Filter, Instant, Iri};
 use store::history::{AttributeColumn, ColumnKind, History};
 
 use crate::source::{Rows, SourceError};
@@ -100,7 +100,7 @@ impl Source for Then {
 fn with_extras(batch: &RecordBatch, entities: &[Arc<Entity>], source: &dyn Source) -> Result<RecordBatch, SourceError> {
     let json = |list: Vec<String>| serde_json::Value::from(list).to_string();
     let types = |e: &Arc<Entity>| json(e.types.iter().map(|t| source.short_name(t)).collect());
-    let scopes = |e: &Arc<Entity>| json(e.scopes.iter().map(Scope::to_string).collect());
+    let scopes = |e: &Arc<Entity>| json(e.scopes.iter().map(|s| s.as_str().to_owned()).collect());
     let extras: [ArrayRef; 2] = [
         Arc::new(entities.iter().map(|e| Some(types(e))).collect::<StringArray>()),
         Arc::new(entities.iter().map(|e| Some(scopes(e))).collect::<StringArray>()),

@@ -112,3 +112,22 @@ impl From<CommandError> for Problem {
         NodeError::from(e).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_not_kept_is_gone_and_says_since_when_it_is_kept() {
+        let instant = |text: &str| text.parse().unwrap();
+        let error = node::HistoryError::NotKept {
+            entity_type: "https://example.org/Station".parse().unwrap(),
+            attribute: None,
+            since: instant("2026-03-01T00:00:00Z"),
+            at: instant("2026-02-01T00:00:00Z"),
+        };
+        let problem = Problem::from(NodeError::from(error));
+        assert_eq!(problem.status, StatusCode::GONE);
+        assert!(problem.detail.contains("`https://example.org/Station` is kept since 2026-03-01T00:00:00Z"), "{}", problem.detail);
+    }
+}
