@@ -13,3 +13,4 @@ mod recorded;
 mod sql;
 mod subscriptions;
 mod support;
+mod two_times;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::serve::auth::Authenticator;
-use entity::{Entity, Filter, Iri};
+use entity::{Entity, Filter, Instant, Iri};
 use node::{AttributeColumn, History, Kind, Node, NodeError, RecordBatch, ScanError};
 use policy::Principal;
 use query::{Appending, Auth, Limits, Rows, Secret, Settings, Sink, SinkError, Source, SourceError, SourceFactory};
@@ -124,6 +124,11 @@ fn unread(error: ScanError) -> SourceError {
     }
 }
 
+/// With its causes: a client sees one line.
+fn unreadable(error: &NodeError) -> SourceError {
+    SourceError::Unreadable(host::chain(error).into())
+}
+
 /// The node as one session sees it. What policy denies is not there.
 struct NodeSource {
     node: Arc<Node>,
@@ -150,6 +155,18 @@ impl Source for NodeSource {
         match self.node.scan_columns(&self.who, entity_type, attributes, filter) {
             Ok(batches) => Box::new(batches.map(|b| b.map_err(unread))),
             Err(e) => Box::new(std::iter::once(Err(SourceError::Unreadable(Box::new(e))))),
+        }
+    }
+
+    fn ids_as_of(&self, entity_type: &Iri, at: Instant, max: usize) -> Result<Vec<Iri>, SourceError> {
+        self.node.ids_as_of(&self.who, entity_type, at, max).map_err(|e| unreadable(&e))
+    }
+
+    fn entity_as_of(&self, id: &Iri, at: Instant) -> Result<Option<Arc<Entity>>, SourceError> {
+        match self.node.entity_as_of(&self.who, id, at) {
+            Ok(entity) => Ok(Some(entity)),
+            Err(NodeError::NoEntity { .. }) => Ok(None),
+            Err(e) => Err(unreadable(&e)),
         }
     }
 

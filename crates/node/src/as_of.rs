@@ -1,30 +1,44 @@
 //! The city as it was known at an earlier time.
 //!
-//! An entity that has not changed since is what it is now. Another one is put together again from its history: of each attribute instance the
-//! value that was present then, unless it had been removed. The history keeps the first type of an entity and no scopes, so an entity that
-//! is put together has that type only, and is in no scope.
+//! An entity that has not changed since is what it is now. Another one is put together again from its history, with the types, scopes and
+//! attributes that it had (see [`store::history::entity_as_of`]). A time from which the history is not kept any more is an error.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use entity::{Attribute, Entity, Filter, Instant, Iri, TypeSelector};
+use entity::{Attribute, CommandError, Entity, Filter, Instant, Iri, TypeSelector};
 use policy::{Action, Permit, Principal};
-use store::history::{History, TemporalQuery};
+use store::history::{History, HistoryError, TemporalQuery, entity_as_of};
 use store::state::{LiveTable, Page, Space};
 
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::operations::{QUERY_LIMIT_MAX, Query};
 
-/// Instances of one entity that are looked at to put it together.
-pub const AS_OF_INSTANCES_MAX: usize = 500_000;
+/// Values that were recorded for one observed time, in one answer.
+pub const VERSIONS_MAX: usize = 1_000;
+
 /// Entities that are looked at for a question about an earlier time.
 pub const AS_OF_ENTITIES_MAX: usize = 20_000;
+
+/// An attribute instance at an observed time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObservedValue {
+    /// The entity.
+    pub entity: Iri,
+    /// The attribute.
+    pub name: Iri,
+    /// Which instance; none for the default one.
+    pub dataset_id: Option<Iri>,
+    /// The moment that it speaks of.
+    pub observed_at: Instant,
+}
 
 impl Node {
     /// One entity as it was known at `at`.
     ///
-    /// Errors: there was none then, `at` is in the future, or its history is longer than [`AS_OF_INSTANCES_MAX`].
+    /// Errors: there was none then, `at` is in the future or from before the history is kept, or its history is longer than
+    /// [`AS_OF_INSTANCES_MAX`](store::history::AS_OF_INSTANCES_MAX).
     pub fn entity_as_of(&self, who: &Principal, id: &Iri, at: Instant) -> Result<Arc<Entity>, NodeError> {
         self.permit_past(who, at)?;
         let found =
@@ -34,7 +48,7 @@ impl Node {
 
     /// Entities that satisfied a condition, as it was known at `at`. The condition must name ids or types, so that it is known where to look.
     ///
-    /// Errors: `at` is in the future, the question is too wide ([`AS_OF_ENTITIES_MAX`]), or a page too long.
+    /// Errors: `at` is in the future or from before the history is kept, the question is too wide ([`AS_OF_ENTITIES_MAX`]), or a page too long.
     pub fn query_as_of(&self, who: &Principal, query: &Query, at: Instant) -> Result<Page, NodeError> {
         self.permit_past(who, at)?;
         if query.limit > QUERY_LIMIT_MAX {
@@ -47,6 +61,48 @@ impl Node {
             return Err(NodeError::Invalid { what });
         }
         page_as_of(self.store.table(Space::City), self.store.history(), query, at)
+    }
+
+    /// Ids of the entities that had a type at `at`, in order, and perhaps of some more. There are at most `max`, or it is an error.
+    ///
+    /// Errors: `at` is in the future or from before the history of the type is kept; there are more.
+    pub fn ids_as_of(&self, who: &Principal, entity_type: &Iri, at: Instant, max: usize) -> Result<Vec<Iri>, NodeError> {
+        self.permit_past(who, at)?;
+        ids_of_types(self.store.table(Space::City), self.store.history(), std::slice::from_ref(entity_type), at, max)
+    }
+
+    /// All values that were recorded of one attribute instance for one observed time, newest first: what counts, and what it corrected.
+    ///
+    /// What was erased is left out, as far as the newest values go; retention may have removed the oldest. Errors: there is no such value now;
+    /// there are more than [`VERSIONS_MAX`].
+    pub fn versions(&self, who: &Principal, of: &ObservedValue) -> Result<Vec<Attribute>, NodeError> {
+        self.permit_past(who, Instant::MIN)?;
+        let mut versions: Vec<Attribute> = Vec::new();
+        let mut query = TemporalQuery {
+            attributes: Some(vec![of.name.clone()]),
+            interval: Some(of.observed_at..of.observed_at.plus_micros(1)),
+            ..TemporalQuery::of(of.entity.clone())
+        };
+        loop {
+            let evolution = match self.store.history().evolution(&query) {
+                // The rest is not kept.
+                Err(HistoryError::NotKept { .. }) if !versions.is_empty() => return Ok(versions),
+                other => other?,
+            };
+            let instances = evolution.into_iter().flat_map(|e| e.attributes).flat_map(|(_, instances)| instances);
+            let Some(version) = instances.into_iter().find(|a| a.dataset_id == of.dataset_id) else { break };
+            if versions.len() == VERSIONS_MAX {
+                let what = format!("the value was corrected more than {VERSIONS_MAX} times, which is as much as one answer has");
+                return Err(NodeError::Limit { what });
+            }
+            query.as_of = Some(version.modified_at.plus_micros(-1));
+            versions.push(version);
+        }
+        if versions.is_empty() {
+            let (id, name, dataset_id) = (of.entity.clone(), of.name.clone(), of.dataset_id.clone());
+            return Err(NodeError::Command(CommandError::NoAttribute { id, name, dataset_id }));
+        }
+        Ok(versions)
     }
 
     fn permit_past(&self, who: &Principal, at: Instant) -> Result<(), NodeError> {
@@ -89,11 +145,6 @@ fn page_as_of(table: &LiveTable, history: &dyn History, query: &Query, at: Insta
 
 /// Ids of the entities that may satisfy the filter, in their order.
 fn candidates(table: &LiveTable, history: &dyn History, filter: &Filter, at: Instant) -> Result<Vec<Iri>, NodeError> {
-    let too_many = |n: usize| NodeError::Limit {
-        what: format!(
-            "{n} entities or more are to be looked at as of an earlier time; the limit is {AS_OF_ENTITIES_MAX}: name ids or a type"
-        ),
-    };
     let named_ids = filter.conjuncts().find_map(|c| match c {
         Filter::Id(ids) => Some(ids.clone()),
         _ => None,
@@ -101,22 +152,39 @@ fn candidates(table: &LiveTable, history: &dyn History, filter: &Filter, at: Ins
     if let Some(mut ids) = named_ids {
         ids.sort();
         ids.dedup();
-        return if ids.len() > AS_OF_ENTITIES_MAX { Err(too_many(ids.len())) } else { Ok(ids) };
+        if ids.len() > AS_OF_ENTITIES_MAX {
+            let what =
+                format!("{} ids are more than the {AS_OF_ENTITIES_MAX} entities that a question about an earlier time may name", ids.len());
+            return Err(NodeError::Limit { what });
+        }
+        return Ok(ids);
     }
     let types = filter.conjuncts().find_map(|c| match c {
         Filter::Type(s) if !matches!(s, TypeSelector::Any) => Some(s.names()),
         _ => None,
     });
     let types = types.ok_or_else(|| NodeError::Invalid { what: "a question as of an earlier time needs ids or types".to_owned() })?;
-    let mut ids = std::collections::BTreeSet::new();
+    ids_of_types(table, history, &types, at, AS_OF_ENTITIES_MAX)
+}
+
+/// Ids of the entities that may have had one of these types, in order.
+fn ids_of_types(table: &LiveTable, history: &dyn History, types: &[Iri], at: Instant, max: usize) -> Result<Vec<Iri>, NodeError> {
+    let too_many = || NodeError::Limit {
+        what: format!("more than {max} entities are to be looked at as of an earlier time, which is the limit: name ids or a smaller type"),
+    };
+    let mut ids = BTreeSet::new();
     for entity_type in types {
-        ids.extend(table.of_type(&entity_type).iter().filter(|e| e.created_at <= at).map(|e| e.id.clone()));
-        if ids.len() > AS_OF_ENTITIES_MAX {
-            return Err(too_many(ids.len()));
+        history.kept(entity_type).check(entity_type, Some(&[]), Some(at))?;
+        // Of entities from before there were marks, and of values that are not kept, only the present knows.
+        for part in table.latest(entity_type) {
+            ids.extend(part?.iter().filter(|e| e.created_at <= at).map(|e| e.id.clone()));
+            if ids.len() > max {
+                return Err(too_many());
+            }
         }
-        ids.extend(history.entity_ids(&entity_type, Some(at), AS_OF_ENTITIES_MAX + 1)?);
-        if ids.len() > AS_OF_ENTITIES_MAX {
-            return Err(too_many(ids.len()));
+        ids.extend(history.entity_ids(entity_type, Some(at), max + 1)?);
+        if ids.len() > max {
+            return Err(too_many());
         }
     }
     Ok(ids.into_iter().collect())
@@ -124,54 +192,11 @@ fn candidates(table: &LiveTable, history: &dyn History, filter: &Filter, at: Ins
 
 /// The entity as it was known at `at`, if there was one.
 fn known(table: &LiveTable, history: &dyn History, id: &Iri, at: Instant) -> Result<Option<Arc<Entity>>, NodeError> {
-    match table.get(id.as_str()) {
+    let present = table.try_get(id.as_str())?;
+    match present {
         Some(present) if present.modified_at <= at => Ok(Some(present)),
-        _ => Ok(rebuilt(history, id, at)?.map(Arc::new)),
+        present => Ok(entity_as_of(history, id, at, present.as_deref())?.map(Arc::new)),
     }
-}
-
-/// The entity put together from its history.
-fn rebuilt(history: &dyn History, id: &Iri, at: Instant) -> Result<Option<Entity>, NodeError> {
-    let all = TemporalQuery { as_of: Some(at), instances_max: AS_OF_INSTANCES_MAX, ..TemporalQuery::of(id.clone()) };
-    let Some(evolution) = history.evolution(&all)? else { return Ok(None) };
-    if evolution.cut_at.is_some() {
-        return Err(NodeError::Limit {
-            what: format!("entity `{id}` has more than {AS_OF_INSTANCES_MAX} values; what it was like then cannot be put together"),
-        });
-    }
-    let deletions = history.deletions(id, Some(at))?;
-    let ended_at = deletions.iter().filter(|d| d.attribute.is_none()).map(|d| d.deleted_at).max();
-    let mut removed: BTreeMap<(&Iri, Option<&Iri>), Instant> = BTreeMap::new();
-    for d in &deletions {
-        if let Some(name) = &d.attribute {
-            let last = removed.entry((name, d.dataset_id.as_ref())).or_insert(d.deleted_at);
-            *last = d.deleted_at.max(*last);
-        }
-    }
-    let mut entity = Entity::new(id.clone(), evolution.entity_type.clone());
-    let mut times: Vec<Instant> = deletions.iter().map(|d| d.deleted_at).filter(|t| ended_at.is_none_or(|end| *t > end)).collect();
-    for (name, instances) in &evolution.attributes {
-        let counts = |a: &&Attribute| {
-            // What was put with the same change as a removal came after it.
-            let is_before = |end: &Instant| a.modified_at < *end;
-            !ended_at.as_ref().is_some_and(is_before) && !removed.get(&(name, a.dataset_id.as_ref())).is_some_and(is_before)
-        };
-        let mut of_it: Vec<&Attribute> = instances.iter().filter(counts).collect();
-        times.extend(instances.iter().map(|a| a.modified_at).filter(|t| ended_at.is_none_or(|end| *t >= end)));
-        of_it.sort_by_key(|a| a.modified_at);
-        for value in of_it {
-            // A value observed before the present one is late: it goes to the history only.
-            let present = entity.instance(name.as_str(), value.dataset_id.as_ref());
-            let is_late = present.is_some_and(|p| value.observed_at.is_some() && value.observed_at < p.observed_at);
-            if !is_late {
-                entity.put(name.clone(), value.clone());
-            }
-        }
-    }
-    let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return Ok(None) };
-    let created_at = entity.attributes.values().flatten().map(|a| a.created_at).min();
-    (entity.created_at, entity.modified_at) = (created_at.unwrap_or(*first), *last);
-    Ok(Some(entity))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Taking something out of the past.
 
+use std::collections::BTreeSet;
+
 use entity::{CommandError, Iri};
 use policy::{Action, Principal};
-use store::history::{ErasedInstances, ErasedTimes, Erasure, HistoryScan, TemporalQuery};
+use store::history::{ErasedInstances, ErasedTimes, Erasure, HistoryScan, Marked, TemporalQuery};
 
 use crate::error::NodeError;
 use crate::node::Node;
@@ -76,8 +78,12 @@ impl Node {
     /// The types under which anything is known of an entity.
     fn types_in_history(&self, id: &Iri) -> Result<Vec<Iri>, NodeError> {
         let history = self.store.history();
-        let mut types = Vec::new();
+        let mut types = BTreeSet::new();
+        history.visit_marks(Marked::Entity(id), None, &mut |mark| types.extend([mark.entity_type]))?;
         for table in history.tables() {
+            if types.contains(&table.entity_type) {
+                continue;
+            }
             let scan = HistoryScan {
                 entity_type: table.entity_type.clone(),
                 attributes: Vec::new(),
@@ -87,12 +93,12 @@ impl Node {
             };
             for batch in history.stream(&scan)? {
                 if batch?.num_rows() > 0 {
-                    types.push(table.entity_type);
+                    types.insert(table.entity_type);
                     break;
                 }
             }
         }
-        if types.is_empty() { Err(NodeError::NoEntity { id: id.clone() }) } else { Ok(types) }
+        if types.is_empty() { Err(NodeError::NoEntity { id: id.clone() }) } else { Ok(types.into_iter().collect()) }
     }
 
     fn has_past(&self, id: &Iri, name: &Iri) -> Result<bool, NodeError> {

@@ -123,10 +123,14 @@ impl NodeError {
         )
     }
 
-    /// The position of the change feed is not kept any more.
+    /// The position of the change feed, or the history of the time asked for, is not kept any more.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Changes(e) if matches!(**e, store::ChangesError::Gone { .. }))
+        match self {
+            Self::Changes(e) => matches!(**e, store::ChangesError::Gone { .. }),
+            Self::History(e) => matches!(**e, store::history::HistoryError::NotKept { .. }),
+            _ => false,
+        }
     }
 
     /// The disk is full.
@@ -166,7 +170,8 @@ impl NodeError {
             Self::Maintenance { .. } => Kind::Unavailable,
             Self::History(e) => match **e {
                 store::history::HistoryError::Refused { .. } => Kind::Invalid,
-                store::history::HistoryError::TooManyErasures { .. } => Kind::Limit,
+                store::history::HistoryError::NotKept { .. } => Kind::NotFound,
+                store::history::HistoryError::TooManyErasures { .. } | store::history::HistoryError::TooLong { .. } => Kind::Limit,
                 _ => Kind::Bug,
             },
             Self::Documents(_) => Kind::Bug,

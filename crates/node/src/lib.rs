@@ -21,7 +21,7 @@ mod reactions;
 mod subscription;
 mod temporal;
 
-pub use as_of::{AS_OF_ENTITIES_MAX, AS_OF_INSTANCES_MAX};
+pub use as_of::{AS_OF_ENTITIES_MAX, ObservedValue, VERSIONS_MAX};
 pub use backups::{BackupFailed, BackupMade, BackupRunning, BackupSchedule, BackupStatus};
 pub use bulk::{BULK_JOBS_MAX, BulkJob, BulkLease, BulkState};
 pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, TransportError};
@@ -33,8 +33,9 @@ pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{
-    AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, ErasedInstances, ErasedTimes, Evolution, History, HistoryError,
-    HistoryPolicy, HistoryScan, Measure, RetentionRule, RollupRule, RollupWidth, TemporalQuery, TimeProperty,
+    AS_OF_INSTANCES_MAX, AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Deletion, ErasedInstances, ErasedTimes,
+    Evolution, History, HistoryError, HistoryPolicy, HistoryScan, Measure, RetentionRule, RollupRule, RollupWidth, TemporalQuery,
+    TimeProperty,
 };
 pub use store::state::{
     ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector};
+use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector, Version};
 use host::Stopwatch;
 use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request};
-use store::history::{AttributeColumn, Evolution, History, HistoryPolicy, TemporalQuery};
+use store::Committed;
+use store::history::{AttributeColumn, Deletion, Evolution, History, HistoryPolicy, TemporalQuery};
 use store::state::{ColumnScan, Explanation, Latest, OrderBy, Page, PageRequest, Space};
-use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::error::NodeError;
@@ -97,6 +97,24 @@ impl Node {
         Ok(outcomes)
     }
 
+    /// Changes one entity if it is at a version (none for whatever it is at); durable when this returns.
+    ///
+    /// Errors: those of [`Node::write`]; [`CommandError::Changed`] inside the outcome if it is at another version.
+    pub async fn write_if(
+        &self,
+        who: &Principal,
+        command: Command,
+        version: Option<Version>,
+    ) -> Result<Result<Outcome, CommandError>, NodeError> {
+        self.permit(who, Action::Write, None)?;
+        let concerns_agreements = self.check_agreements(std::slice::from_ref(&command))?;
+        let outcomes = self.submit_if(Space::City, vec![(command, version)])?.await?;
+        if concerns_agreements {
+            self.compile_policy();
+        }
+        Ok(outcomes.into_iter().next().expect("one command has one outcome"))
+    }
+
     /// Takes in what a device reports. It is in line for the log when this returns, in the order of the calls, and durable when the
     /// future is.
     pub fn observe(
@@ -117,10 +135,19 @@ impl Node {
         space: Space,
         commands: Vec<Command>,
     ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
+        self.submit_if(space, commands.into_iter().map(|c| (c, None)).collect())
+    }
+
+    /// The same for commands that are for one version of their entity only.
+    fn submit_if(
+        &self,
+        space: Space,
+        commands: Vec<(Command, Option<Version>)>,
+    ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
         let stopwatch = Stopwatch::start();
         let metrics = Arc::clone(self.metrics());
         let (sender, receiver) = oneshot::channel();
-        let submitted = self.store.submit(Submission { space, commands }, move |answer| {
+        let submitted = self.store.submit_if(space, commands, move |answer| {
             // The asker may have gone; the change is made all the same.
             let _ = sender.send(answer);
         });
@@ -250,6 +277,12 @@ impl Node {
         self.permit(who, Action::Read, None)?;
         let missing = || NodeError::NoEntity { id: query.entity.clone() };
         self.store.history().evolution(query)?.ok_or_else(missing)
+    }
+
+    /// The ends of an entity and of its attributes as known at a recorded time (none for now), in the order of time.
+    pub fn deletions(&self, who: &Principal, id: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, NodeError> {
+        self.permit(who, Action::Read, None)?;
+        Ok(self.store.history().deletions(id, as_of)?)
     }
 
     /// The whole history, for the city's own analysts.

@@ -138,6 +138,8 @@ impl QueryError {
             Self::TableCase { .. } => "42P01",
             // The state by which drivers know that they have to prepare again.
             Self::ColumnChanged { .. } => "0A000",
+            // The value of a parameter – the time – is one that cannot be answered for.
+            Self::History(HistoryError::NotKept { .. } | HistoryError::Refused { .. }) => "22023",
             Self::History(_) => "58030",
             Self::Timeout { .. } => "57014",
             Self::TooLarge { .. } => "54000",

@@ -18,18 +18,19 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use entity::{Filter, Iri, LOCATION};
+use entity::{Filter, Instant, Iri, LOCATION};
 use store::history::{AttributeColumn, ColumnKind};
 
 use crate::error::QueryError;
 use crate::explained::Explained;
 use crate::pushdown::{ID, OBSERVED_AT};
 use crate::source::SourceError;
+use crate::then::{EXTRAS, Then};
 use crate::{Source, condition, geometry, names};
 
 /// Names that attributes cannot have, in either table of a type, so that an attribute is called the same in both.
-pub(crate) const RESERVED: [&str; 9] =
-    [ID, "dataset_id", OBSERVED_AT, "recorded_at", "created_at", "modified_at", "lon", "lat", LOCATION_COLUMN];
+pub(crate) const RESERVED: [&str; 11] =
+    [ID, "dataset_id", OBSERVED_AT, "recorded_at", "created_at", "modified_at", "lon", "lat", LOCATION_COLUMN, EXTRAS[0], EXTRAS[1]];
 /// The column of the attribute [`LOCATION`].
 pub(crate) const LOCATION_COLUMN: &str = "location";
 /// Batches that are read ahead of the engine.
@@ -77,6 +78,8 @@ enum Column {
         name: Iri,
         kind: ColumnKind,
     },
+    /// At this place behind the attributes: see [`EXTRAS`].
+    Extra(usize),
 }
 
 /// A table of the entities of one type.
@@ -85,6 +88,8 @@ pub(crate) struct LatestTable {
     entity_type: Iri,
     columns: Vec<Column>,
     schema: SchemaRef,
+    /// What the source says is of this time; none for now.
+    as_of: Option<Instant>,
 }
 
 impl std::fmt::Debug for LatestTable {
@@ -97,6 +102,15 @@ impl LatestTable {
     /// The table of a type with the columns that its entities have at this moment; none if it has no entities.
     /// Cost: that of [`Source::columns`].
     pub(crate) fn of(source: Arc<dyn Source>, entity_type: Iri) -> Option<Self> {
+        Self::new(source, entity_type, None)
+    }
+
+    /// The table of a type as it was known at an earlier time; none if nothing was ever known of it.
+    pub(crate) fn as_of(source: Arc<dyn Source>, entity_type: Iri, at: Instant) -> Option<Self> {
+        Self::new(Arc::new(Then::new(source, at)), entity_type, Some(at))
+    }
+
+    fn new(source: Arc<dyn Source>, entity_type: Iri, as_of: Option<Instant>) -> Option<Self> {
         let known = source.columns(&entity_type)?;
         let mut columns = Vec::new();
         let mut fields = Vec::new();
@@ -117,14 +131,18 @@ impl LatestTable {
             fields.push(attribute_field(&name, &column));
             columns.push(Column::Attribute { name: column.name, kind: column.kind });
         }
-        Some(Self { source, entity_type, columns, schema: Arc::new(Schema::new(fields)) })
+        for (i, name) in EXTRAS.iter().enumerate().filter(|_| as_of.is_some()) {
+            fields.push(Field::new(*name, DataType::Utf8, false).with_metadata(HashMap::from([("kind".to_owned(), "json".to_owned())])));
+            columns.push(Column::Extra(i));
+        }
+        Some(Self { source, entity_type, columns, schema: Arc::new(Schema::new(fields)), as_of })
     }
 
     /// What the source can check of some conditions.
     fn condition(&self, filters: &[Expr]) -> Option<Filter> {
         condition::of_all(filters, &|column| match &self.columns[self.schema.index_of(column).ok()?] {
             Column::Attribute { name, kind } => Some((name.clone(), *kind)),
-            Column::Fixed(_) | Column::Location => None,
+            Column::Fixed(_) | Column::Location | Column::Extra(_) => None,
         })
     }
 }
@@ -163,15 +181,27 @@ impl TableProvider for LatestTable {
                     places.push(*place);
                     continue;
                 }
+                Column::Extra(_) => {
+                    places.push(0);
+                    continue;
+                }
                 Column::Location => Iri::known(LOCATION),
                 Column::Attribute { name, .. } => name.clone(),
             };
             places.push(FIXED.len() + attributes.len());
             attributes.push(attribute);
         }
+        for (place, &i) in places.iter_mut().zip(&wanted) {
+            if let Column::Extra(extra) = &self.columns[i] {
+                *place = FIXED.len() + attributes.len() + extra;
+            }
+        }
         let filter = self.condition(filters);
         let names = wanted.iter().map(|&i| self.schema.field(i).name().as_str()).collect::<Vec<_>>().join(", ");
         let mut what = format!("{}, columns=[{names}]", self.source.short_name(&self.entity_type));
+        if let Some(at) = self.as_of {
+            what.push_str(&format!(", as of {at}"));
+        }
         if let Some(filter) = &filter {
             what.push_str(&format!(", asked for: {}", condition::said(filter)));
         }

@@ -89,6 +89,7 @@ mod server;
 mod sink;
 mod source;
 mod system_time;
+mod then;
 mod threads;
 mod time;
 mod walk;

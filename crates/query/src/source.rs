@@ -1,9 +1,10 @@
 //! What a node lends to a session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use entity::{Entity, Filter, Iri};
+use entity::{Entity, Filter, Instant, Iri};
 use store::history::{AttributeColumn, History};
 
 use crate::{Sink, walk};
@@ -23,6 +24,16 @@ pub enum SourceError {
         entity: String,
         /// What the column was.
         expected: &'static str,
+    },
+    /// More entities are to be looked at as of an earlier time than is allowed.
+    #[error(
+        "more than {max} entities of type `{entity_type}` are to be looked at as of an earlier time, which is the limit: name their ids"
+    )]
+    TooMany {
+        /// The type.
+        entity_type: Iri,
+        /// The limit.
+        max: usize,
     },
     /// The store cannot read them.
     #[error("the entities cannot be read: {0}")]
@@ -54,6 +65,24 @@ pub trait Source: Send + Sync {
     /// says at this moment (an empty text for what no entity has). Of several instances the default one is shown, else the most recently observed.
     fn scan(&self, entity_type: &Iri, attributes: &[Iri], filter: &Filter) -> Rows {
         walk::rows(self.entities(entity_type), attributes, filter)
+    }
+
+    /// Ids of the entities that had this type, as it was known at `at`, and perhaps of some more; in order, at most `max` or it is an error.
+    fn ids_as_of(&self, entity_type: &Iri, at: Instant, max: usize) -> Result<Vec<Iri>, SourceError> {
+        let known = self.history().entity_ids(entity_type, Some(at), max + 1).map_err(|e| SourceError::Unreadable(Box::new(e)))?;
+        let present = self.entities(entity_type).into_iter().filter(|e| e.created_at <= at).map(|e| e.id.clone());
+        let ids: BTreeSet<Iri> = known.into_iter().chain(present).collect();
+        if ids.len() > max {
+            return Err(SourceError::TooMany { entity_type: entity_type.clone(), max });
+        }
+        Ok(ids.into_iter().collect())
+    }
+
+    /// One entity as it was known at `at`, if there was one.
+    fn entity_as_of(&self, id: &Iri, at: Instant) -> Result<Option<Arc<Entity>>, SourceError> {
+        let present = self.types().iter().flat_map(|t| self.entities(t)).find(|e| e.id == *id);
+        let found = store::history::entity_as_of(self.history(), id, at, present.as_deref());
+        Ok(found.map_err(|e| SourceError::Unreadable(Box::new(e)))?.map(Arc::new))
     }
 
     /// The history.

@@ -3,18 +3,16 @@
 //! | written | meant |
 //! | --- | --- |
 //! | `history_as_of('T', '<time>')` | the history of a type as it was known at a recorded time |
-//! | `latest_as_of('T', '<time>')` | for each entity the newest value of each attribute that was known then |
+//! | `latest_as_of('T', '<time>')` | the entities of a type as they were known then, and in the columns `types` and `scopes` what they were |
 //! | `"T_history" FOR SYSTEM_TIME AS OF '<time>'` | the first |
 //! | `"T" FOR SYSTEM_TIME AS OF '<time>'` | the second |
 
 use std::sync::Arc;
 
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
-use datafusion::common::{Column, plan_err};
-use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::common::plan_err;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::functions_aggregate::expr_fn::{last_value, max};
-use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlanBuilder};
+use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_TABLE_ALIAS};
@@ -24,7 +22,7 @@ use entity::Instant;
 use crate::catalog::Tables;
 use crate::error::QueryError;
 use crate::history::HistoryTable;
-use crate::pushdown::{ID, OBSERVED_AT};
+use crate::latest::LatestTable;
 
 /// Makes the table functions known to a session.
 pub(crate) fn register(context: &SessionContext, tables: &Arc<Tables>) {
@@ -66,33 +64,19 @@ impl TableFunctionImpl for AsOf {
         let Some(described) = self.tables.history_of(table) else {
             return plan_err!("{name}: there is no table `{table}` with a history");
         };
-        let history = HistoryTable::new(self.tables.source.clone(), described, Some(as_of));
         let latest = match self.what {
             What::History => false,
             What::Latest => true,
             What::ByName => !self.tables.is_history(table),
         };
-        if latest { newest(history) } else { Ok(Arc::new(history)) }
+        let source = self.tables.source.clone();
+        if latest {
+            let table = LatestTable::as_of(source, described.entity_type, as_of);
+            Ok(Arc::new(table.expect("a type with a history has a table of what was")))
+        } else {
+            Ok(Arc::new(HistoryTable::new(source, described, Some(as_of))))
+        }
     }
-}
-
-/// For each entity the newest value of each attribute.
-fn newest(history: HistoryTable) -> Result<Arc<dyn TableProvider>> {
-    let schema = history.schema();
-    let scan = LogicalPlanBuilder::scan("history", provider_as_source(Arc::new(history)), None)?;
-    let column = |name: &str| Expr::Column(Column::from_name(name));
-    let mut newest = vec![max(column(OBSERVED_AT)).alias(OBSERVED_AT), max(column("recorded_at")).alias("recorded_at")];
-    // After the entity, the data set and the two times come the attributes.
-    for field in schema.fields().iter().skip(4) {
-        let value = column(field.name());
-        // A value without observed time is older than any other; of two with the same one the later recorded counts.
-        let order = vec![column(OBSERVED_AT).sort(true, true), column("recorded_at").sort(true, true)];
-        let known = value.clone().is_not_null();
-        let last = last_value(value, order).filter(known).build()?;
-        newest.push(last.alias(field.name()));
-    }
-    let plan = scan.aggregate(vec![column(ID)], newest)?.build()?;
-    Ok(Arc::new(ViewTable::new(plan, None)))
 }
 
 /// Turns each `<table> FOR SYSTEM_TIME AS OF '<time>'` into a call of a table function.

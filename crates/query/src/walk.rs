@@ -56,7 +56,7 @@ pub(crate) fn rows(mut entities: Vec<Arc<Entity>>, attributes: &[Iri], filter: &
     }))
 }
 
-fn schema(attributes: &[(Iri, ColumnKind)]) -> SchemaRef {
+pub(crate) fn schema(attributes: &[(Iri, ColumnKind)]) -> SchemaRef {
     let mut fields = vec![
         Field::new("entity_id", DataType::Utf8, false),
         Field::new("created_at", timestamp(), false),
@@ -69,7 +69,7 @@ fn schema(attributes: &[(Iri, ColumnKind)]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn batch(schema: &SchemaRef, attributes: &[(Iri, ColumnKind)], entities: &[Arc<Entity>]) -> Result<RecordBatch, SourceError> {
+pub(crate) fn batch(schema: &SchemaRef, attributes: &[(Iri, ColumnKind)], entities: &[Arc<Entity>]) -> Result<RecordBatch, SourceError> {
     let each = || entities.iter().map(|e| &**e);
     let mut arrays = vec![
         texts(each().map(|e| Some(e.id.as_str().to_owned()))),

@@ -1,6 +1,6 @@
 //! Bulk export over HTTP: the present or the history of a type as a file, written while it is read, so that memory stays bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use crate::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
 
+/// Entities whose history is exported, at most: their ids are in memory.
+const ENTITIES_MAX: usize = 10_000_000;
 /// Entities whose history is read at once.
 const ENTITIES_AT_ONCE: usize = 100;
 /// Instances of one entity that are read at once.
@@ -111,7 +113,10 @@ pub(crate) async fn export(
     if parameters.what == What::Latest && (parameters.from.is_some() || parameters.to.is_some() || as_of.is_some()) {
         return Err(Problem::invalid_request("`from`, `to` and `asOf` are for what=history"));
     }
-    if !app.node.types(&who)?.iter().any(|(t, _)| *t == entity_type) {
+    let is_present = app.node.types(&who)?.iter().any(|(t, _)| *t == entity_type);
+    // The history outlives the entities.
+    let is_past = || Ok::<_, NodeError>(app.node.history(&who)?.tables().iter().any(|t| t.entity_type == entity_type));
+    if !is_present && (parameters.what == What::Latest || !is_past()?) {
         let detail = format!("there is no entity of type `{type_name}`");
         return Err(Problem::new(axum::http::StatusCode::NOT_FOUND, "ResourceNotFound", detail));
     }
@@ -191,13 +196,20 @@ impl Export {
         }
     }
 
+    /// All entities that have or had the type, also those that are gone.
     fn ids(&mut self) -> Result<Vec<Iri>, ExportError> {
-        let mut ids = Vec::new();
+        let mut ids = BTreeSet::new();
+        // Of those from before the history kept what an entity is, only the present knows further types.
         self.each_entity(|_, entity| {
-            ids.push(entity.id.clone());
+            ids.insert(entity.id.clone());
             Ok(())
         })?;
-        Ok(ids)
+        ids.extend(self.app.node.history(&self.who)?.entity_ids(&self.entity_type, self.as_of, ENTITIES_MAX + 1)?);
+        if ids.len() > ENTITIES_MAX {
+            let what = format!("the history of more than {ENTITIES_MAX} entities is not exported at once");
+            return Err(NodeError::Limit { what }.into());
+        }
+        Ok(ids.into_iter().collect())
     }
 
     fn columns(&self) -> Result<Vec<AttributeColumn>, ExportError> {

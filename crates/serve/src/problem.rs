@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use entity::CommandError;
 use node::{Kind, NodeError};
 use serde_json::json;
 
@@ -63,6 +64,7 @@ fn title(name: &str) -> &'static str {
         "OperationNotSupported" => "this operation is not supported",
         "AccessDenied" => "access denied",
         "NonexistentTenant" => "there is no such tenant",
+        "PreconditionFailed" => "it is not at the version that the request is for",
         "TooManyResults" => "the request is larger than a limit",
         "LdContextNotAvailable" => "a JSON-LD context cannot be had",
         "ServiceUnavailable" => "not possible at the moment",
@@ -87,6 +89,7 @@ impl From<NodeError> for Problem {
     fn from(e: NodeError) -> Self {
         let detail = chain(&e);
         let (status, name) = match e.kind() {
+            _ if matches!(e, NodeError::Command(CommandError::Changed { .. })) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
             _ if e.is_gone() => (StatusCode::GONE, "ResourceNotFound"),
             _ if e.is_disk_full() => (StatusCode::INSUFFICIENT_STORAGE, "ServiceUnavailable"),
             Kind::Invalid => (StatusCode::BAD_REQUEST, "BadRequestData"),
@@ -104,8 +107,27 @@ impl From<NodeError> for Problem {
     }
 }
 
-impl From<entity::CommandError> for Problem {
-    fn from(e: entity::CommandError) -> Self {
+impl From<CommandError> for Problem {
+    fn from(e: CommandError) -> Self {
         NodeError::from(e).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_not_kept_is_gone_and_says_since_when_it_is_kept() {
+        let instant = |text: &str| text.parse().unwrap();
+        let error = node::HistoryError::NotKept {
+            entity_type: "https://example.org/Station".parse().unwrap(),
+            attribute: None,
+            since: instant("2026-03-01T00:00:00Z"),
+            at: instant("2026-02-01T00:00:00Z"),
+        };
+        let problem = Problem::from(NodeError::from(error));
+        assert_eq!(problem.status, StatusCode::GONE);
+        assert!(problem.detail.contains("`https://example.org/Station` is kept since 2026-03-01T00:00:00Z"), "{}", problem.detail);
     }
 }

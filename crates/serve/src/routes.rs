@@ -70,6 +70,7 @@ routes! {
     POST "/api/v1/verify" maintenance::verify, "Verify checksums and rules of everything on disk, while the node works";
     DELETE "/api/v1/history/{type}" history::erase, "Take a stretch of time, an attribute or an entity out of the past of a type";
     POST "/api/v1/history/purge" history::purge, "Remove for good what was erased from the past";
+    GET "/api/v1/versions/{id}" temporal::versions, "All values recorded of an attribute for one observed time: what counts, and what it corrected";
     GET "/api/v1/search" (Search) entities::search, "Entities by the words of their names, in any language; other parameters as for entities";
     GET "/api/v1/explain" (Explain) entities::explain, "How a query of entities is answered: indexes, counts, documents read";
     GET "/api/v1/cluster/entities" (QueryEntities) cluster::with_sources, "Entities of all cities, with what each city contributed";
@@ -166,6 +167,7 @@ pub(crate) fn openapi() -> Value {
         let own: &[&str] = match route.path {
             "/api/v1/changes" => maintenance::CHANGES_PARAMETERS,
             "/api/v1/history/{type}" => history::ERASE_PARAMETERS,
+            "/api/v1/versions/{id}" => temporal::VERSIONS_PARAMETERS,
             "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
             "/api/v1/export/{type}" => &bulk_export::NAMES,
             _ => &[],

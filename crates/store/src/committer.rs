@@ -14,8 +14,9 @@ use host::{Clock, Stopwatch};
 
 use crate::backlog::{BEHIND_BYTES_MAX, Backlog};
 use crate::erase::{EraseError, EraseReply};
+use crate::facts::{push_abouts, push_facts};
 use crate::hash::FastMap;
-use crate::history::{BulkRows, Erasure, Fact, What};
+use crate::history::{BulkRows, Erasure, Fact};
 use crate::log::{Expected, Log, LogError};
 use crate::record::{self, Record};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
@@ -363,12 +364,12 @@ impl Committer {
                         .map(Arc::new);
                     batch.put(space, id, before.as_ref(), after.as_ref());
                     let change = Committed { position, space, recorded_at, before, after, delta: Arc::new(delta) };
-                    push_facts(&change, &mut batch.facts);
                     batch.changes.push(change);
                 }
                 resolved.outcome
             }));
         }
+        push_facts(&batch.changes[n_changes_before..], &mut batch.facts);
         let deltas: Vec<&Delta> = batch.changes[n_changes_before..].iter().map(|c| c.delta.as_ref()).collect();
         if !deltas.is_empty() {
             let record = record::encode_changes(space, recorded_at, &deltas);
@@ -394,6 +395,8 @@ impl Committer {
             batch.put(Space::City, delta.id.clone(), before.as_ref(), after.as_ref());
             batch.changes.push(Committed { position, space: Space::City, recorded_at, before, after, delta: Arc::new(delta) });
         }
+        // Their values are in the rows.
+        push_abouts(&batch.changes[n_changes_before..], &mut batch.facts);
         let deltas: Vec<&Delta> = batch.changes[n_changes_before..].iter().map(|c| c.delta.as_ref()).collect();
         let (record, bulk) = rows.finish(recorded_at, &deltas);
         batch.push_record(record);
@@ -493,13 +496,17 @@ pub(crate) fn replay_record(
 ) -> Result<Instant, Box<dyn std::error::Error + Send + Sync>> {
     let Record { recorded_at, space, deltas, rows, erasure } = record::decode(bytes)?;
     let table = tables(space);
+    let mut changes = Vec::with_capacity(deltas.len());
     for delta in deltas {
         let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
         table.apply_known([(delta.id.clone(), before.clone(), after.clone())]);
-        if rows.is_none() {
-            push_facts(&Committed { position: 0, space, recorded_at, before, after, delta: Arc::new(delta) }, facts);
-        }
+        changes.push(Committed { position: 0, space, recorded_at, before, after, delta: Arc::new(delta) });
+    }
+    if rows.is_none() {
+        push_facts(&changes, facts);
+    } else {
+        push_abouts(&changes, facts);
     }
     if let Some((entity_type, batch)) = rows {
         history.append_rows(BulkRows::new(entity_type, recorded_at, batch)?);
@@ -508,41 +515,4 @@ pub(crate) fn replay_record(
         history.erase(erasure)?;
     }
     Ok(recorded_at)
-}
-
-/// Adds what the history keeps of a change.
-fn push_facts(change: &Committed, facts: &mut Vec<Fact>) {
-    let Some(entity_type) = change.after.as_ref().or(change.before.as_ref()).and_then(|e| e.types.first()) else { return };
-    if change.space != Space::City {
-        return;
-    }
-    let fact = |what| Fact { entity_type: entity_type.clone(), entity: change.delta.id.clone(), recorded_at: change.recorded_at, what };
-    if change.delta.delete {
-        facts.push(fact(What::EntityDeleted));
-        return;
-    }
-    for (name, dataset_id) in &change.delta.remove {
-        facts.push(fact(What::AttributeDeleted { name: name.clone(), dataset_id: dataset_id.clone() }));
-    }
-    if change.delta.clear
-        && let Some(before) = &change.before
-    {
-        for (name, instances) in &before.attributes {
-            for gone in instances.iter().filter(|i| !change.delta.put.iter().any(|(n, a)| n == name && a.dataset_id == i.dataset_id)) {
-                facts.push(fact(What::AttributeDeleted { name: name.clone(), dataset_id: gone.dataset_id.clone() }));
-            }
-        }
-    }
-    for (name, put) in &change.delta.put {
-        // The stamped instance, with its recorded times; a batch may have overwritten it, then the delta's own is stamped here.
-        let stamped = change.after.as_ref().and_then(|e| e.instance(name.as_str(), put.dataset_id.as_ref()));
-        let instance = stamped.cloned().unwrap_or_else(|| put.clone());
-        facts.push(fact(What::Value { name: name.clone(), instance }));
-    }
-    for (name, late) in &change.delta.late {
-        let mut instance = late.clone();
-        instance.created_at = change.recorded_at;
-        instance.modified_at = change.recorded_at;
-        facts.push(fact(What::Value { name: name.clone(), instance }));
-    }
 }

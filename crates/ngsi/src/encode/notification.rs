@@ -174,7 +174,8 @@ fn removed_instance(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Sty
     }
 }
 
-fn removed_object(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Style<'_>, show_changes: bool) {
+/// An instance that is gone, as an object.
+pub(super) fn removed_object(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Style<'_>, show_changes: bool) {
     w.open(b'{');
     w.member("type", was.value.kind());
     match &was.value {

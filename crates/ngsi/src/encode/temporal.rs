@@ -4,7 +4,9 @@ use entity::{Attribute, AttributeValue, Instant, Iri, Value};
 use indexmap::IndexMap;
 
 use super::attribute::Style;
+use super::notification::removed_object;
 use super::writer::Writer;
+use crate::NGSI_LD_NULL;
 use crate::context::Context;
 use crate::query::TimeProperty;
 use crate::view::{Member, Representation, View};
@@ -18,6 +20,21 @@ pub struct TemporalEntity<'a> {
     pub types: &'a [Iri],
     /// The instances of each attribute in the order in which they are to be shown.
     pub attributes: &'a IndexMap<Iri, Vec<Attribute>>,
+    /// The ends of attribute instances, shown behind the instances (clauses 4.5.7 and 4.5.8).
+    pub removals: &'a [Removal],
+    /// When it was removed, if it is to be said.
+    pub deleted_at: Option<Instant>,
+}
+
+/// The end of an attribute instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Removal {
+    /// The attribute.
+    pub name: Iri,
+    /// An instance as it was: only its kind and `datasetId` are shown.
+    pub was: Attribute,
+    /// When it was removed.
+    pub at: Instant,
 }
 
 /// One entity over time: every attribute an array of instances, or with [`View::temporal_values`] an array of values and times.
@@ -133,18 +150,32 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
         w.key("type");
         w.one_or_many(e.types, |t| context.compact(t));
     }
-    for (name, instances) in e.attributes {
+    if let Some(at) = e.deleted_at {
+        w.instant_member("deletedAt", at);
+    }
+    let is_gone_only = |name: &Iri| !e.attributes.contains_key(name);
+    let mut gone_only: Vec<&Iri> = e.removals.iter().map(|r| &r.name).filter(|name| is_gone_only(name)).collect();
+    gone_only.sort();
+    gone_only.dedup();
+    for name in e.attributes.keys().chain(gone_only).filter(|name| view.shows_attribute(name)) {
+        let instances = e.attributes.get(name).map(Vec::as_slice).unwrap_or_default();
         let shown: Vec<&Attribute> = instances.iter().filter(|a| view.shows_instance(a)).collect();
-        if shown.is_empty() || !view.shows_attribute(name) {
+        let removals: Vec<&Removal> = e.removals.iter().filter(|r| r.name == *name && view.shows_instance(&r.was)).collect();
+        if shown.is_empty() && removals.is_empty() {
             continue;
         }
         w.key(&context.compact(name));
-        if view.temporal_values {
+        if view.temporal_values && time == TimeProperty::DeletedAt {
+            removal_series(w, &removals);
+        } else if view.temporal_values {
             series(w, &shown, time, style);
         } else {
             w.open(b'[');
             for a in shown {
                 style.instance(w, a, None);
+            }
+            for r in removals {
+                removed_object(w, &r.was, r.at, style, false);
             }
             w.close(b']');
         }
@@ -188,12 +219,45 @@ fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, styl
     }
 }
 
+/// The ends of an attribute's instances: one object per `datasetId`, NGSI-LD Null and the time of each end.
+fn removal_series(w: &mut Writer<'_>, removals: &[&Removal]) {
+    let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&Removal>> = IndexMap::new();
+    for r in removals {
+        groups.entry((r.was.value.kind(), r.was.dataset_id.as_ref())).or_default().push(r);
+    }
+    let several = groups.len() > 1;
+    if several {
+        w.open(b'[');
+    }
+    for ((kind, dataset_id), list) in groups {
+        w.open(b'{');
+        w.member("type", kind);
+        if let Some(d) = dataset_id {
+            w.member("datasetId", d.as_str());
+        }
+        w.key(plural_member(&list[0].was.value));
+        w.open(b'[');
+        for r in list {
+            w.open(b'[');
+            w.string(NGSI_LD_NULL);
+            w.instant(r.at);
+            w.close(b']');
+        }
+        w.close(b']');
+        w.close(b'}');
+    }
+    if several {
+        w.close(b']');
+    }
+}
+
 /// The time that was asked about; an instance without `observedAt` (a question about all time finds these too) has its recorded one.
 fn time_of(a: &Attribute, time: TimeProperty) -> Instant {
     match time {
         TimeProperty::ObservedAt => a.observed_at.unwrap_or(a.modified_at),
         TimeProperty::CreatedAt => a.created_at,
-        TimeProperty::ModifiedAt => a.modified_at,
+        // What has no end is shown with the time of its change.
+        TimeProperty::ModifiedAt | TimeProperty::DeletedAt => a.modified_at,
     }
 }
 

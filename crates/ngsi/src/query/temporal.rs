@@ -20,6 +20,8 @@ pub enum TimeProperty {
     CreatedAt,
     /// When the instance was recorded.
     ModifiedAt,
+    /// When the attribute or the entity was removed; only markers of removals have it.
+    DeletedAt,
 }
 
 impl TimeProperty {
@@ -30,6 +32,7 @@ impl TimeProperty {
             Self::ObservedAt => "observedAt",
             Self::CreatedAt => "createdAt",
             Self::ModifiedAt => "modifiedAt",
+            Self::DeletedAt => "deletedAt",
         }
     }
 }
@@ -90,13 +93,12 @@ impl TemporalText {
             None | Some("observedAt") => Ok(TimeProperty::ObservedAt),
             Some("createdAt") => Ok(TimeProperty::CreatedAt),
             Some("modifiedAt") => Ok(TimeProperty::ModifiedAt),
-            Some("deletedAt") => {
-                Err(Error::invalid("`deletedAt` is not supported (expected observedAt, createdAt or modifiedAt)").within("timeproperty"))
-            }
-            Some(other) => {
-                Err(Error::bad(format!("`{}` is not a time property (expected observedAt, createdAt or modifiedAt)", shown(other)))
-                    .within("timeproperty"))
-            }
+            Some("deletedAt") => Ok(TimeProperty::DeletedAt),
+            Some(other) => Err(Error::bad(format!(
+                "`{}` is not a time property (expected observedAt, createdAt, modifiedAt or deletedAt)",
+                shown(other)
+            ))
+            .within("timeproperty")),
         }
     }
 

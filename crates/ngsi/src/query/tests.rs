@@ -118,7 +118,7 @@ fn wrong_parameters_are_named() {
     check("timerel=during&timeAt=2020-01-01T00:00:00Z", RetrieveTemporal, BadRequestData, "is not a temporal relation");
     check("timerel=before&timeAt=yesterday", RetrieveTemporal, BadRequestData, "parameter timeAt");
     check("timerel=after&timeAt=2020-01-01T00:00:00Z&endTimeAt=2021-01-01T00:00:00Z", RetrieveTemporal, BadRequestData, "goes with");
-    check("timeproperty=deletedAt", RetrieveTemporal, InvalidRequest, "not supported");
+    check("timeproperty=endedAt", RetrieveTemporal, BadRequestData, "is not a time property");
     check("lastN=0", RetrieveTemporal, BadRequestData, "expected a number from 1");
     check("type=T&timerel=after&timeAt=2020-01-01T00:00:00Z&format=aggregatedValues", QueryTemporal, InvalidRequest, "for one entity only");
     check("asOf=yesterday", RetrieveEntity, BadRequestData, "parameter asOf");

@@ -8,7 +8,9 @@ use entity::{Attribute, AttributeValue, Entity, Filter, Geometry, Instant, Iri, 
 use query::{Rows, Source, SourceFactory};
 use serde_json::json;
 use store::history::memory::MemoryHistory;
-use store::history::{Deletion, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Segment, TemporalQuery, What};
+use store::history::{
+    About, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Marked, Segment, TemporalQuery, What,
+};
 
 pub(crate) const NS: &str = "https://example.org/";
 
@@ -70,8 +72,8 @@ impl History for AskedHistory {
         panic!("SQL never writes");
     }
 
-    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
-        self.inner.deletions(entity, as_of)
+    fn visit_marks(&self, of: Marked<'_>, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError> {
+        self.inner.visit_marks(of, as_of, visit)
     }
 
     fn n_recent(&self) -> usize {
@@ -215,6 +217,25 @@ pub(crate) fn city() -> Arc<City> {
     let corrected = "urn:ngsi-ld:AirQualityObserved:gucheng";
     city.history.put("AirQualityObserved", corrected, "pm25", json!(0.5), "2014-01-01T03:00:00Z", "2014-01-04T00:00:00Z");
     city.history.put("AirQualityObserved", corrected, "note", json!({"why": "repair"}), "", "2014-01-04T00:00:00Z");
+    // A sensor that was of another type and in another scope once, lost an attribute, and is gone.
+    let sensor = |entity_type: &str, s: &str, what| {
+        let (entity, recorded_at) = (Iri::known("urn:ngsi-ld:Sensor:1"), at(s));
+        city.history.inner.append(vec![Fact { entity_type: iri(entity_type), entity, recorded_at, what }]);
+    };
+    let became = |types: &[&str], scope: &str| {
+        let types = types.iter().map(|t| iri(t)).collect();
+        What::Became(About { types, scopes: vec![scope.parse().unwrap()], created_at: at("2014-01-01T00:00:00Z"), expires_at: None })
+    };
+    let id = "urn:ngsi-ld:Sensor:1";
+    for entity_type in ["Sensor", "Asset"] {
+        sensor(entity_type, "2014-01-01T00:00:00Z", became(&["Sensor", "Asset"], "/north"));
+    }
+    city.history.put("Sensor", id, "level", json!(1), "", "2014-01-01T00:00:00Z");
+    city.history.put("Sensor", id, "owner", json!("us"), "", "2014-01-01T00:00:00Z");
+    sensor("Sensor", "2014-01-02T00:00:00Z", What::AttributeDeleted { name: iri("owner"), dataset_id: None });
+    sensor("Probe", "2014-01-03T00:00:00Z", became(&["Probe"], "/south"));
+    city.history.put("Probe", id, "level", json!(3), "", "2014-01-03T00:00:00Z");
+    sensor("Probe", "2014-01-04T00:00:00Z", What::EntityDeleted);
     // Only a history, no entity.
     city.history.put("Gone", "urn:ngsi-ld:Gone:1", "x", json!(1), "2014-01-01T00:00:00Z", "2014-01-01T00:00:00Z");
     Arc::new(city)

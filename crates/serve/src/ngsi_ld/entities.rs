@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::Path;
+use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use entity::{Command, Outcome};
@@ -12,6 +13,7 @@ use ngsi::{decode, encode};
 use node::{Node, NodeError, Page, Query};
 use policy::Principal;
 
+use super::etag::{expected, tag_of};
 use super::{Call, created, id_of, in_path};
 use crate::problem::Problem;
 
@@ -96,7 +98,11 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
         Some(at) => past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?,
     };
     check_retrieved(&entity, &params)?;
-    Ok(call.answer(encode::entity(&entity, &params.view, &call.context, document), document))
+    let mut response = call.answer(encode::entity(&entity, &params.view, &call.context, document), document);
+    if params.as_of.is_none() {
+        response.headers_mut().insert(ETAG, tag_of(&entity));
+    }
+    Ok(response)
 }
 
 /// Asks the history, which reads files: not on a thread that answers sockets.
@@ -129,13 +135,13 @@ pub(crate) async fn replace(call: Call, Path(id): Path<String>, body: Bytes) -> 
         // "Replace" without a type keeps the one that the entity has: an entity is never without.
         entity.types.clone_from(&call.app.node.entity(&call.who, &id)?.types);
     }
-    one(call.app.node.write(&call.who, vec![Command::Replace(entity)]).await?)?;
+    change(&call, Command::Replace(entity)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     call.params(Endpoint::WriteEntity)?;
-    one(call.app.node.write(&call.who, vec![Command::Delete(id_of(&id)?)]).await?)?;
+    change(&call, Command::Delete(id_of(&id)?)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -145,7 +151,7 @@ pub(crate) async fn append(call: Call, Path(id): Path<String>, body: Bytes) -> R
     let (value, context) = call.body(&body).await?.into_one()?;
     let fragment = decode::fragment(value, &id, &context)?;
     let command = Command::Append { fragment, overwrite: !params.no_overwrite };
-    Ok(match one(call.app.node.write(&call.who, vec![command]).await?)? {
+    Ok(match change(&call, command).await? {
         Outcome::Updated { updated, left } if !left.is_empty() => {
             let body = encode::update_result(&updated, &left);
             let mut response = (StatusCode::MULTI_STATUS, body).into_response();
@@ -161,8 +167,14 @@ pub(crate) async fn delete_attribute(call: Call, Path((id, name)): Path<(String,
     let id = id_of(&id)?;
     let name = call.context.expand(&name)?;
     let dataset_id = params.view.dataset_ids.and_then(|list| list.into_iter().next()).flatten();
-    one(call.app.node.write(&call.who, vec![Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }]).await?)?;
+    change(&call, Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Changes an entity, if it is at the version that the request is for.
+async fn change(call: &Call, command: Command) -> Result<Outcome, Problem> {
+    let version = expected(call, command.id())?;
+    Ok(call.app.node.write_if(&call.who, command, version).await??)
 }
 
 /// The outcome of a request with one command.

@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod cluster;
 pub(crate) mod discovery;
 pub(crate) mod entities;
+mod etag;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
 
@@ -37,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) who: Principal,
     pub(crate) context: Arc<Context>,
     pub(crate) pairs: Vec<(String, String)>,
+    /// `If-Match`, its lines as one.
+    pub(crate) if_match: Option<String>,
     accept: Accepted,
     link: Option<String>,
     media_type: Option<MediaType>,
@@ -78,6 +81,7 @@ impl FromRequestParts<Arc<App>> for Call {
             who,
             context,
             pairs,
+            if_match: etag::if_match(&parts.headers)?,
             accept: accepted(&parts.headers)?,
             link,
             media_type,

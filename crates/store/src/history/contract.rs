@@ -15,8 +15,8 @@ use serde_json::json;
 use super::columnar::{ColumnarHistory, ColumnarOptions};
 use super::memory::MemoryHistory;
 use super::{
-    AttributeColumn, BulkRows, ColumnKind, Deletion, ErasedInstances, ErasedTimes, Erasure, Evolution, Fact, History, HistoryError,
-    HistoryScan, HistoryTable, Segment, TemporalQuery, TimeProperty, What,
+    About, AttributeColumn, BulkRows, ColumnKind, Deletion, ErasedInstances, ErasedTimes, Erasure, Evolution, Fact, History, HistoryError,
+    HistoryScan, HistoryTable, Marked, Segment, TemporalQuery, TimeProperty, What, entity_as_of,
 };
 use crate::blobs::DiskBlobs;
 
@@ -135,8 +135,8 @@ impl History for Driven {
         Ok(segments)
     }
 
-    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
-        self.history.lock().unwrap().deletions(entity, as_of)
+    fn visit_marks(&self, of: Marked<'_>, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError> {
+        self.history.lock().unwrap().visit_marks(of, as_of, visit)
     }
 
     fn n_recent(&self) -> usize {
@@ -400,6 +400,54 @@ fn deletions_are_told_when_they_are_asked_for() {
         assert_eq!(history.deletions(&station("a"), Some(at(11))).unwrap(), want[..1]);
         assert_eq!(history.deletions(&station("a"), Some(at(10))).unwrap(), []);
         assert_eq!(history.deletions(&station("z"), None).unwrap(), []);
+    });
+}
+
+#[test]
+fn what_an_entity_became_is_found_in_the_table_of_each_of_its_types() {
+    on_every_engine(&|make| {
+        let history = make();
+        let about = |types: &[&str], scope: &str, created_s| About {
+            types: types.iter().map(|t| name(t)).collect(),
+            scopes: vec![scope.parse().unwrap()],
+            created_at: at(created_s),
+            expires_at: None,
+        };
+        let became = |s, about: &About| -> Vec<Fact> {
+            about.types.iter().map(|t| Fact { entity_type: t.clone(), ..fact("a", s, What::Became(about.clone())) }).collect()
+        };
+        let (first, second) = (about(&["Station", "Asset"], "/north", 1), about(&["Mast"], "/south", 1));
+        history.append(vec![value("a", "pm25", 1, 1, 1)]);
+        history.append(became(1, &first));
+        history.append([became(5, &second), vec![Fact { entity_type: name("Mast"), ..value("a", "pm25", 5, 5, 2) }]].concat());
+        history.append(vec![value("b", "pm25", 6, 6, 1)]);
+        let abouts = |of: Marked<'_>, as_of| {
+            let mut found = Vec::new();
+            history.visit_marks(of, as_of, &mut |fact| found.push((fact.recorded_at, fact.entity_type, fact.what))).unwrap();
+            found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+            found.dedup();
+            found
+        };
+        let at_first = [(at(1), name("Asset"), What::Became(first.clone())), (at(1), name("Station"), What::Became(first.clone()))];
+        assert_eq!(abouts(Marked::Entity(&station("a")), Some(at(4))), at_first);
+        assert_eq!(abouts(Marked::Entity(&station("a")), None)[2..], [(at(5), name("Mast"), What::Became(second.clone()))]);
+        assert_eq!(abouts(Marked::Type(&name("Asset")), None), at_first[..1]);
+        assert_eq!(history.entity_ids(&name("Asset"), None, 9).unwrap(), [station("a")]);
+        assert_eq!(history.entity_ids(&name("Asset"), Some(at(0)), 9).unwrap(), []);
+        assert_eq!(history.entity_ids(&name("Station"), None, 9).unwrap(), [station("a"), station("b")]);
+        // A further type is not the one of the values; and marks are no rows.
+        let then = history.evolution(&TemporalQuery { as_of: Some(at(4)), ..all_of("a") }).unwrap().unwrap();
+        assert_eq!(then.entity_type, name("Station"));
+        assert_eq!(history.scan(&HistoryScan { entity_type: name("Asset"), ..table_of(&[]) }).unwrap(), []);
+        assert_eq!(history.deletions(&station("a"), None).unwrap(), []);
+        let as_of = |s| entity_as_of(&*history, &station("a"), at(s), None).unwrap().unwrap();
+        assert_eq!((as_of(4).types, as_of(4).scopes, as_of(4).created_at), (first.types, first.scopes, at(1)));
+        assert_eq!((as_of(5).types, as_of(5).scopes, as_of(5).modified_at), (second.types, second.scopes, at(5)));
+        // All that is known of it in one table is erased, in another one not.
+        history.erase(Erasure::of_entity(name("Asset"), station("a"), at(7))).unwrap();
+        assert_eq!(history.entity_ids(&name("Asset"), None, 9).unwrap(), []);
+        assert_eq!(history.entity_ids(&name("Asset"), Some(at(6)), 9).unwrap(), [station("a")]);
+        assert_eq!(abouts(Marked::Entity(&station("a")), None).len(), 2);
     });
 }
 
@@ -679,13 +727,19 @@ prop_compose! {
         recorded_s in 0i64..6,
         attribute in prop::sample::select(vec!["x", "x#text", "y"]),
         (instance, created_s) in any_instance(),
-        end in prop::option::weighted(0.1, any::<bool>()),
+        end in prop::option::weighted(0.2, (0u8..3, any::<bool>())),
     ) -> Fact {
         let dataset_id = instance.dataset_id.clone();
         let mut f = fact(entity, recorded_s, match end {
             None => What::Value { name: name(attribute), instance },
-            Some(true) => What::EntityDeleted,
-            Some(false) => What::AttributeDeleted { name: name(attribute), dataset_id },
+            Some((0, _)) => What::EntityDeleted,
+            Some((1, _)) => What::AttributeDeleted { name: name(attribute), dataset_id },
+            Some((_, first)) => What::Became(About {
+                types: if first { vec![name("Station"), name("Mast")] } else { vec![name("Mast")] },
+                scopes: dataset_id.iter().map(|_| "/a/b".parse().unwrap()).collect(),
+                created_at: instance.observed_at.unwrap_or(at(recorded_s)),
+                expires_at: instance.unit_code.as_ref().map(|_| at(9)),
+            }),
         });
         if other_type {
             f.entity_type = name("Mast");
@@ -801,6 +855,15 @@ prop_compose! {
     }
 }
 
+/// All marks, each once: facts have no order, so their texts have.
+fn marks(history: &dyn History, of: Marked<'_>, as_of: Option<Instant>) -> Vec<String> {
+    let mut all = Vec::new();
+    history.visit_marks(of, as_of, &mut |fact| all.push(format!("{fact:?}"))).unwrap();
+    all.sort();
+    all.dedup();
+    all
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
@@ -825,6 +888,13 @@ proptest! {
             for (entity, as_of) in [("a", None), ("b", Some(at(3)))] {
                 let found = columns.deletions(&station(entity), as_of).unwrap();
                 prop_assert_eq!(found, model.deletions(&station(entity), as_of).unwrap(), "{:?}", seal);
+                let of = station(entity);
+                for of in [Marked::Entity(&of), Marked::Type(&name("Station"))] {
+                    prop_assert_eq!(marks(&columns, of, as_of), marks(&model, of, as_of), "{:?}", seal);
+                }
+                let ids = |history: &dyn History, max| history.entity_ids(&name("Station"), as_of, max).unwrap();
+                prop_assert_eq!(ids(&columns, 9), ids(&model, 9), "{:?}", seal);
+                prop_assert_eq!(ids(&columns, 1), ids(&model, 9).into_iter().take(1).collect::<Vec<_>>());
             }
             for query in &queries {
                 prop_assert_eq!(columns.evolution(query).unwrap(), model.evolution(query).unwrap(), "{:?} {:?}", seal, query);

@@ -11,7 +11,7 @@ use entity::{Attribute, Instant, Iri, Value};
 use super::erasure::Erasable;
 use super::value::{Seen, SeenByName, columns_of, plain_of};
 use super::{
-    ColumnKind, Deletion, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX, Segment,
+    ColumnKind, Erasure, Evolution, Fact, History, HistoryError, HistoryScan, HistoryTable, Marked, SCAN_BATCH_ROWS_MAX, Segment,
     TemporalQuery, TimeProperty, What,
 };
 
@@ -40,7 +40,7 @@ fn concerns(erasure: &Erasure, fact: &Fact) -> bool {
     let (attribute, dataset_id, observed_at) = match &fact.what {
         What::Value { name, instance } => (Some(name), instance.dataset_id.as_ref(), instance.observed_at),
         What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id.as_ref(), None),
-        What::EntityDeleted => (None, None, None),
+        What::EntityDeleted | What::Became(_) => (None, None, None),
     };
     let row = Erasable { dataset_id: dataset_id.map(Iri::as_str), observed_at, recorded_at: fact.recorded_at };
     erasure.entity_type == fact.entity_type
@@ -61,7 +61,7 @@ impl<'a> Known<'a> {
     fn of(fact: &'a Fact) -> Option<Self> {
         match &fact.what {
             What::Value { name, instance } => Some(Self { fact, name, instance }),
-            What::AttributeDeleted { .. } | What::EntityDeleted => None,
+            What::AttributeDeleted { .. } | What::EntityDeleted | What::Became(_) => None,
         }
     }
 
@@ -134,19 +134,14 @@ impl History for MemoryHistory {
         self.seal()
     }
 
-    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
-        let deletion = |f: Fact| {
-            let (attribute, dataset_id) = match f.what {
-                What::Value { .. } => return None,
-                What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id),
-                What::EntityDeleted => (None, None),
-            };
-            (f.entity == *entity).then_some(Deletion { deleted_at: f.recorded_at, attribute, dataset_id, entity_type: f.entity_type })
+    fn visit_marks(&self, of: Marked<'_>, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError> {
+        let is_asked = |f: &Fact| match of {
+            Marked::Entity(id) => f.entity == *id,
+            Marked::Type(entity_type) => f.entity_type == *entity_type,
         };
-        let mut found: Vec<Deletion> = self.known().visible(as_of).into_iter().filter_map(deletion).collect();
-        found.sort();
-        found.dedup();
-        Ok(found)
+        let facts = self.known().visible(as_of);
+        facts.into_iter().filter(|f| is_asked(f) && !matches!(f.what, What::Value { .. })).for_each(visit);
+        Ok(())
     }
 
     /// All facts, also those that were appended twice.
@@ -162,7 +157,9 @@ impl History for MemoryHistory {
     fn evolution(&self, query: &TemporalQuery) -> Result<Option<Evolution>, HistoryError> {
         let facts = self.known().visible(query.as_of);
         let known: Vec<&Fact> = facts.iter().filter(|f| f.entity == query.entity).collect();
-        let Some(newest) = known.iter().max_by_key(|f| (f.recorded_at, &f.entity_type)) else { return Ok(None) };
+        // That it has a further type, too, says nothing of its first one.
+        let is_at_home = |f: &&&Fact| !matches!(&f.what, What::Became(about) if !about.is_at_home(&f.entity_type));
+        let Some(newest) = known.iter().filter(is_at_home).max_by_key(|f| (f.recorded_at, &f.entity_type)) else { return Ok(None) };
 
         let time = |k: &Known<'_>| k.time(query.time_property).unwrap_or(k.fact.recorded_at);
         let mut chosen = latest(known.iter().filter_map(|f| Known::of(f)));

@@ -13,8 +13,15 @@
 //! crash, or twice the same attribute in one batch): the one appended last stays.
 //!
 //! **Deletions** are kept as facts with their recorded time; they end nothing in the past ([`History::deletions`] returns them).
+//! **What an entity is** besides its attributes – types, scopes, when it expires – is kept whenever it became something else ([`About`]).
+//! The values of an entity are in the table of its first type; what it became is in the table of each of its types, so that whoever looks
+//! for the entities of a type finds it there. Deletions and these facts are called marks. [`entity_as_of`] puts an entity together again.
+//!
+//! **What is kept.** Where retention has removed values, questions as of a time before that are refused ([`HistoryError::NotKept`]).
+//!
 //! **Erasures** take facts out of the past again ([`Erasure`]); they too have a recorded time.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,17 +34,23 @@ use indexmap::IndexMap;
 pub mod columnar;
 pub mod memory;
 
+mod about;
 mod aggregate;
+mod as_of;
 mod bucket;
 mod bulk;
 mod erasure;
+mod kept;
 mod rollup;
 pub(crate) mod value;
 
 pub use value::{kind_of, plain_of};
 
+pub use about::{About, Marked};
 pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Cell, Measure, RollupUse, Sources};
+pub use as_of::{AS_OF_INSTANCES_MAX, entity_as_of};
 pub use bucket::Bucket;
+pub use kept::Kept;
 pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, RollupRule, RollupWidth};
 
 #[cfg(test)]
@@ -82,6 +95,9 @@ pub enum What {
     },
     /// The entity was removed.
     EntityDeleted,
+    /// The entity is new, or its types, scopes or expiry became these. There is one such fact per entity and recorded time, in the table of
+    /// each of the types.
+    Became(About),
 }
 
 /// Which time a query speaks of (ETSI GS CIM 009 V1.9.1, clause 4.11).
@@ -143,6 +159,19 @@ pub struct Deletion {
     pub dataset_id: Option<Iri>,
     /// The entity's type then.
     pub entity_type: Iri,
+}
+
+impl Deletion {
+    /// The deletion that a fact is, if it is one.
+    pub(super) fn of(fact: Fact) -> Option<Self> {
+        let Fact { entity_type, recorded_at, what, .. } = fact;
+        let (attribute, dataset_id) = match what {
+            What::Value { .. } | What::Became(_) => return None,
+            What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id),
+            What::EntityDeleted => (None, None),
+        };
+        Some(Self { deleted_at: recorded_at, attribute, dataset_id, entity_type })
+    }
 }
 
 /// One entity's past.
@@ -311,6 +340,27 @@ pub enum HistoryError {
         /// What is wrong with it.
         what: String,
     },
+    /// Retention has removed what was known then.
+    #[error("the history of `{entity_type}`{} is kept since {since}: what was known at {at} cannot be told any more",
+        attribute.as_ref().map(|a| format!(", attribute `{a}`,")).unwrap_or_default())]
+    NotKept {
+        /// The table.
+        entity_type: Iri,
+        /// The attribute, if it is only about one.
+        attribute: Option<Iri>,
+        /// Since when it is kept.
+        since: Instant,
+        /// The time asked for.
+        at: Instant,
+    },
+    /// An entity has more values than are looked at to put it together again.
+    #[error("entity `{entity}` has more than {max} values; what it was like then cannot be put together")]
+    TooLong {
+        /// The entity.
+        entity: Iri,
+        /// The limit.
+        max: usize,
+    },
     /// There are too many erasures.
     #[error("history of `{entity_type}`: there are {max} erasures already; purge them first")]
     TooManyErasures {
@@ -350,8 +400,24 @@ pub trait History: Send + Sync {
     /// [`History::seal`] does.
     fn purge(&self) -> Result<Vec<Segment>, HistoryError>;
 
+    /// Hands over the facts other than values – ends, and what entities became – as known at a recorded time (none for now), in no
+    /// order and some perhaps twice.
+    fn visit_marks(&self, of: Marked<'_>, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError>;
+
+    /// Since when the history of a type is kept.
+    fn kept(&self, _entity_type: &Iri) -> Kept {
+        Kept::default()
+    }
+
     /// The ends of an entity and of its attributes as known at a recorded time (none for now), in the order of time.
-    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError>;
+    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
+        let mut found = Vec::new();
+        self.visit_marks(Marked::Entity(entity), as_of, &mut |fact| found.extend(Deletion::of(fact)))?;
+        found.sort();
+        // What was replayed after a crash is in two layers.
+        found.dedup();
+        Ok(found)
+    }
 
     /// How many facts are in memory only.
     fn n_recent(&self) -> usize;
@@ -404,26 +470,33 @@ pub trait History: Send + Sync {
         self.stream(scan)?.collect()
     }
 
-    /// Ids of the entities that have values in a table, as known at a recorded time (none for now), in order. Stops after `max` of them.
+    /// Ids of the entities of which anything is known in a table – those that have the type, and those that had it – as of a recorded time
+    /// (none for now), in order; the first `max` of them.
     fn entity_ids(&self, entity_type: &Iri, as_of: Option<Instant>, max: usize) -> Result<Vec<Iri>, HistoryError> {
+        let mut ids: BTreeSet<Iri> = BTreeSet::new();
+        let mut add = |id: Iri| {
+            ids.insert(id);
+            if ids.len() > max {
+                ids.pop_last();
+            }
+        };
+        self.visit_marks(Marked::Type(entity_type), as_of, &mut |fact| add(fact.entity))?;
         let scan = HistoryScan { entity_type: entity_type.clone(), attributes: Vec::new(), entities: None, observed: None, as_of };
-        let mut ids: Vec<Iri> = Vec::new();
+        let mut last = String::new();
         for batch in self.stream(&scan)? {
-            let batch = batch?;
-            for id in batch.column(0).as_string::<i32>().iter().flatten() {
-                if ids.last().is_some_and(|last| last.as_str() == id) {
+            for id in batch?.column(0).as_string::<i32>().iter().flatten() {
+                if id == last {
                     continue;
                 }
-                if ids.len() == max {
-                    return Ok(ids);
-                }
-                ids.push(id.parse().map_err(|e: entity::IriError| HistoryError::Columnar {
+                last.clear();
+                last.push_str(id);
+                add(id.parse().map_err(|e: entity::IriError| HistoryError::Columnar {
                     entity_type: entity_type.clone(),
                     reason: format!("an entity is no IRI: {e}"),
                 })?);
             }
         }
-        Ok(ids)
+        Ok(ids.into_iter().collect())
     }
 
     /// How much the background work lags behind: 0 when it does not, from 1 on writers should be slowed down.

@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use entity::Instant;
 
 use super::super::erasure::{Erasable, Erasure, Erasures};
-use super::recent::ENTITY_DELETED;
+use super::marks::Mark;
 use super::segment::{AttributeColumns, Keys};
 use super::sheet::{Sheet, part_names};
 
@@ -35,8 +35,8 @@ pub(super) fn without_erased(sheet: Sheet, erasures: &Erasures, as_of: Option<In
             continue;
         }
         if let Some(deleted) = keys.deleted.get(row) {
-            let attribute = (deleted != ENTITY_DELETED).then_some(deleted);
-            *is_kept = !hits.iter().any(|e| e.concerns_attribute(attribute));
+            let about = Mark::of(deleted).attribute();
+            *is_kept = !hits.iter().any(|e| e.concerns_attribute(about));
             continue;
         }
         let mut has_more = false;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use entity::{Attribute, Instant, Iri};
 
-use super::super::erasure::{Erasable, Erasures};
-use super::super::{Deletion, Evolution, HistoryError, TemporalQuery, TimeProperty};
+use super::super::erasure::Erasures;
+use super::super::{Evolution, HistoryError, Kept, TemporalQuery, TimeProperty};
 use super::cell::{self, Place};
 use super::erase::without_erased;
-use super::recent::{ENTITY_DELETED, EntityRows};
+use super::marks::is_at_home;
+use super::recent::EntityRows;
 use super::segment::{AttributeColumns, Attributes, Keys, Metas, OpenSegment, Unit, Wanted, wanted_of};
 use super::sheet::{BulkSheet, Sheet};
 use super::write::FileColumn;
@@ -39,6 +40,7 @@ pub(super) fn evolution(
     segments: &[Arc<OpenSegment>],
     recent: &[RecentRows],
     erasures: &ErasuresByType,
+    kept: &BTreeMap<Iri, Kept>,
 ) -> Result<Option<Evolution>, HistoryError> {
     let mut answer = Answer::new(query, erasures);
     for rows in recent {
@@ -50,6 +52,9 @@ pub(super) fn evolution(
         }
     }
     answer.read(segments)?;
+    for entity_type in answer.types.keys() {
+        kept.get(entity_type).map_or(Ok(()), |k| k.check(entity_type, query.attributes.as_deref(), query.as_of))?;
+    }
     let Some(entity_type) = newest_type(&answer, segments)? else { return Ok(None) };
     let (attributes, cut_at) = answer.finish();
     Ok(Some(Evolution { id: query.entity.clone(), entity_type, attributes, cut_at }))
@@ -149,8 +154,8 @@ impl<'a> Answer<'a> {
                 continue;
             }
             let is_visible = key.visibility(&erasures);
-            let is_gone = match key.deleted_attribute() {
-                Some(deleted) => !is_visible(deleted),
+            let is_gone = match key.mark() {
+                Some(mark) => !mark.is_at_home() || !is_visible(mark.attribute()),
                 None => !values.iter().any(|(name, _)| is_visible(Some(name.as_str()))),
             };
             if is_gone {
@@ -217,7 +222,7 @@ impl<'a> Answer<'a> {
     fn take_batch(&mut self, batch: &RecordBatch, columns: &[FileColumn], source: &Source) -> Result<(), String> {
         let keys = Keys::of(batch);
         let datasets: Vec<Iri> = keys.dataset.values().iter().flatten().map(cell::iri).collect::<Result<_, _>>()?;
-        let newest = (0..batch.num_rows()).map(|row| keys.recorded_at(row)).max();
+        let newest = (0..batch.num_rows()).filter(|row| is_at_home(&keys, *row)).map(|row| keys.recorded_at(row)).max();
         if let Some(newest) = newest {
             self.found(&source.entity_type, newest);
         }
@@ -331,54 +336,6 @@ fn cut(chosen: &[(Iri, Vec<Candidate>)], query: &TemporalQuery) -> Option<Instan
     (times.last() != Some(&last)).then_some(last)
 }
 
-/// The ends of an entity and of its attributes, in the order of time.
-pub(super) fn deletions(
-    query: &TemporalQuery,
-    segments: &[Arc<OpenSegment>],
-    recent: &[RecentRows],
-    erasures: &ErasuresByType,
-) -> Result<Vec<Deletion>, HistoryError> {
-    let answer = Answer::new(query, erasures);
-    let mut found = Vec::new();
-    let erasures_of = |entity_type: &Iri| erasures.get(entity_type).map_or_else(Vec::new, |e| e.of(query.entity.as_str(), query.as_of));
-    for rows in recent {
-        let Rows::Facts(facts) = &rows.rows else { continue };
-        let erasures = erasures_of(&rows.entity_type);
-        for (key, _) in facts.iter().filter(|(key, _)| query.as_of.is_none_or(|as_of| key.recorded_at <= as_of)) {
-            let Some(attribute) = key.deleted_attribute().filter(|deleted| key.visibility(&erasures)(*deleted)) else { continue };
-            let attribute = attribute.map(cell::iri).transpose();
-            let attribute = attribute.map_err(|reason| HistoryError::Columnar { entity_type: rows.entity_type.clone(), reason })?;
-            let (entity_type, dataset_id) = (rows.entity_type.clone(), key.dataset_id.clone());
-            found.push(Deletion { entity_type, attribute, dataset_id, deleted_at: key.recorded_at });
-        }
-    }
-    let none = BTreeSet::new();
-    for segment in segments {
-        let entity_type = &segment.segment.entity_type;
-        let erasures = erasures_of(entity_type);
-        let units = segment.units(&answer.wanted)?.iter().map(|u| u.row_group_idx).collect();
-        segment.read(units, &answer.wanted, Attributes::Some(&none), |batch| {
-            let keys = Keys::of(&batch);
-            for row in 0..batch.num_rows() {
-                let Some(deleted) = keys.deleted.get(row) else { continue };
-                let attribute = (deleted != ENTITY_DELETED).then_some(deleted);
-                let erasable = Erasable { dataset_id: keys.dataset.get(row), observed_at: None, recorded_at: keys.recorded_at(row) };
-                if erasures.iter().any(|e| e.concerns_row(&erasable) && e.concerns_attribute(attribute)) {
-                    continue;
-                }
-                let iri = |text: Option<&str>| text.map(cell::iri).transpose().map_err(|reason| segment.damaged(reason));
-                let (attribute, dataset_id) = (iri(attribute)?, iri(keys.dataset.get(row))?);
-                found.push(Deletion { entity_type: entity_type.clone(), attribute, dataset_id, deleted_at: keys.recorded_at(row) });
-            }
-            Ok(())
-        })?;
-    }
-    // What was replayed after a crash is in two layers.
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
 /// The type of the newest fact of the entity, whatever the query restricts; none if there is no fact.
 fn newest_type(answer: &Answer<'_>, segments: &[Arc<OpenSegment>]) -> Result<Option<Iri>, HistoryError> {
     let wanted = Wanted { observed: None, recorded_from: None, ..answer.wanted.clone() };
@@ -406,7 +363,10 @@ fn newest_type(answer: &Answer<'_>, segments: &[Arc<OpenSegment>]) -> Result<Opt
             let visible = answer.visible(batch, &segment.footer.columns, &segment.segment.entity_type);
             let batch = visible.map_err(|reason| segment.damaged(reason))?;
             let keys = Keys::of(&batch);
-            let latest = (0..batch.num_rows()).map(|row| (keys.recorded_at(row), segment.segment.entity_type.clone())).max();
+            let latest = (0..batch.num_rows())
+                .filter(|row| is_at_home(&keys, *row))
+                .map(|row| (keys.recorded_at(row), segment.segment.entity_type.clone()))
+                .max();
             newest = newest.take().max(latest);
             Ok(())
         })?;

@@ -7,20 +7,21 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
 use entity::{Instant, Iri};
 
 use super::super::bucket::month_start;
 use super::super::rollup::DAY_US;
-use super::super::{AggregateQuery, Bucket, ColumnKind, HistoryError, HistoryPolicy, Maintained, Measure, Rollup, RollupWidth};
+use super::super::value::SeenByName;
+use super::super::{AggregateQuery, Bucket, ColumnKind, HistoryError, HistoryPolicy, Kept, Maintained, Measure, Rollup, RollupWidth};
 use super::aggregate::for_each_entity;
+use super::marks::{self, Mark};
 use super::recent::Layer;
 use super::rollup::{OpenRollup, RollupWriter};
-use super::segment::{Attributes, OBSERVED, OpenSegment, RECORDED, Wanted};
+use super::segment::{Attributes, Keys, OpenSegment, Wanted};
 use super::write::{Effort, FileColumn, Footer, SegmentWriter};
-use super::{Inner, see};
+use super::{Inner, kept_of, see};
 
 /// Roll-ups built, and files rewritten, in one pass.
 const WORK_MAX: usize = 16;
@@ -99,7 +100,7 @@ impl Pass<'_> {
                 by_width.entry(*width).or_default().push(column.name.clone());
             }
         }
-        let of_type = shared.segments.iter().filter(|s| s.segment.entity_type == *entity_type && s.footer.erasures.is_empty());
+        let of_type = shared.segments.iter().filter(|s| s.segment.entity_type == *entity_type && !s.footer.is_note());
         let mut observed = of_type.filter_map(|s| s.segment.observed);
         let Some(first) = observed.next() else { return Vec::new() };
         let (first, last) = observed.fold(first, |a, b| (a.0.min(b.0), a.1.max(b.1)));
@@ -196,21 +197,17 @@ impl Pass<'_> {
             }
             shared.rollups.files.iter_mut().filter(|r| r.file.segment.entity_type == *entity_type).for_each(|r| r.finish(day_of(c)));
         }
-        let segments: Vec<Arc<OpenSegment>> = self
-            .history
-            .read()
-            .segments
-            .iter()
-            .filter(|s| s.segment.entity_type == *entity_type && s.footer.erasures.is_empty())
-            .cloned()
-            .collect();
+        let segments: Vec<Arc<OpenSegment>> =
+            self.history.read().segments.iter().filter(|s| s.segment.entity_type == *entity_type && !s.footer.is_note()).cloned().collect();
         for segment in segments {
             let units = segment.units(&Wanted::default())?;
             let (oldest, newest) = units.iter().fold((Instant::MAX, Instant::MIN), |(a, b), u| (a.min(u.moments.0), b.max(u.moments.1)));
+            // Marks stay, however old they are.
+            let oldest = segment.removable_from.get().map_or(oldest, |from| oldest.max(*from));
             let is_too_old = |(name, days): &&(&Iri, u32)| {
                 self.cutoff(Some(*days)).is_some_and(|c| newest < c) && segment.footer.columns.iter().any(|c| c.name == **name)
             };
-            let too_old: Vec<&Iri> = by_attribute.iter().filter(is_too_old).map(|(name, _)| *name).collect();
+            let too_old: Vec<(&Iri, u32)> = by_attribute.iter().filter(is_too_old).map(|(name, days)| (*name, *days)).collect();
             let before = cutoff.filter(|c| oldest < *c);
             if before.is_none() && too_old.is_empty() {
                 continue;
@@ -226,17 +223,26 @@ impl Pass<'_> {
                 // It was merged meanwhile: the next pass sees what became of it.
                 continue;
             }
-            let replacement = match before {
-                Some(c) if newest < c => None,
-                _ => self.history.rewrite(&segment, before, &too_old)?,
+            let is_over = before.is_some_and(|c| newest < c);
+            let names: Vec<&Iri> = if is_over {
+                segment.footer.columns.iter().map(|c| &c.name).collect()
+            } else {
+                too_old.iter().map(|(name, _)| *name).collect()
             };
-            if let Some(same) = replacement.as_ref().filter(|r| too_old.is_empty() && r.segment.n_rows == segment.segment.n_rows) {
+            let replacement =
+                if is_over && !marks::may_be_in(&segment)? { None } else { self.history.rewrite(&segment, before, &names)? };
+            if let Some(same) = replacement.as_ref().filter(|r| names.is_empty() && r.segment.n_rows == segment.segment.n_rows) {
                 // The moments of a file are wider than true where rows have no observed time: nothing was too old.
                 same.delete_when_unused();
+                if let Some(from) = same.removable_from.get() {
+                    segment.removable_from.get_or_init(|| *from);
+                }
                 continue;
             }
             done.n_files_rewritten += 1;
             done.n_rows_dropped += segment.segment.n_rows - replacement.as_ref().map_or(0, |r| r.segment.n_rows);
+            let attributes = too_old.iter().filter_map(|(name, days)| Some(((*name).clone(), self.cutoff(Some(*days))?))).collect();
+            self.history.keep_since(entity_type, &Kept { since: before, attributes })?;
             self.history.replace(&[segment], replacement.into_iter().collect());
             self.history.see_again(entity_type);
         }
@@ -316,22 +322,61 @@ impl Inner {
     }
 
     /// The rows of a file that are not observed (or, without that, recorded) before `before`, without these attributes, in a new file; none if
-    /// nothing is left.
+    /// nothing is left. That entities were there and what they were stays: it is little, and who asks as of a later time needs it.
     fn rewrite(&self, old: &Arc<OpenSegment>, before: Option<Instant>, without: &[&Iri]) -> Result<Option<Arc<OpenSegment>>, HistoryError> {
         let columns: Vec<FileColumn> = old.footer.columns.iter().filter(|c| !without.contains(&&c.name)).cloned().collect();
         let names = columns.iter().map(|c| &c.name).collect();
-        let footer = Footer { columns: Arc::new(columns.clone()), ..old.footer.clone() };
+        let seen = if columns.is_empty() { SeenByName::new() } else { old.footer.seen.clone() };
+        let footer = Footer { columns: Arc::new(columns.clone()), seen, ..old.footer.clone() };
         let mut writer = SegmentWriter::new(footer, Effort::Thorough);
         let groups = old.units(&Wanted::default())?.iter().map(|u| u.row_group_idx).collect();
+        let mut removable_from = Instant::MAX;
         old.read(groups, &Wanted::default(), Attributes::Some(&names), |batch| {
-            let observed = batch.column(OBSERVED).as_primitive::<TimestampMicrosecondType>();
-            let recorded = batch.column(RECORDED).as_primitive::<TimestampMicrosecondType>();
-            let moment = |row: usize| if observed.is_valid(row) { observed.value(row) } else { recorded.value(row) };
-            let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(before.is_none_or(|b| moment(row) >= b.micros()))).collect();
+            let keys = Keys::of(&batch);
+            let mut is_kept = |row: usize| {
+                let moment = keys.observed_at(row).unwrap_or_else(|| keys.recorded_at(row));
+                if keys.deleted.get(row).is_some_and(|text| Mark::of(text).is_about_entity()) {
+                    return true;
+                }
+                let is_kept = before.is_none_or(|b| moment >= b);
+                if is_kept {
+                    removable_from = removable_from.min(moment);
+                }
+                is_kept
+            };
+            let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_kept(row))).collect();
             let batch = filter_record_batch(&batch, &mask).map_err(|e| old.damaged(e.to_string()))?;
             writer.write(&batch)
         })?;
-        writer.finish()?.map(|built| self.keep(&old.segment.entity_type, built, None)).transpose()
+        let new = writer.finish()?.map(|built| self.keep(&old.segment.entity_type, built, None)).transpose()?;
+        if let Some(new) = &new {
+            new.removable_from.get_or_init(|| removable_from);
+        }
+        Ok(new)
+    }
+
+    /// Notes since when a table is kept, before anything is removed. The list that names the note is the one that does not name what was removed.
+    fn keep_since(&self, entity_type: &Iri, more: &Kept) -> Result<(), HistoryError> {
+        let old: Vec<Arc<OpenSegment>> = {
+            let shared = self.read();
+            let of_type = shared.segments.iter().filter(|s| s.segment.entity_type == *entity_type && s.footer.kept.is_some());
+            of_type.cloned().collect()
+        };
+        let mut kept = kept_of(&old).unwrap_or_default();
+        if !kept.merge(more) {
+            return Ok(());
+        }
+        let erasures = old.iter().flat_map(|s| &s.footer.erasures).cloned().collect();
+        let new = self.build_note(entity_type, erasures, Some(kept.clone()))?;
+        if old.is_empty() {
+            let mut shared = self.write();
+            let all = shared.segments.iter().cloned().chain(new).collect();
+            shared.segments = Arc::new(all);
+        } else {
+            self.replace(&old, new);
+        }
+        self.write().kept.insert(entity_type.clone(), kept);
+        Ok(())
     }
 
     /// Values have gone: what those that are left have in common.

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use arrow::array::AsArray;
 use entity::Attribute;
 use proptest::prelude::*;
 
@@ -7,8 +8,8 @@ use super::*;
 use crate::history::columnar::ColumnarHistory;
 use crate::history::memory::MemoryHistory;
 use crate::history::{
-    Aggregates, ErasedInstances, ErasedTimes, Erasure, Fact, History, RetentionRule, RollupRule, RollupUse, Segment, TemporalQuery,
-    TimeProperty, What,
+    About, Aggregates, ErasedInstances, ErasedTimes, Erasure, Fact, History, HistoryScan, RetentionRule, RollupRule, RollupUse, Segment,
+    TemporalQuery, TimeProperty, What, entity_as_of,
 };
 
 const HOUR_S: i64 = 3_600;
@@ -382,4 +383,77 @@ proptest! {
         };
         prop_assert_eq!(history.aggregate(&query).unwrap().batches, model.aggregate(&query).unwrap().batches);
     }
+}
+
+#[test]
+fn a_time_from_before_the_history_is_kept_is_refused_and_what_entities_were_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path(), Vec::new());
+    let about = About { types: vec![iri("Station")], scopes: vec!["/north".parse().unwrap()], created_at: at(60), expires_at: None };
+    let became = |entity, s, about: &About| Fact { what: What::Became(about.clone()), ..value(entity, "t", s, s, 0.0) };
+    history.append(vec![became(0, 60, &about), became(1, 60, &about), Fact { what: What::EntityDeleted, ..value(1, "t", 0, 90, 0.0) }]);
+    history.append(days(10));
+    history.seal().unwrap();
+    history.committed();
+    history.append(days(11).split_off(days(10).len()));
+    history.seal().unwrap();
+    let retention = |name: Option<&str>, raw_days| RetentionRule {
+        entity_type: None,
+        attributes: name.map(|n| vec![iri(n)]),
+        raw_days: Some(raw_days),
+        rollup_days: None,
+    };
+    let policy = HistoryPolicy { retention: vec![retention(None, 4)], ..HistoryPolicy::default() };
+    let now = at(11 * DAY_S + 7 * HOUR_S);
+    assert!(history.kept(&iri("Station")).is_all());
+    let dropped = maintain_all(&history, &policy, now).n_rows_dropped;
+    assert_eq!(dropped, 7 * 48 * 3, "seven days of three stations");
+    assert_eq!(maintain_all(&history, &policy, now), Maintained::default(), "what stays for good is not looked at again");
+    let segments = history.seal().unwrap();
+    history.committed();
+    drop(history);
+
+    let history = open(dir.path(), segments);
+    let since = at(7 * DAY_S);
+    assert_eq!(history.kept(&iri("Station")), Kept { since: Some(since), attributes: BTreeMap::new() });
+    let scan = |as_of| HistoryScan { entity_type: iri("Station"), attributes: vec![iri("t")], entities: None, observed: None, as_of };
+    let of_entity = |as_of| TemporalQuery { as_of, ..TemporalQuery::of(station(0)) };
+    let before = Some(since.plus_micros(-1));
+    for error in [
+        history.scan(&scan(before)).unwrap_err(),
+        history.evolution(&of_entity(before)).unwrap_err(),
+        history.aggregate(&AggregateQuery { as_of: before, ..query(Bucket::Whole, 0, DAY_S) }).unwrap_err(),
+        entity_as_of(&history, &station(0), since.plus_micros(-1), None).unwrap_err(),
+    ] {
+        assert!(matches!(&error, HistoryError::NotKept { since: s, .. } if *s == since), "{error}");
+        assert!(error.to_string().contains("`https://example.org/Station` is kept since 2024-02-05T00:00:00Z"), "{error}");
+    }
+    assert_eq!(history.scan(&scan(Some(since))).unwrap().iter().map(arrow::record_batch::RecordBatch::num_rows).sum::<usize>(), 0);
+    assert!(history.evolution(&of_entity(None)).unwrap().is_some());
+    // What is known of the entities themselves is as old as they are.
+    let known = entity_as_of(&history, &station(0), at(8 * DAY_S), None).unwrap().unwrap();
+    assert_eq!((known.scopes, known.created_at, known.attributes.len()), (about.scopes, at(60), 2));
+    assert_eq!(history.entity_ids(&iri("Station"), Some(since), 9).unwrap(), [station(0), station(1)]);
+    assert_eq!(history.deletions(&station(1), None).unwrap().len(), 1);
+
+    // What did not change since is told by the present; what changed, and is gone, is an error.
+    let mut present = entity::Entity { created_at: at(60), modified_at: at(9 * DAY_S), ..entity::Entity::new(station(0), iri("Station")) };
+    let instance = |modified_s| Attribute { created_at: at(60), modified_at: at(modified_s), ..Attribute::property("x") };
+    present.put(iri("name"), instance(60));
+    let then = |present: &entity::Entity| entity_as_of(&history, &station(0), at(8 * DAY_S), Some(present));
+    assert_eq!(then(&present).unwrap().unwrap().attribute(iri("name").as_str()), Some(&instance(60)));
+    present.put(iri("name"), instance(9 * DAY_S));
+    let error = then(&present).unwrap_err().to_string();
+    assert!(error.contains("attribute `https://example.org/name`, is kept since"), "{error}");
+
+    // A rule for one attribute is a later time for that one only.
+    let policy = HistoryPolicy { retention: vec![retention(Some("u"), 1)], ..HistoryPolicy::default() };
+    maintain_all(&history, &policy, at(20 * DAY_S));
+    let kept = history.kept(&iri("Station"));
+    assert_eq!((kept.since, kept.attributes.get(&iri("u"))), (Some(since), Some(&at(19 * DAY_S))));
+    let then = Some(at(18 * DAY_S));
+    assert!(history.scan(&scan(then)).is_ok());
+    let error = history.scan(&HistoryScan { attributes: vec![iri("t"), iri("u")], ..scan(then) }).unwrap_err().to_string();
+    assert!(error.contains("attribute `https://example.org/u`, is kept since 2024-02-17T00:00:00Z"), "{error}");
+    assert!(history.evolution(&of_entity(then)).is_err() && history.evolution(&of_entity(Some(at(19 * DAY_S)))).is_ok());
 }

@@ -220,6 +220,7 @@ pub(super) fn write(
         columns: Arc::new(columns),
         seen: job.seen,
         erasures: Vec::new(),
+        kept: None,
         thorough: job.effort == Effort::Thorough,
     };
     let schema = schema_of(&footer.columns);

@@ -2,6 +2,7 @@
 //!
 //! * `recent`: what is in memory, by table, in layers of facts and of bulk rows (`sheet`).
 //! * `cell`: an attribute instance as the cells of a row, without loss.
+//! * `marks`: rows that say what was removed, or what an entity became.
 //! * `order`, `gather`: sorted rows of many sources as one, and the columns of such rows.
 //! * `write`, `merge`, `compact`: rows to files; which files become one; the thread that does it.
 //! * `index`: what opening needs to know of files that are far away.
@@ -10,7 +11,7 @@
 //! * `rollup`: files of aggregates beside those of values; `maintain`: building them, and removing what is too old.
 //!
 //! A file holds one entity type: a row per entity, `datasetId`, observed and recorded time, sorted by entity, then observed, then
-//! recorded time; up to three columns per attribute (`<iri>`: number, `<iri>|text`: any other value as JSON, `<iri>|meta`: what is left).
+//! recorded time; rows of marks, which say something else than values (`marks`), and rows of values, with up to three columns per attribute (`<iri>`: number, `<iri>|text`: any other value as JSON, `<iri>|meta`: what is left).
 //! Its footer says the format version and which columns and kinds of values there are.
 //!
 //! **Invariants.** A file is complete and durable before a [`Segment`] names it. Readers take a snapshot (segments, what is being sealed,
@@ -38,12 +39,12 @@ use self::rollup::{OpenRollup, Rollups};
 use self::scan::Layers;
 use self::segment::{Attributes, OBSERVED, OpenSegment, Wanted};
 use self::sheet::BulkSheet;
-use self::write::{Built, Effort, Footer, columns_for, erasures_file, sheets_of};
+use self::write::{Built, Effort, Footer, columns_for, note_file, sheets_of};
 use super::erasure::Erasures;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
-    AggregateQuery, Aggregates, BulkRows, Deletion, ERASURES_MAX, Erasure, Evolution, Fact, History, HistoryError, HistoryPolicy,
-    HistoryScan, HistoryTable, Maintained, Rollup, ScanStream, Segment, TemporalQuery,
+    AggregateQuery, Aggregates, BulkRows, ERASURES_MAX, Erasure, Evolution, Fact, History, HistoryError, HistoryPolicy, HistoryScan,
+    HistoryTable, Kept, Maintained, Marked, Rollup, ScanStream, Segment, TemporalQuery,
 };
 use crate::blobs::{Blobs, DiskBlobs};
 
@@ -56,6 +57,7 @@ mod files;
 mod gather;
 mod index;
 mod maintain;
+mod marks;
 mod merge;
 mod order;
 mod recent;
@@ -144,6 +146,8 @@ struct Shared {
     sealed_seen: BTreeMap<Iri, SeenByName>,
     /// Everything that was erased and not purged yet, sealed or not, by table.
     erasures: BTreeMap<Iri, Arc<Erasures>>,
+    /// Tables of which retention has removed something.
+    kept: BTreeMap<Iri, Kept>,
     rollups: Rollups,
 }
 
@@ -189,6 +193,7 @@ impl ColumnarHistory {
         let next = opened.iter().filter_map(|s| number_of(&s.segment.file)).max().map_or(0, |n| n + 1);
         let mut sealed_seen = BTreeMap::new();
         let mut erasures = BTreeMap::<Iri, Arc<Erasures>>::new();
+        let mut kept = BTreeMap::<Iri, Kept>::new();
         let (rollups, opened): (Vec<_>, Vec<_>) = opened.into_iter().partition(|s| s.segment.rollup.is_some());
         let rollups = rollups.into_iter().filter_map(|s| s.segment.rollup.clone().map(|info| OpenRollup::loaded(s, &info)));
         let rollups = Rollups::of(rollups.collect());
@@ -197,8 +202,12 @@ impl ColumnarHistory {
             for erasure in &s.footer.erasures {
                 Arc::make_mut(erasures.entry(s.segment.entity_type.clone()).or_default()).add(Arc::clone(erasure));
             }
+            if let Some(more) = &s.footer.kept {
+                kept.entry(s.segment.entity_type.clone()).or_default().merge(more);
+            }
         }
-        let shared = Shared { recent: Recent::default(), sealing: None, segments: Arc::new(opened), sealed_seen, erasures, rollups };
+        let (recent, segments) = (Recent::default(), Arc::new(opened));
+        let shared = Shared { recent, sealing: None, segments, sealed_seen, erasures, kept, rollups };
         let inner = Arc::new(Inner {
             files,
             shared: RwLock::new(shared),
@@ -269,13 +278,13 @@ impl Inner {
         let segments = Arc::clone(&self.read().segments);
         let types: BTreeSet<&Iri> = segments.iter().map(|s| &s.segment.entity_type).collect();
         for entity_type in types {
-            let (of_type, of_erasures): (Vec<&Arc<OpenSegment>>, Vec<_>) =
-                segments.iter().filter(|s| s.segment.entity_type == *entity_type).partition(|s| s.footer.erasures.is_empty());
-            if of_erasures.len() >= merge::RUN_MIN {
-                let old: Vec<Arc<OpenSegment>> = of_erasures.into_iter().cloned().collect();
+            let (notes, of_type): (Vec<&Arc<OpenSegment>>, Vec<_>) =
+                segments.iter().filter(|s| s.segment.entity_type == *entity_type).partition(|s| s.footer.is_note());
+            if notes.len() >= merge::RUN_MIN {
+                let old: Vec<Arc<OpenSegment>> = notes.into_iter().cloned().collect();
                 let mut all = Erasures::default();
                 old.iter().flat_map(|s| &s.footer.erasures).for_each(|e| all.add(Arc::clone(e)));
-                let new = self.build_erasures(entity_type, all.iter().cloned().collect())?;
+                let new = self.build_note(entity_type, all.iter().cloned().collect(), kept_of(&old))?;
                 self.replace(&old, new);
                 return Ok(true);
             }
@@ -329,8 +338,13 @@ impl Inner {
         Ok(built)
     }
 
-    fn build_erasures(&self, entity_type: &Iri, erasures: Vec<Arc<Erasure>>) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
-        erasures_file(entity_type, erasures)?.into_iter().map(|file| self.keep(entity_type, file, None)).collect()
+    fn build_note(
+        &self,
+        entity_type: &Iri,
+        erasures: Vec<Arc<Erasure>>,
+        kept: Option<Kept>,
+    ) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
+        note_file(entity_type, erasures, kept)?.into_iter().map(|file| self.keep(entity_type, file, None)).collect()
     }
 
     /// Makes a file durable and opens it.
@@ -358,7 +372,7 @@ impl Inner {
     fn write_all(&self, recent: &Recent) -> Result<Vec<Arc<OpenSegment>>, HistoryError> {
         let mut written: Vec<Arc<OpenSegment>> = Vec::new();
         let tables = recent.tables.iter().map(|(entity_type, table)| self.build(job_of_table(entity_type, table), &mut || true));
-        let erasures = recent.erasures.iter().map(|(entity_type, erasures)| self.build_erasures(entity_type, erasures.clone()));
+        let erasures = recent.erasures.iter().map(|(entity_type, erasures)| self.build_note(entity_type, erasures.clone(), None));
         for files in tables.chain(erasures) {
             match files {
                 Ok(segments) => written.extend(segments),
@@ -397,7 +411,7 @@ impl Inner {
             let until = erasures.iter().map(|e| e.recorded_at).max();
             let wanted =
                 Wanted { entities: entities.map(|ids| Arc::new(ids.into_iter().collect())), recorded_to: until, ..Wanted::default() };
-            for old in of_type().filter(|s| s.footer.erasures.is_empty()) {
+            for old in of_type().filter(|s| !s.footer.is_note()) {
                 if old.units(&wanted)?.is_empty() {
                     continue;
                 }
@@ -412,11 +426,11 @@ impl Inner {
                 self.replace(std::slice::from_ref(old), new);
             }
             // Erasures that came meanwhile stay.
-            let old: Vec<Arc<OpenSegment>> = of_type().filter(|s| !s.footer.erasures.is_empty()).cloned().collect();
+            let old: Vec<Arc<OpenSegment>> = of_type().filter(|s| s.footer.is_note()).cloned().collect();
             let mut left = Erasures::default();
             let is_purged = |e: &Arc<Erasure>| erasures.iter().any(|p| p == e);
             old.iter().flat_map(|s| &s.footer.erasures).filter(|e| !is_purged(e)).for_each(|e| left.add(Arc::clone(e)));
-            let new = self.build_erasures(&entity_type, left.iter().cloned().collect())?;
+            let new = self.build_note(&entity_type, left.iter().cloned().collect(), kept_of(&old))?;
             self.replace(&old, new);
             let mut shared = self.write();
             for e in shared.in_memory().flat_map(|r| r.erasures.get(&entity_type)).flatten() {
@@ -460,6 +474,37 @@ impl Inner {
                 shared.recent.overlay(newer);
                 return Err(e);
             }
+        }
+        Ok(())
+    }
+
+    fn marks_of_entity(&self, id: &Iri, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError> {
+        let (segments, recent, erasures) = self.of_entity(&TemporalQuery { as_of, ..TemporalQuery::of(id.clone()) });
+        for RecentRows { entity_type, rows, .. } in &recent {
+            let Rows::Facts(rows) = rows else { continue };
+            let erasures = erasures.get(entity_type).map_or_else(Vec::new, |e| e.of(id.as_str(), as_of));
+            marks::visit_rows((entity_type, id), rows, &erasures, as_of, visit)?;
+        }
+        let wanted = Wanted { entities: Some(Arc::new(BTreeSet::from([id.clone()]))), recorded_to: as_of, ..Wanted::default() };
+        for segment in segments.iter() {
+            marks::visit_segment(segment, &wanted, erasures.get(&segment.segment.entity_type).map(AsRef::as_ref), visit)?;
+        }
+        Ok(())
+    }
+
+    fn marks_of_type(&self, entity_type: &Iri, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError> {
+        let layers = self.read().layers(entity_type, None, as_of);
+        let erasures = layers.erasures.as_deref();
+        for layer in &layers.recent {
+            let Layer::Facts(facts) = layer else { continue };
+            for (id, rows) in &facts.entities {
+                let erasures = erasures.map_or_else(Vec::new, |e| e.of(id.as_str(), as_of));
+                marks::visit_rows((entity_type, id), rows, &erasures, as_of, visit)?;
+            }
+        }
+        let wanted = Wanted { recorded_to: as_of, ..Wanted::default() };
+        for segment in &layers.segments {
+            marks::visit_segment(segment, &wanted, erasures, visit)?;
         }
         Ok(())
     }
@@ -622,13 +667,19 @@ impl History for ColumnarHistory {
 
     fn evolution(&self, query: &TemporalQuery) -> Result<Option<Evolution>, HistoryError> {
         let (segments, recent, erasures) = self.inner.of_entity(query);
-        evolve::evolution(query, &segments, &recent, &erasures)
+        let kept = self.inner.read().kept.clone();
+        evolve::evolution(query, &segments, &recent, &erasures, &kept)
     }
 
-    fn deletions(&self, entity: &Iri, as_of: Option<Instant>) -> Result<Vec<Deletion>, HistoryError> {
-        let query = TemporalQuery { as_of, ..TemporalQuery::of(entity.clone()) };
-        let (segments, recent, erasures) = self.inner.of_entity(&query);
-        evolve::deletions(&query, &segments, &recent, &erasures)
+    fn visit_marks(&self, of: Marked<'_>, as_of: Option<Instant>, visit: &mut dyn FnMut(Fact)) -> Result<(), HistoryError> {
+        match of {
+            Marked::Entity(id) => self.inner.marks_of_entity(id, as_of, visit),
+            Marked::Type(entity_type) => self.inner.marks_of_type(entity_type, as_of, visit),
+        }
+    }
+
+    fn kept(&self, entity_type: &Iri) -> Kept {
+        self.inner.read().kept.get(entity_type).cloned().unwrap_or_default()
     }
 
     fn tables(&self) -> Vec<HistoryTable> {
@@ -638,11 +689,13 @@ impl History for ColumnarHistory {
     }
 
     fn stream(&self, scan: &HistoryScan) -> Result<ScanStream, HistoryError> {
+        self.kept(&scan.entity_type).check(&scan.entity_type, Some(&scan.attributes), scan.as_of)?;
         let layers = self.inner.read().layers(&scan.entity_type, scan.entities.as_deref(), scan.as_of);
         scan::scan(scan, layers)
     }
 
     fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
+        self.kept(&query.entity_type).check(&query.entity_type, Some(&query.attributes), query.as_of)?;
         let (layers, rollups) = {
             let shared = self.inner.read();
             let layers = shared.layers(&query.entity_type, query.entities.as_deref(), query.as_of);
@@ -684,8 +737,17 @@ impl Shared {
     }
 }
 
+/// What some notes say of since when their table is kept.
+fn kept_of(notes: &[Arc<OpenSegment>]) -> Option<Kept> {
+    let mut all: Option<Kept> = None;
+    for kept in notes.iter().filter_map(|s| s.footer.kept.as_ref()) {
+        all.get_or_insert_default().merge(kept);
+    }
+    all
+}
+
 fn see(sealed_seen: &mut BTreeMap<Iri, SeenByName>, s: &OpenSegment) {
-    if !s.footer.erasures.is_empty() {
+    if s.footer.is_note() {
         return;
     }
     merge_seen(sealed_seen.entry(s.segment.entity_type.clone()).or_default(), &s.footer.seen);

@@ -9,25 +9,23 @@ use smol_str::SmolStr;
 use super::super::erasure::Erasable;
 use super::super::value::{Seen, SeenByName, merge_seen};
 use super::super::{Erasure, Fact, What};
+use super::marks::Mark;
 use super::sheet::BulkSheet;
 
-/// What marks the row of a removed entity; an attribute's row is marked with its name, which always has a colon.
-pub(super) const ENTITY_DELETED: &str = "*";
-
-/// A row of one entity, in the order of the files: observed time (none first), recorded time, `datasetId`. A deletion is a row of its own.
+/// A row of one entity, in the order of the files: observed time (none first), recorded time, `datasetId`. A mark is a row of its own.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct RowKey {
     pub(super) observed_at: Option<Instant>,
     pub(super) recorded_at: Instant,
     pub(super) dataset_id: Option<Iri>,
-    /// What was deleted; none for a row of values.
-    pub(super) deleted: Option<SmolStr>,
+    /// What the row says instead of values (see [`Mark`]); none for a row of values.
+    pub(super) mark: Option<SmolStr>,
 }
 
 impl RowKey {
-    /// Of a deletion the attribute, or none for the entity; nothing for a row of values.
-    pub(super) fn deleted_attribute(&self) -> Option<Option<&str>> {
-        self.deleted.as_deref().map(|deleted| (deleted != ENTITY_DELETED).then_some(deleted))
+    /// What the row says instead of values.
+    pub(super) fn mark(&self) -> Option<Mark<'_>> {
+        self.mark.as_deref().map(Mark::of)
     }
 
     /// Which facts of the row some erasures leave, by attribute (none for the entity).
@@ -82,18 +80,24 @@ impl Recent {
     /// Takes one fact in. A fact that is known already is replaced.
     pub(super) fn append(&mut self, fact: Fact) {
         let Fact { entity_type, entity, recorded_at, what } = fact;
-        let table = self.tables.entry(entity_type).or_default();
+        let table = self.tables.entry(entity_type.clone()).or_default();
         let (key, value) = match what {
             What::Value { name, instance } => {
                 table.see(&name, &instance);
                 let dataset_id = instance.dataset_id.clone();
-                (RowKey { observed_at: instance.observed_at, recorded_at, dataset_id, deleted: None }, Some((name, instance)))
+                (RowKey { observed_at: instance.observed_at, recorded_at, dataset_id, mark: None }, Some((name, instance)))
             }
             What::AttributeDeleted { name, dataset_id } => {
-                (RowKey { observed_at: None, recorded_at, dataset_id, deleted: Some(SmolStr::new(name.as_str())) }, None)
+                let mark = Some(Mark::AttributeDeleted(name.as_str()).to_text());
+                (RowKey { observed_at: None, recorded_at, dataset_id, mark }, None)
             }
             What::EntityDeleted => {
-                (RowKey { observed_at: None, recorded_at, dataset_id: None, deleted: Some(SmolStr::new_static(ENTITY_DELETED)) }, None)
+                (RowKey { observed_at: None, recorded_at, dataset_id: None, mark: Some(Mark::EntityDeleted.to_text()) }, None)
+            }
+            What::Became(about) => {
+                let text = about.to_text(recorded_at);
+                let mark = if about.is_at_home(&entity_type) { Mark::Became(&text) } else { Mark::BecameToo(&text) };
+                (RowKey { observed_at: None, recorded_at, dataset_id: None, mark: Some(mark.to_text()) }, None)
             }
         };
         table.facts_for(recorded_at).put(entity, key, value);

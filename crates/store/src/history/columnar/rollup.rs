@@ -383,7 +383,7 @@ impl RollupWriter {
     pub(super) fn new(entity_type: &Iri, attributes: &[Iri], recorded_to: Instant) -> Self {
         let columns: Vec<FileColumn> = attributes.iter().flat_map(part_names).map(|name| FileColumn::of_bulk(name, true, false)).collect();
         let (columns, seen) = (Arc::new(columns), SeenByName::new());
-        let footer = Footer { entity_type: entity_type.clone(), columns, seen, erasures: Vec::new(), thorough: true };
+        let footer = Footer { entity_type: entity_type.clone(), columns, seen, erasures: Vec::new(), kept: None, thorough: true };
         let writer = SegmentWriter::new(footer.clone(), Effort::Thorough);
         let n_attributes = attributes.len();
         let (entity_id, bucket_start) = (StringDictionaryBuilder::new(), TimestampMicrosecondBuilder::new());

@@ -4,8 +4,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayAccessor, AsArray, BooleanArray, DictionaryArray, Float64Array, StringArray, TimestampMicrosecondArray};
 use arrow::compute::filter_record_batch;
@@ -43,6 +43,8 @@ pub(super) struct OpenSegment {
     files: Arc<Files>,
     /// Nobody will ask for the file again once the present readers are done.
     is_obsolete: AtomicBool,
+    /// The earliest moment of what retention may remove from it, once it has been looked at.
+    pub(super) removable_from: OnceLock<Instant>,
 }
 
 impl Drop for OpenSegment {
@@ -142,7 +144,13 @@ impl OpenSegment {
             return Err(damaged(format!("it has {bytes} bytes, the manifest says {}", segment.bytes)));
         }
         if let Some(footer) = footer {
-            return Ok(Self { segment, footer, files: Arc::clone(files), is_obsolete: AtomicBool::new(false) });
+            return Ok(Self {
+                segment,
+                footer,
+                files: Arc::clone(files),
+                is_obsolete: AtomicBool::new(false),
+                removable_from: OnceLock::new(),
+            });
         }
         let metadata = load_metadata(files, &segment)?;
         let footer = read_footer(&metadata, &path)?;
@@ -160,7 +168,7 @@ impl OpenSegment {
             return Err(damaged("its columns are not those that its footer names".to_owned()));
         }
         files.cache(&segment.file, &metadata);
-        Ok(Self { segment, footer, files: Arc::clone(files), is_obsolete: AtomicBool::new(false) })
+        Ok(Self { segment, footer, files: Arc::clone(files), is_obsolete: AtomicBool::new(false), removable_from: OnceLock::new() })
     }
 
     /// Reads the whole file and compares its checksum.
@@ -541,6 +549,11 @@ impl<'a> Few<'a> {
     /// Index of a row's text in [`Few::values`]; the row must have one.
     pub(super) fn key_of(self, row: usize) -> usize {
         usize::try_from(self.array.keys().value(row)).expect("dictionary keys are positive")
+    }
+
+    /// Has no row a text?
+    pub(super) fn is_empty(self) -> bool {
+        self.array.null_count() == self.array.len()
     }
 
     pub(super) fn get(self, row: usize) -> Option<&'a str> {

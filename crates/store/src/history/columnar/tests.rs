@@ -104,11 +104,11 @@ fn a_file_of_a_newer_version_is_refused() {
     let mut bytes = fs::read(&path).unwrap();
     let key = write::VERSION_KEY.as_bytes();
     let value_idx = bytes.windows(key.len()).rposition(|w| w == key).unwrap() + key.len() + 2;
-    assert_eq!(bytes[value_idx], b'2');
-    bytes[value_idx] = b'3';
+    assert_eq!(bytes[value_idx], b'3');
+    bytes[value_idx] = b'4';
     fs::write(&path, &bytes).unwrap();
     let error = open(dir.path(), &segments).err().unwrap();
-    assert!(matches!(error, HistoryError::TooNew { found: 3, supported: 2, .. }), "{error}");
+    assert!(matches!(error, HistoryError::TooNew { found: 4, supported: 3, .. }), "{error}");
 }
 
 #[test]

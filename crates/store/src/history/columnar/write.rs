@@ -20,14 +20,15 @@ use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
 use super::super::value::SeenByName;
-use super::super::{Erasure, HistoryError};
+use super::super::{Erasure, HistoryError, Kept};
 use super::cell::{self, exact_number, is_whole};
 use super::recent::{EntityRows, Facts, RowKey, Values};
 use super::segment::{OBSERVED, RECORDED};
 use super::sheet::{Sheet, Sheets};
 
-/// Format version of the files. 1: without erasures, which a program that knows only this version would not see; 2: the one described here.
-pub(super) const FORMAT_VERSION: u32 = 2;
+/// Format version of the files. 1: without erasures, which a program that knows only this version would not see; 2: without what entities
+/// became, which such a program would take for damage; 3: the one described here.
+pub(super) const FORMAT_VERSION: u32 = 3;
 /// Footer key of the format version.
 pub(super) const VERSION_KEY: &str = "conurb.history.version";
 /// Footer key of the [`Footer`].
@@ -56,9 +57,19 @@ pub(super) struct Footer {
     /// What was erased from the table, in files without rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) erasures: Vec<Arc<Erasure>>,
+    /// Since when the table is kept, in files without rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<Kept>,
     /// Written with all effort: once more would change nothing.
     #[serde(default)]
     pub(super) thorough: bool,
+}
+
+impl Footer {
+    /// Has the file no rows, but says something of the table?
+    pub(super) const fn is_note(&self) -> bool {
+        !self.erasures.is_empty() || self.kept.is_some()
+    }
 }
 
 /// Which physical columns an attribute has in a file.
@@ -236,7 +247,7 @@ impl<'a> BatchBuilder<'a> {
         self.dataset_id.append_option(key.dataset_id.as_ref().map(Iri::as_str));
         self.observed_at.append_option(key.observed_at.map(Instant::micros));
         self.recorded_at.append_value(key.recorded_at.micros());
-        self.deleted.append_option(key.deleted.as_deref());
+        self.deleted.append_option(key.mark.as_deref());
         for (name, attribute) in values {
             if let Some(&idx) = column_idx_by_name.get(name) {
                 self.row[idx] = Some(attribute);
@@ -365,11 +376,12 @@ impl SegmentWriter {
     }
 }
 
-/// A file without rows that says what was erased; none if nothing was.
-pub(super) fn erasures_file(entity_type: &Iri, erasures: Vec<Arc<Erasure>>) -> Result<Option<Built>, HistoryError> {
-    let times = || erasures.iter().map(|e| e.recorded_at);
+/// A file without rows that says what was erased and since when the table is kept; none if there is nothing to say.
+pub(super) fn note_file(entity_type: &Iri, erasures: Vec<Arc<Erasure>>, kept: Option<Kept>) -> Result<Option<Built>, HistoryError> {
+    let times = || erasures.iter().map(|e| e.recorded_at).chain(kept.iter().flat_map(Kept::times));
     let (Some(min), Some(max)) = (times().min(), times().max()) else { return Ok(None) };
-    let footer = Footer { entity_type: entity_type.clone(), columns: Arc::default(), seen: SeenByName::new(), erasures, thorough: true };
+    let (columns, seen) = (Arc::default(), SeenByName::new());
+    let footer = Footer { entity_type: entity_type.clone(), columns, seen, erasures, kept, thorough: true };
     let schema = schema_of(&footer.columns);
     let properties = properties(&footer, &RecordBatch::new_empty(Arc::clone(&schema)), Effort::Quick);
     let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(|e| refused(&e, entity_type))?;
@@ -395,6 +407,8 @@ fn properties(footer: &Footer, first: &RecordBatch, effort: Effort) -> WriterPro
             key_value(VERSION_KEY, FORMAT_VERSION.to_string()),
             key_value(FOOTER_KEY, serde_json::to_string(footer).expect("a footer is JSON")),
         ]));
+    // How many rows are marks.
+    p = p.set_column_statistics_enabled(path("deleted"), EnabledStatistics::Chunk);
     for name in ["entity_id", "observed_at", "recorded_at"] {
         p = p.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
