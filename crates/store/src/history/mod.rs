@@ -77,7 +77,6 @@ pub struct Fact {
 
 /// What was learned.
 #[derive(Clone, PartialEq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every fact is a value")]
 pub enum What {
     /// An attribute instance had this value (its `created_at` and `modified_at` are set).
     Value {
