@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attribute, Attributes, Entity, Instant, Iri, Scope};
+use crate::{Attribute, Attributes, Entity, Instances, Instant, Iri, Scope};
 
 /// A wish to change one entity. The attribute's and entity's recorded times are ignored: the node sets them.
 #[derive(Clone, PartialEq, Debug)]
@@ -213,7 +213,7 @@ impl Delta {
                 id: self.id.clone(),
                 types: Vec::new(),
                 scopes: Vec::new(),
-                attributes: Attributes::new(),
+                attributes: Attributes::default(),
                 created_at: at,
                 modified_at: at,
                 expires_at: None,
@@ -259,7 +259,7 @@ impl Delta {
 fn stamp(attribute: &mut Attribute, created_at: Option<Instant>, at: Instant) {
     attribute.created_at = created_at.unwrap_or(at);
     attribute.modified_at = at;
-    for sub in attribute.sub_attributes.values_mut().flatten() {
+    for sub in attribute.sub_attributes.each_mut() {
         stamp(sub, None, at);
     }
 }
@@ -279,7 +279,7 @@ pub fn resolve(command: Command, current: Option<&Entity>) -> Result<Resolved, C
         (Command::Append { fragment, overwrite }, Some(current)) => Ok(append(fragment, current, overwrite)),
         (Command::Delete(id), Some(_)) => Ok(Resolved { delta: Some(Delta { delete: true, ..Delta::of(&id) }), outcome: Outcome::Deleted }),
         (Command::DeleteAttribute { id, name, dataset_id, all }, Some(current)) => {
-            let instances = current.attributes.get(&name).map(Vec::as_slice).unwrap_or_default();
+            let instances = current.attributes.get(&name).map(Instances::as_slice).unwrap_or_default();
             let remove: Vec<_> =
                 instances.iter().filter(|i| all || i.dataset_id == dataset_id).map(|i| (name.clone(), i.dataset_id.clone())).collect();
             if remove.is_empty() {
@@ -295,7 +295,10 @@ pub fn resolve(command: Command, current: Option<&Entity>) -> Result<Resolved, C
 }
 
 fn delta_of(e: Entity) -> Delta {
-    let put = e.attributes.into_iter().flat_map(|(name, instances)| instances.into_iter().map(move |i| (name.clone(), i))).collect();
+    let mut put = Vec::with_capacity(e.attributes.len());
+    for (name, instances) in e.attributes {
+        put.extend(instances.into_iter().map(|i| (name.clone(), i)));
+    }
     Delta {
         types: e.types,
         scopes: if e.scopes.is_empty() { None } else { Some(e.scopes) },

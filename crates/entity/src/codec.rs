@@ -7,15 +7,20 @@
 //!
 //! **Invariant:** what is read back is what was written; no bytes make the decoder panic (kept by property tests and a fuzz target).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use serde_json::{Map, Number, Value};
 use smol_str::SmolStr;
 
 use crate::change::Delta;
 use crate::entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers};
-use crate::{Geometry, Instant, Iri, Scope};
+use crate::{Geometry, Instances, Instant, Iri, Scope, SubAttributes};
 
 /// First byte of everything that this version writes.
 pub const FORMAT: u8 = 1;
+/// Names of types and attributes that one thread remembers.
+const TERMS_MAX: usize = 8_192;
 /// Instances of an attribute for which room is made before they are read.
 const INSTANCES_RESERVED: usize = 16;
 /// Deepest nesting of values and sub-attributes that is read.
@@ -41,6 +46,49 @@ const PREFIXES: &[&str] = &[
     "http://",
     "urn:",
 ];
+
+/// The number of the longest prefix that a text begins with; the empty one fits everything.
+fn longest_prefix(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut longest = 0;
+    for (i, prefix) in PREFIXES.iter().enumerate().skip(1) {
+        // Looking at the last byte first spares nearly all comparisons.
+        if prefix.len() > PREFIXES[longest].len() && bytes.get(prefix.len() - 1) == prefix.as_bytes().last() && text.starts_with(prefix) {
+            longest = i;
+        }
+    }
+    longest
+}
+
+/// Names of types and attributes that a thread has read: a city has thousands, its entities have millions, and share them.
+#[derive(Default)]
+struct Terms {
+    by_rest: [HashMap<Box<str>, Iri, foldhash::fast::RandomState>; PREFIXES.len()],
+    n: usize,
+}
+
+thread_local! {
+    static TERMS: RefCell<Terms> = RefCell::default();
+}
+
+impl Terms {
+    fn get(&mut self, prefix: usize, rest: &str) -> Iri {
+        if let Some(known) = self.by_rest[prefix].get(rest) {
+            return known.clone();
+        }
+        let name = name_of(PREFIXES[prefix], rest);
+        if self.n == TERMS_MAX {
+            *self = Self::default();
+        }
+        self.by_rest[prefix].insert(rest.into(), name.clone());
+        self.n += 1;
+        name
+    }
+}
+
+fn name_of(prefix: &str, rest: &str) -> Iri {
+    Iri::stored(if prefix.is_empty() { SmolStr::new(rest) } else { smol_str::format_smolstr!("{prefix}{rest}") })
+}
 
 /// Why bytes are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,10 +195,9 @@ impl Writer {
     }
 
     fn name(&mut self, name: &str) {
-        let longest = PREFIXES.iter().enumerate().filter(|(_, p)| name.starts_with(*p)).max_by_key(|(_, p)| p.len());
-        let (i, prefix) = longest.expect("the empty prefix fits everything");
+        let i = longest_prefix(name);
         self.number(i as u64);
-        self.text(&name[prefix.len()..]);
+        self.text(&name[PREFIXES[i].len()..]);
     }
 
     fn names(&mut self, names: &[Iri]) {
@@ -429,15 +476,30 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.wrong("a text is not UTF-8"))
     }
 
-    fn name(&mut self) -> Read<Iri> {
+    /// The number of a prefix, and what follows it.
+    fn parts_of_name(&mut self) -> Read<(usize, &'a str)> {
         let i = self.number()?;
-        let prefix = usize::try_from(i).ok().and_then(|i| PREFIXES.get(i)).ok_or_else(|| self.wrong("an unknown prefix"))?;
-        let rest = self.text()?;
-        Ok(Iri::stored(if prefix.is_empty() { SmolStr::new(rest) } else { smol_str::format_smolstr!("{prefix}{rest}") }))
+        let prefix = usize::try_from(i).ok().filter(|i| *i < PREFIXES.len()).ok_or_else(|| self.wrong("an unknown prefix"))?;
+        Ok((prefix, self.text()?))
+    }
+
+    fn name(&mut self) -> Read<Iri> {
+        let (prefix, rest) = self.parts_of_name()?;
+        Ok(name_of(PREFIXES[prefix], rest))
+    }
+
+    /// A name that many entities share.
+    fn term(&mut self) -> Read<Iri> {
+        let (prefix, rest) = self.parts_of_name()?;
+        Ok(TERMS.with_borrow_mut(|terms| terms.get(prefix, rest)))
     }
 
     fn names(&mut self) -> Read<Vec<Iri>> {
         (0..self.count()?).map(|_| self.name()).collect()
+    }
+
+    fn terms(&mut self) -> Read<Vec<Iri>> {
+        (0..self.count()?).map(|_| self.term()).collect()
     }
 
     fn scopes(&mut self) -> Read<Vec<Scope>> {
@@ -472,7 +534,7 @@ impl<'a> Reader<'a> {
 
     fn entity(&mut self) -> Read<Entity> {
         let id = self.name()?;
-        let types = self.names()?;
+        let types = self.terms()?;
         let scopes = self.scopes()?;
         let modified_at = self.instant(Instant::default())?;
         let created_at = self.instant(modified_at)?;
@@ -486,15 +548,19 @@ impl<'a> Reader<'a> {
             return Err(self.wrong("nested too deeply"));
         }
         let n = self.count()?;
-        let mut attributes = Attributes::with_capacity(n);
+        let mut attributes = Attributes::with_capacity_and_hasher(n, Default::default());
         for _ in 0..n {
-            let name = self.name()?;
-            let n_instances = self.count()?;
-            // Nearly always one: a vector that grows by itself begins with room for four, which would be most of an entity's memory.
-            let mut instances = Vec::with_capacity(n_instances.min(INSTANCES_RESERVED));
-            for _ in 0..n_instances {
-                instances.push(self.attribute(base, depth)?);
-            }
+            let name = self.term()?;
+            let instances = match self.count()? {
+                1 => self.attribute(base, depth)?.into(),
+                n_instances => {
+                    let mut instances = Vec::with_capacity(n_instances.min(INSTANCES_RESERVED));
+                    for _ in 0..n_instances {
+                        instances.push(self.attribute(base, depth)?);
+                    }
+                    Instances::from(instances)
+                }
+            };
             attributes.insert(name, instances);
         }
         Ok(attributes)
@@ -512,9 +578,9 @@ impl<'a> Reader<'a> {
             modified_at = self.instant(base)?;
             created_at = self.instant(modified_at)?;
         }
-        let sub_attributes = if has(member::SUB_ATTRIBUTES) { self.attributes(base, depth + 1)? } else { Attributes::new() };
+        let sub_attributes = if has(member::SUB_ATTRIBUTES) { self.attributes(base, depth + 1)?.into() } else { SubAttributes::default() };
         let qualifiers = if has(member::QUALIFIERS) {
-            let object_types = self.names()?;
+            let object_types = self.terms()?;
             let value_type = self.optional_name()?;
             Some(Box::new(Qualifiers { object_types, value_type, expires_at: self.optional_instant()? }))
         } else {
@@ -580,13 +646,13 @@ impl<'a> Reader<'a> {
         let parts = self.byte("a change")?;
         let has = |part: u8| parts & part != 0;
         let id = self.name()?;
-        let types = self.names()?;
+        let types = self.terms()?;
         let scopes = if has(part::SCOPES) { Some(self.scopes()?) } else { None };
         let expires_at = if has(part::EXPIRES) { self.optional_instant()? } else { None };
         let put = self.instances()?;
         let late = if has(part::LATE) { self.instances()? } else { Vec::new() };
         let remove = if has(part::REMOVE) {
-            (0..self.count()?).map(|_| Ok((self.name()?, self.optional_name()?))).collect::<Read<_>>()?
+            (0..self.count()?).map(|_| Ok((self.term()?, self.optional_name()?))).collect::<Read<_>>()?
         } else {
             Vec::new()
         };
@@ -594,7 +660,7 @@ impl<'a> Reader<'a> {
     }
 
     fn instances(&mut self) -> Read<Vec<(Iri, Attribute)>> {
-        (0..self.count()?).map(|_| Ok((self.name()?, self.attribute(Instant::default(), 0)?))).collect()
+        (0..self.count()?).map(|_| Ok((self.term()?, self.attribute(Instant::default(), 0)?))).collect()
     }
 }
 

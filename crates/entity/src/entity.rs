@@ -4,13 +4,16 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Geometry, Instant, Iri, Scope};
+use crate::{Geometry, Instances, Instant, Iri, Scope, SubAttributes};
 
 /// Any JSON value.
 pub type Value = serde_json::Value;
 
 /// Attributes by expanded name; each has one instance per `datasetId`, at most one of them the default instance.
-pub type Attributes = IndexMap<Iri, Vec<Attribute>>;
+pub type Attributes = IndexMap<Iri, Instances, foldhash::fast::RandomState>;
+
+/// What attributes were, by expanded name: instances of many times.
+pub type Series = IndexMap<Iri, Vec<Attribute>>;
 
 /// One thing of the city, as it is now.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -58,11 +61,15 @@ pub struct Attribute {
     #[serde(default, rename = "m")]
     pub modified_at: Instant,
     /// Attributes of the attribute.
-    #[serde(default, rename = "s", skip_serializing_if = "IndexMap::is_empty")]
-    pub sub_attributes: Attributes,
+    #[serde(default, rename = "s", skip_serializing_if = "no_sub_attributes")]
+    pub sub_attributes: SubAttributes,
     /// Members that few attributes have.
     #[serde(default, rename = "q", skip_serializing_if = "Option::is_none")]
     pub qualifiers: Option<Box<Qualifiers>>,
+}
+
+fn no_sub_attributes(all: &SubAttributes) -> bool {
+    all.is_empty()
 }
 
 /// Members that few attributes have; boxed so that the others do not pay for them.
@@ -136,9 +143,14 @@ impl Attribute {
             unit_code: None,
             created_at: Instant::default(),
             modified_at: Instant::default(),
-            sub_attributes: Attributes::new(),
+            sub_attributes: SubAttributes::default(),
             qualifiers: None,
         }
+    }
+
+    /// What is left where one was taken out.
+    pub(crate) fn hollow() -> Self {
+        Self::new(AttributeValue::Property(Value::Null))
     }
 
     /// A Property.
@@ -180,7 +192,7 @@ impl Entity {
             id,
             types: vec![entity_type],
             scopes: Vec::new(),
-            attributes: Attributes::new(),
+            attributes: Attributes::default(),
             created_at: Instant::default(),
             modified_at: Instant::default(),
             expires_at: None,
@@ -190,13 +202,13 @@ impl Entity {
     /// Adds or replaces the instance with the same name and `datasetId`.
     pub fn put(&mut self, name: Iri, attribute: Attribute) {
         let instances = self.attributes.entry(name).or_default();
-        match instances.iter_mut().find(|i| i.dataset_id == attribute.dataset_id) {
-            Some(slot) => *slot = attribute,
-            None => {
-                // Nearly every attribute has one instance: room for four, which is what a vector begins with, is most of an entity's memory.
-                instances.reserve_exact(1);
-                instances.push(attribute);
-            }
+        if instances.len() <= 1 && instances.iter().all(|i| i.dataset_id == attribute.dataset_id) {
+            // Nearly always: what other states share with this one is left to them, not copied and overwritten.
+            *instances = attribute.into();
+        } else if let Some(slot) = instances.instance_mut(attribute.dataset_id.as_ref()) {
+            *slot = attribute;
+        } else {
+            instances.push(attribute);
         }
     }
 

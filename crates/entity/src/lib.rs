@@ -18,17 +18,19 @@ pub mod codec;
 mod entity;
 mod filter;
 mod geometry;
+mod instances;
 mod instant;
 mod name;
 
 pub use aggregation::{AggregationMethod, AggregationPeriod};
 pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Version, resolve};
-pub use entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers, Value};
+pub use entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers, Series, Value};
 pub use filter::{
     CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar, Target,
     TypeSelector,
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
+pub use instances::{Instances, IntoInstances, SubAttributes};
 pub use instant::{Instant, InstantError};
 pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};
 

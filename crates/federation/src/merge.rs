@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 
-use entity::{Attribute, AttributeValue, Attributes, CONURB_NS, Entity, Instant, Iri};
+use entity::{Attribute, AttributeValue, Attributes, CONURB_NS, Entity, Instant, Iri, Series};
 use policy::{CityName, Shared};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -216,7 +216,7 @@ fn merge_entity(versions: Vec<Entity>, now: Instant) -> Entity {
         id: first.id.clone(),
         types: Vec::new(),
         scopes: Vec::new(),
-        attributes: Attributes::new(),
+        attributes: Attributes::default(),
         created_at: versions.iter().map(|v| v.created_at).min().unwrap_or_default(),
         modified_at: versions.iter().map(|v| v.modified_at).max().unwrap_or_default(),
         // Gone if any version lacks it, else the latest.
@@ -285,7 +285,7 @@ pub fn merge_pasts(mut contributions: Vec<Contribution>, question: &Evolution) -
     let newest_first = question.last_n.is_some();
     let cuts = pasts.iter().filter_map(|p| p.cut_at);
     let cut_at = if newest_first { cuts.max() } else { cuts.min() };
-    let mut merged = Past { id: pasts[0].id.clone(), types: Vec::new(), attributes: Attributes::new(), cut_at };
+    let mut merged = Past { id: pasts[0].id.clone(), types: Vec::new(), attributes: Series::new(), cut_at };
     let mut by_name: BTreeMap<Iri, Vec<Attribute>> = BTreeMap::new();
     for past in pasts {
         for t in past.types {

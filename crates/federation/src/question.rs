@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use entity::{Attributes, Filter, Instant, Iri, TypeSelector};
+use entity::{Filter, Instant, Iri, Series, TypeSelector};
 use policy::{CityName, Denial, Lang, Purpose, Shared};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ pub struct Past {
     /// Its types.
     pub types: Vec<Iri>,
     /// Instances by attribute, in ascending time; with `last_n` descending.
-    pub attributes: Attributes,
+    pub attributes: Series,
     /// Set when the answer was cut: the time of the last instance in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_at: Option<Instant>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use entity::{Entity, Filter, Instant, Iri};
+use entity::{Entity, Filter, Instances, Instant, Iri};
 use serde::{Deserialize, Serialize};
 use store::Committed;
 
@@ -103,10 +103,7 @@ impl Subscription {
     }
 
     /// The watched attributes that the change names, before and after.
-    fn touched<'a>(
-        &'a self,
-        change: &'a Committed,
-    ) -> impl Iterator<Item = (Option<&'a Vec<entity::Attribute>>, Option<&'a Vec<entity::Attribute>>)> {
+    fn touched<'a>(&'a self, change: &'a Committed) -> impl Iterator<Item = (Option<&'a Instances>, Option<&'a Instances>)> {
         let delta = &change.delta;
         let before = change.before.as_ref();
         let cleared = before.filter(|_| delta.clear).into_iter().flat_map(|b| b.attributes.keys());

@@ -1,7 +1,8 @@
 //! What a permit lets through: a function from an entity to the part of it that may be seen.
 
 use entity::{
-    Attribute, AttributeValue, Attributes, Entity, Filter, GeoCondition, GeoRelation, Geometry, Instant, Iri, LOCATION, TypeSelector,
+    Attribute, AttributeValue, Attributes, Entity, Filter, GeoCondition, GeoRelation, Geometry, Instances, Instant, Iri, LOCATION, Series,
+    TypeSelector,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +62,7 @@ pub struct Shared {
 #[derive(Clone, PartialEq, Debug)]
 pub struct SharedPast {
     /// Instances by attribute, in the order in which they were given.
-    pub attributes: Attributes,
+    pub attributes: Series,
     /// The agreements that gave it, in order of id; empty for the city's own operators.
     pub agreements: Vec<Iri>,
 }
@@ -185,7 +186,7 @@ impl Grant {
 
 /// The true place, before any rounding. Without a place an entity is not in the area.
 fn all_within(entity: &Entity, area: &GeoCondition) -> bool {
-    let instances = entity.attributes.get(&area.property).map(Vec::as_slice).unwrap_or_default();
+    let instances = entity.attributes.get(&area.property).map(Instances::as_slice).unwrap_or_default();
     !instances.is_empty() && instances.iter().all(|i| matches!(&i.value, AttributeValue::Geo(place) if area.holds(place)))
 }
 
@@ -194,7 +195,7 @@ fn round(attribute: &mut Attribute, decimals: u8) {
         let place: Geometry = place.rounded(decimals);
         attribute.value = AttributeValue::Geo(place);
     }
-    for sub in attribute.sub_attributes.values_mut().flatten() {
+    for sub in attribute.sub_attributes.each_mut() {
         round(sub, decimals);
     }
 }
@@ -270,7 +271,7 @@ impl Permit {
     /// What may be seen of an entity's past: instances by attribute, each exactly as one agreement gives it. `present` is the entity as it is
     /// now, whole; a peer sees nothing of the past of what is gone. `question` is tested on what may be seen of the present.
     #[must_use]
-    pub fn past(&self, question: &Filter, present: &Entity, past: &Attributes) -> Option<SharedPast> {
+    pub fn past(&self, question: &Filter, present: &Entity, past: &Series) -> Option<SharedPast> {
         let grants = match self {
             Self::Everything => return question.matches(present).then(|| SharedPast { attributes: past.clone(), agreements: Vec::new() }),
             Self::Granted(grants) => grants,

@@ -1,19 +1,20 @@
 //! How many single durable updates the store takes, beside what the disk's syncs allow.
 //!
-//! `cargo run --profile quick -p store --example updates -- [seconds per run] [folder]`: N threads each change one attribute of an entity of
-//! about 1 KB and wait until it is durable. The disk's own sync rate (append of 4 KiB and sync, one after the other) is measured before
+//! `cargo run --profile quick -p store --example updates -- [seconds per run] [folder] [clients, clients, ...]`: each of N clients changes one attribute of an entity of
+//! about 1 KB, waits until that is durable, and goes on with the next one. One thread plays them all, as a server's thread does for its connections.
+//! The disk's own sync rate (append of 4 KiB and sync, one after the other) is measured before
 //! and after each run.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use entity::{Attribute, Command, Entity, Instant, Iri};
+use entity::{Attribute, Command, CommandError, Entity, Instant, Iri, Outcome};
 use host::{Disk, RealDisk, Stopwatch, SystemClock};
 use store::state::Space;
-use store::{Options, Store, Submission};
+use store::{Options, Store, Submission, SubmitError};
 
 const ENTITIES: usize = 20_000;
 
@@ -21,18 +22,17 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let seconds: u64 = args.next().map_or(5, |s| s.parse().unwrap());
     let dir = args.next().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
-    let store = Arc::new(
-        Store::open(Options {
-            dir: dir.join("store"),
-            clock: Arc::new(SystemClock),
-            observers: Vec::new(),
-            checkpoint_every: Duration::from_secs(3600),
-            memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-            log_keep_bytes: 0,
-            history_place: String::new(),
-        })
-        .unwrap(),
-    );
+    let store = Store::open(Options {
+        dir: dir.join("store"),
+        clock: Arc::new(SystemClock),
+        observers: Vec::new(),
+        checkpoint_every: Duration::from_secs(3600),
+        memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
+        log_keep_bytes: 0,
+        history_place: String::new(),
+    })
+    .unwrap();
+    let clients: Vec<usize> = args.next().map_or_else(|| vec![1, 64, 512], |list| list.split(',').map(|n| n.parse().unwrap()).collect());
     for chunk in (0..ENTITIES).collect::<Vec<_>>().chunks(1_000) {
         let commands = chunk.iter().map(|&i| Command::UpsertReplace(entity(i))).collect();
         store.submit_and_wait(Submission { space: Space::City, commands }).unwrap();
@@ -40,7 +40,7 @@ fn main() {
     store.checkpoint().unwrap();
     let bytes = serde_json::to_vec(&entity(0)).unwrap().len();
     println!("{ENTITIES} entities of {bytes} bytes (JSON)");
-    for n_clients in [1, 64, 512] {
+    for n_clients in clients {
         let before = syncs_per_second(&dir);
         run(&store, n_clients, seconds, before, &dir);
     }
@@ -48,33 +48,32 @@ fn main() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-fn run(store: &Arc<Store>, n_clients: usize, seconds: u64, syncs_before: f64, dir: &Path) {
-    let stop = Arc::new(AtomicBool::new(false));
+fn run(store: &Store, n_clients: usize, seconds: u64, syncs_before: f64, dir: &Path) {
     let cpu = cpu_seconds();
     let batches = store.stats().n_batches;
+    let (answers, answered) = channel();
+    let send = |client: usize, round: usize| {
+        let submission = Submission { space: Space::City, commands: vec![Command::Observe(update(client, round))] };
+        let (answers, watch) = (answers.clone(), Stopwatch::start());
+        let reply = move |answer: Result<Vec<Result<Outcome, CommandError>>, SubmitError>| {
+            answer.unwrap()[0].as_ref().unwrap();
+            answers.send((client, round, watch.elapsed().as_micros() as u64)).unwrap();
+        };
+        store.submit(submission, reply).unwrap();
+    };
     let watch = Stopwatch::start();
-    let threads: Vec<_> = (0..n_clients)
-        .map(|client| {
-            let (store, stop) = (Arc::clone(store), Arc::clone(&stop));
-            let work = move || {
-                let mut micros = Vec::new();
-                let mut round = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    round += 1;
-                    let idx = (client + round * 512) % ENTITIES;
-                    let watch = Stopwatch::start();
-                    let submission = Submission { space: Space::City, commands: vec![Command::Observe(update(idx, client, round))] };
-                    store.submit_and_wait(submission).unwrap()[0].as_ref().unwrap();
-                    micros.push(watch.elapsed().as_micros() as u64);
-                }
-                micros
-            };
-            std::thread::Builder::new().stack_size(128 << 10).spawn(work).unwrap()
-        })
-        .collect();
-    std::thread::sleep(Duration::from_secs(seconds));
-    stop.store(true, Ordering::Relaxed);
-    let mut micros: Vec<u64> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+    (0..n_clients).for_each(|client| send(client, 1));
+    let mut micros = Vec::new();
+    let mut n_waiting = n_clients;
+    while n_waiting > 0 {
+        let (client, round, took) = answered.recv().unwrap();
+        micros.push(took);
+        if watch.elapsed().as_secs() < seconds {
+            send(client, round + 1);
+        } else {
+            n_waiting -= 1;
+        }
+    }
     let elapsed = watch.elapsed().as_secs_f64();
     let cpu = cpu_seconds() - cpu;
     micros.sort_unstable();
@@ -129,7 +128,8 @@ fn entity(i: usize) -> Entity {
     )
 }
 
-fn update(i: usize, client: usize, round: usize) -> Entity {
+fn update(client: usize, round: usize) -> Entity {
+    let i = (client + round * 512) % ENTITIES;
     let at = Instant::from_micros(1_700_000_000_000_000 + (round * 1_000 + client) as i64);
     let e = Entity::new(id(i), Iri::known("https://smartdatamodels.org/dataModel.Environment/AirQualityObserved"));
     e.with(name(round % 8), Attribute::property((client * 1_000 + round) as f64 / 8.0).observed(at))

@@ -176,8 +176,8 @@ impl Pending {
     }
 }
 
-/// What a batch makes of the state, not yet visible to anybody.
-type Overlay = FastMap<Iri, Option<Arc<Entity>>>;
+/// What a batch makes of the state, not yet visible to anybody: what the entity was before the batch, and what it is to be.
+type Overlay = FastMap<Iri, (Option<Arc<Entity>>, Option<Arc<Entity>>)>;
 
 /// The batch under construction.
 #[derive(Default)]
@@ -192,6 +192,16 @@ struct Batch {
 }
 
 impl Batch {
+    fn with_room_for(n_submissions: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(n_submissions),
+            changes: Vec::with_capacity(n_submissions),
+            facts: Vec::with_capacity(n_submissions),
+            pending: Vec::with_capacity(n_submissions),
+            ..Self::default()
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.pending.len() >= GATHER_MAX || self.record_bytes >= BATCH_BYTES
     }
@@ -211,9 +221,13 @@ impl Batch {
     /// The entity as it will be with what the batch has so far.
     fn present(&mut self, table: &LiveTable, space: Space, id: &Iri) -> Result<Option<Arc<Entity>>, DocumentsError> {
         match self.overlay(space).get(id) {
-            Some(known) => Ok(known.clone()),
-            None => table.try_get(id.as_str()),
+            Some((_, known)) => Ok(known.clone()),
+            None => table.try_get_to_change(id.as_str()),
         }
+    }
+
+    fn put(&mut self, space: Space, id: Iri, before: Option<&Arc<Entity>>, after: Option<&Arc<Entity>>) {
+        self.overlay(space).entry(id).or_insert_with(|| (before.cloned(), None)).1 = after.cloned();
     }
 }
 
@@ -223,7 +237,7 @@ impl Committer {
         // Who may be expected in the next batch: those who were answered, and those who waited meanwhile.
         let mut n_expected = 0;
         loop {
-            let mut batch = Batch::default();
+            let mut batch = Batch::with_room_for(n_expected);
             let other = match self.gather(requests, &mut waiting, n_expected, &mut batch) {
                 Ok(other) => other,
                 Err(RecvError) => return,
@@ -336,7 +350,7 @@ impl Committer {
         for (i, (command, present)) in commands.into_iter().zip(present).enumerate() {
             let id = command.id().clone();
             // A command before this one may have changed it.
-            let before = if i == 0 { present } else { batch.overlay(space).get(&id).cloned().unwrap_or(present) };
+            let before = if i == 0 { present } else { batch.overlay(space).get(&id).map_or(present, |(_, known)| known.clone()) };
             let found = Version::of(before.as_deref());
             if let Some(expected) = versions.get(i).copied().flatten().filter(|v| *v != found) {
                 answers.push(Err(CommandError::Changed { id, expected, found }));
@@ -348,7 +362,7 @@ impl Committer {
                         .apply(before.as_deref().cloned(), recorded_at)
                         .expect("a delta that was resolved against this state fits it")
                         .map(Arc::new);
-                    batch.overlay(space).insert(id, after.clone());
+                    batch.put(space, id, before.as_ref(), after.as_ref());
                     let change = Committed { position, space, recorded_at, before, after, delta: Arc::new(delta) };
                     batch.changes.push(change);
                 }
@@ -378,7 +392,7 @@ impl Committer {
         for (before, delta) in deltas {
             let after = delta.apply(before.as_deref().cloned(), recorded_at).expect("a new entity has its type").map(Arc::new);
             taken.n_created += usize::from(before.is_none());
-            batch.overlay(Space::City).insert(delta.id.clone(), after.clone());
+            batch.put(Space::City, delta.id.clone(), before.as_ref(), after.as_ref());
             batch.changes.push(Committed { position, space: Space::City, recorded_at, before, after, delta: Arc::new(delta) });
         }
         // Their values are in the rows.
@@ -442,7 +456,7 @@ impl Committer {
         }
         for (space, overlay) in [Space::City, Space::Node].into_iter().zip(batch.overlays) {
             if !overlay.is_empty() {
-                self.shared.table(space).apply(overlay);
+                self.shared.table(space).apply_known(overlay.into_iter().map(|(id, (before, after))| (id, before, after)));
             }
         }
         self.backlog.add(batch.record_bytes as u64);
@@ -486,7 +500,7 @@ pub(crate) fn replay_record(
     for delta in deltas {
         let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
-        table.apply([(delta.id.clone(), after.clone())]);
+        table.apply_known([(delta.id.clone(), before.clone(), after.clone())]);
         changes.push(Committed { position: 0, space, recorded_at, before, after, delta: Arc::new(delta) });
     }
     if rows.is_none() {

@@ -79,7 +79,7 @@ pub(super) fn check(path: &Path, entity_type: &str) -> anyhow::Result<String> {
             bail!("line {line}: the entity is not of type `{entity_type}`");
         }
         n_entities += 1;
-        n_values += entity.attributes.values().map(Vec::len).sum::<usize>();
+        n_values += entity.attributes.values().map(|i| i.len()).sum::<usize>();
     }
     Ok(serde_json::json!({"file": path, "rows": n_entities, "values": n_values}).to_string())
 }

@@ -77,12 +77,12 @@ fn arb_attribute() -> impl Strategy<Value = Attribute> {
             unit_code: unit_code.map(SmolStr::from),
             created_at,
             modified_at,
-            sub_attributes: Attributes::new(),
+            sub_attributes: SubAttributes::default(),
             qualifiers,
         });
     plain.prop_recursive(2, 6, 2, |inner| {
         (inner.clone(), arb_iri(), proptest::collection::vec(inner, 1..3)).prop_map(|(mut outer, name, instances)| {
-            outer.sub_attributes.insert(name, instances);
+            outer.sub_attributes.insert(name, instances.into());
             outer
         })
     })
@@ -102,9 +102,10 @@ fn arb_entity() -> impl Strategy<Value = Entity> {
         any::<bool>(),
     )
         .prop_map(|(id, types, scopes, attributes, created_at, modified_at, expires_at, stamped)| {
-            let mut entity = Entity { id, types, scopes: Vec::new(), attributes: Attributes::new(), created_at, modified_at, expires_at };
+            let mut entity =
+                Entity { id, types, scopes: Vec::new(), attributes: Attributes::default(), created_at, modified_at, expires_at };
             entity.scopes = scopes.into_iter().map(|s| s.parse().unwrap()).collect();
-            entity.attributes = attributes.into_iter().collect();
+            entity.attributes = attributes.into_iter().map(|(name, instances)| (name, instances.into())).collect();
             if stamped {
                 // As a node stamps what is written at once.
                 for a in entity.attributes.values_mut().flatten() {

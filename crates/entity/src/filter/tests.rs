@@ -9,7 +9,7 @@ fn station() -> Entity {
     let lang = [("en", "Gucheng"), ("zh", "古城")].map(|(k, v)| (k.into(), json!(v)));
     let mut pm25 = Attribute::property(42.5).observed("2014-01-01T00:00:00Z".parse().unwrap());
     pm25.unit_code = Some("GQ".into());
-    pm25.sub_attributes.insert(n("reliability"), vec![Attribute::property(0.9)]);
+    pm25.sub_attributes.insert(n("reliability"), Attribute::property(0.9).into());
     let mut e = Entity::new(Iri::known("urn:ngsi-ld:Station:1"), n("Station"))
         .with(n("pm25"), pm25)
         .with(n("name"), Attribute::new(AttributeValue::Language(lang.into_iter().collect())))

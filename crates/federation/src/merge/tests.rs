@@ -192,7 +192,7 @@ fn past(city: &str, values: &[(i64, i64, i64)], cut_at: Option<i64>) -> Contribu
     let past = Past {
         id: iri("urn:e:1"),
         types: vec![iri("urn:t:Air")],
-        attributes: Attributes::from([(iri("urn:p:a"), series)]),
+        attributes: Series::from([(iri("urn:p:a"), series)]),
         cut_at: cut_at.map(at),
     };
     answered(city, Outcome::Evolution { agreements: vec![iri("urn:a:1")], past: Some(past) })

@@ -1,6 +1,8 @@
 //! Checks of what came from another city and was read: names, instants, sizes. Deserialising alone does not make them sure, since the words
 //! of `entity` are read back from our own files without being parsed again.
 
+use std::ops::Deref;
+
 use entity::{Attribute, AttributeValue, Comparison, Entity, Filter, Instant, Iri, Operand, Scope, ScopePattern, Target, TypeSelector};
 use serde_json::Value;
 
@@ -109,8 +111,8 @@ fn past(p: &Past) -> Checked {
 }
 
 /// The depth is bounded by the JSON parser, which stops at 128 levels.
-fn attributes(all: &entity::Attributes) -> Checked {
-    all.iter().try_for_each(|(name, instances)| {
+fn attributes<'a>(all: impl IntoIterator<Item = (&'a Iri, &'a (impl Deref<Target = [Attribute]> + 'a))>) -> Checked {
+    all.into_iter().try_for_each(|(name, instances)| {
         iri("an attribute's name", name)?;
         instances.iter().try_for_each(attribute)
     })

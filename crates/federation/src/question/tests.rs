@@ -187,7 +187,7 @@ fn entities_from_outside_are_checked_word_by_word() {
         e.expires_at = Some(Instant::from_secs(1));
         e.attributes["urn:p:a"][0].observed_at = Some(Instant::from_secs(1));
         e.attributes["urn:p:a"][0].dataset_id = Some(iri("urn:d:1"));
-        e.attributes["urn:p:a"][0].sub_attributes.insert(iri("urn:p:s"), vec![Attribute::property(1)]);
+        e.attributes["urn:p:a"][0].sub_attributes.insert(iri("urn:p:s"), Attribute::property(1).into());
         let a = answer(entities(vec![shared(e)]));
         assert_eq!(Answer::decode(&a.encode()), Ok(a.clone()));
         let mut json: Value = serde_json::from_slice(&a.encode()).unwrap();
@@ -202,7 +202,7 @@ fn an_answer_must_fit_its_question() {
     let e = |id: &str| shared(Entity::new(iri(id), iri("urn:t:Air")));
     let q = Question { limit: 1, ..question() };
     let past = Question { kind: Kind::Evolution(evolution()), ..question() };
-    let of = |id: &str| Past { id: iri(id), types: vec![], attributes: Attributes::new(), cut_at: None };
+    let of = |id: &str| Past { id: iri(id), types: vec![], attributes: Series::new(), cut_at: None };
     let evolution_of = |id: &str| Outcome::Evolution { agreements: vec![], past: Some(of(id)) };
     let fits = |outcome: Outcome, q: &Question| answer(outcome).fits(q, &city("beijing")).map_err(|e| e.to_string());
     assert_eq!(fits(entities(vec![e("urn:e:1")]), &q), Ok(()));

@@ -1,6 +1,6 @@
 //! Attributes of all kinds.
 
-use entity::{Attribute, AttributeValue, Attributes, Instant, Iri, NGSI_LD_NS, Qualifiers};
+use entity::{Attribute, AttributeValue, Instant, Iri, NGSI_LD_NS, Qualifiers, SubAttributes};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
@@ -200,7 +200,7 @@ struct Members {
     observed_at: Option<Instant>,
     unit_code: Option<SmolStr>,
     qualifiers: Qualifiers,
-    sub_attributes: Attributes,
+    sub_attributes: SubAttributes,
 }
 
 fn reified(map: Map<String, Value>, kind: Kind, typed: bool, context: &Context, depth: usize) -> Result<Attribute> {
@@ -288,7 +288,7 @@ fn other_member(members: &mut Members, kind: Kind, key: &str, value: Value, cont
             }
             let iri = context.expand(name).map_err(at)?;
             let instances = instances(value, context, depth + 1, Series::No).map_err(at)?;
-            if members.sub_attributes.insert(iri, instances).is_some() {
+            if members.sub_attributes.insert(iri, instances.into()).is_some() {
                 return Err(at(Error::bad("given twice under different names that mean the same")));
             }
         }

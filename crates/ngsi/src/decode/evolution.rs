@@ -1,7 +1,6 @@
 //! The temporal form of an entity: each attribute a series of instances (ETSI GS CIM 009 V1.9.1, clauses 4.5.6 to 4.5.8).
 
-use entity::{Entity, Iri};
-use indexmap::IndexMap;
+use entity::Entity;
 use serde_json::Value;
 
 use super::{Parts, Series, entity_parts};
@@ -17,7 +16,7 @@ pub struct Evolution {
     /// Id, types and scopes; no attributes.
     pub entity: Entity,
     /// The instances of each attribute, in the order given.
-    pub attributes: IndexMap<Iri, Vec<entity::Attribute>>,
+    pub attributes: entity::Series,
 }
 
 /// Reads the temporal form (clause 5.6.11): id and type are mandatory.
@@ -31,7 +30,7 @@ pub fn evolution(value: Value, context: &Context) -> Result<Evolution> {
         return Err(Error::bad("the mandatory member `type` is missing").within("entity"));
     }
     let attributes = std::mem::take(&mut parts.attributes);
-    let n_instances: usize = attributes.values().map(Vec::len).sum();
+    let n_instances: usize = attributes.values().map(|i| i.len()).sum();
     if n_instances > INSTANCES_IN_EVOLUTION_MAX {
         return Err(Error::bad(format!("{n_instances} instances are more than the limit of {INSTANCES_IN_EVOLUTION_MAX}")));
     }
@@ -42,5 +41,6 @@ pub fn evolution(value: Value, context: &Context) -> Result<Evolution> {
             );
         }
     }
+    let attributes = attributes.into_iter().map(|(name, instances)| (name, instances.into_iter().collect())).collect();
     Ok(Evolution { entity: Entity { id, ..Entity::from(Parts { id: None, ..parts }) }, attributes })
 }

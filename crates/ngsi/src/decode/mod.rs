@@ -189,7 +189,7 @@ fn put_attribute(attributes: &mut Attributes, key: &str, value: Value, context: 
         return Err(Error::bad(format!("more than {ATTRIBUTES_MAX} attributes in one entity")));
     }
     let instances = attribute::instances(value, context, 0, series).map_err(at)?;
-    if attributes.insert(name, instances).is_some() {
+    if attributes.insert(name, instances.into()).is_some() {
         return Err(at(Error::bad("given twice under different names that mean the same")));
     }
     Ok(())

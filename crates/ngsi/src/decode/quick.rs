@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use entity::{Attribute, AttributeValue, Attributes, Entity, Instant, Iri};
+use entity::{Attribute, AttributeValue, Attributes, Entity, Instances, Instant, Iri};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -35,7 +35,7 @@ fn entity(text: &str, context: &Context) -> Option<Entity> {
     let mut id = None;
     let mut types = Vec::new();
     let (mut scopes, mut expires_at) = (Vec::new(), None);
-    let mut attributes = Attributes::with_capacity(members.0.len());
+    let mut attributes = Attributes::with_capacity_and_hasher(members.0.len(), Default::default());
     for (i, (key, raw)) in members.0.iter().enumerate() {
         // Of members that are there twice the last one counts; that is for the long way.
         if members.0[..i].iter().any(|(earlier, _)| earlier == key) {
@@ -72,15 +72,15 @@ fn entity(text: &str, context: &Context) -> Option<Entity> {
     Some(entity)
 }
 
-fn instances(raw: &RawValue, context: &Context) -> Result<Vec<Attribute>> {
+fn instances(raw: &RawValue, context: &Context) -> Result<Instances> {
     if let Ok(plain) = serde_json::from_str::<Plain>(raw.get()) {
         let mut attribute = Attribute::new(AttributeValue::Property(plain.value));
         attribute.unit_code = plain.unit_code;
         attribute.observed_at = plain.observed_at;
-        return Ok(vec![attribute]);
+        return Ok(attribute.into());
     }
     let value = super::json(raw.get().as_bytes())?;
-    attribute::instances(value, context, 0, super::Series::No)
+    Ok(attribute::instances(value, context, 0, super::Series::No)?.into())
 }
 
 /// A string without escapes.

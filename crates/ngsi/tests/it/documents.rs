@@ -182,8 +182,8 @@ fn notifications_show_changes_and_deletions() {
 #[test]
 fn an_instance_that_goes_away_stands_beside_those_that_stay() {
     let mut now = station();
-    let all = now.attributes.insert(name("pm25"), Vec::new()).unwrap();
-    now.attributes.insert(name("pm25"), vec![all[0].clone()]);
+    let all = now.attributes.insert(name("pm25"), Vec::new().into()).unwrap();
+    now.attributes.insert(name("pm25"), all[0].clone().into());
     let pm25 = name("pm25");
     let data = [Change::Present { entity: &now, before: None, removed: vec![(&pm25, &all[1])] }];
     let (id, subscription_id) = (Iri::known("urn:ngsi-ld:Notification:1"), Iri::known("urn:ngsi-ld:Subscription:1"));

@@ -93,11 +93,12 @@ fn attributes(inner: impl Strategy<Value = Attribute>) -> impl Strategy<Value = 
         None => vec![a],
         Some(id) => vec![a.clone(), Attribute { dataset_id: Some(Iri::known(id)), ..a }],
     });
-    vec((iri(), instances), 0..4).prop_map(|list| list.into_iter().collect())
+    vec((iri(), instances), 0..4).prop_map(|list| list.into_iter().map(|(name, instances)| (name, instances.into())).collect())
 }
 
 fn entity_strategy() -> impl Strategy<Value = Entity> {
-    let with_subs = (leaf_attribute(), attributes(leaf_attribute())).prop_map(|(a, sub_attributes)| Attribute { sub_attributes, ..a });
+    let with_subs = (leaf_attribute(), attributes(leaf_attribute()))
+        .prop_map(|(a, sub_attributes)| Attribute { sub_attributes: sub_attributes.into(), ..a });
     (iri(), vec(iri(), 1..3), vec("/[a-z]{1,3}", 0..3), prop::option::of(instant()), attributes(with_subs)).prop_map(
         |(id, mut types, mut scopes, expires_at, attributes)| {
             types.dedup();

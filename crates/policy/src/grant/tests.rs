@@ -39,7 +39,7 @@ fn geo(lon: f64, lat: f64) -> Attribute {
 
 fn station(lon: f64, lat: f64) -> Entity {
     let mut pm25 = Attribute::property(35);
-    pm25.sub_attributes.insert(iri("urn:p:measuredAt"), vec![geo(lon, lat)]);
+    pm25.sub_attributes.insert(iri("urn:p:measuredAt"), geo(lon, lat).into());
     let mut e = Entity::new(iri("urn:e:1"), iri("urn:t:Air"))
         .with(iri("urn:p:pm25"), pm25)
         .with(iri("urn:p:secret"), Attribute::property("x"))
@@ -183,7 +183,7 @@ fn a_change_of_something_hidden_does_not_show_in_the_times() {
 fn the_past_is_limited_like_the_present() {
     let present = station(116.5, 39.5);
     let at = |a: Attribute, s| a.observed(Instant::from_secs(s));
-    let past = Attributes::from([
+    let past = Series::from([
         (iri(LOCATION), vec![at(geo(116.44, 39.51), 1), at(geo(130.0, 30.0), 2)]),
         (iri("urn:p:pm25"), vec![at(Attribute::property(1), 1), at(Attribute::property(2), 2)]),
         (iri("urn:p:secret"), vec![at(Attribute::property(3), 1)]),
@@ -224,7 +224,7 @@ fn any_attribute() -> impl Strategy<Value = Attribute> {
             a.modified_at = Instant::from_secs(modified);
             a.dataset_id = dataset.then(|| iri("urn:d:1"));
             if let Some(place) = sub {
-                a.sub_attributes.insert(iri("urn:p:sub"), vec![Attribute::new(AttributeValue::Geo(place))]);
+                a.sub_attributes.insert(iri("urn:p:sub"), Attribute::new(AttributeValue::Geo(place)).into());
             }
             a
         },

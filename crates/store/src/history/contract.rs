@@ -258,7 +258,7 @@ fn what_is_recorded_is_read_back_whole() {
             i.unit_code = Some("GQ".into());
             i.created_at = at(1);
             i.dataset_id = Some(Iri::known("urn:dataset:1"));
-            i.sub_attributes.insert(name("confidence"), vec![sub]);
+            i.sub_attributes.insert(name("confidence"), sub.into());
             i.qualifiers = Some(Box::default());
         });
         let place = with(value("a", "location", None, 3, "x"), |i| i.value = AttributeValue::Geo(Geometry::point(116.4, 39.9)));
@@ -714,7 +714,7 @@ prop_compose! {
         a.unit_code = unit.map(Into::into);
         a.qualifiers = qualified.then(|| Box::new(entity::Qualifiers { value_type: Some(name("t")), ..entity::Qualifiers::default() }));
         if let Some(sub) = sub {
-            a.sub_attributes.insert(name("sub"), vec![Attribute::new(sub)]);
+            a.sub_attributes.insert(name("sub"), Attribute::new(sub).into());
         }
         (a, created_s)
     }

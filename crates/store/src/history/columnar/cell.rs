@@ -141,7 +141,7 @@ pub(super) fn decode(number: Option<f64>, text: Option<&str>, meta: &Meta, integ
         (None, None) => return Err("a value without number and text".to_owned()),
     };
     let sub_attributes = match &meta.sub_attributes {
-        None => entity::Attributes::new(),
+        None => entity::SubAttributes::default(),
         Some(json) => {
             let mut json = json.clone();
             restore_times(&mut json, place.recorded_at);
@@ -292,7 +292,7 @@ mod tests {
             let bare = Attribute { created_at: AT, modified_at: AT, ..Attribute::new(value) };
             round_trip(&bare, AT, integers);
         }
-        let mut sub = Attributes::new();
+        let mut sub = Attributes::default();
         let inner = Attribute { created_at: at, modified_at: Instant::default(), ..Attribute::property(json!({"c": 1, "s": {"m": [1]}})) };
         let outer = Attribute {
             created_at: at,
@@ -300,14 +300,14 @@ mod tests {
             sub_attributes: [(urn("urn:x:inner"), vec![inner])].into_iter().collect(),
             ..Attribute::property(json!(1.0))
         };
-        sub.insert(urn("urn:x:outer"), vec![outer.clone(), Attribute { created_at: Instant::default(), ..outer }]);
+        sub.insert(urn("urn:x:outer"), vec![outer.clone(), Attribute { created_at: Instant::default(), ..outer }].into());
         let full = Attribute {
             dataset_id: Some(urn("urn:d:1")),
             observed_at: Some(Instant::from_secs(5)),
             unit_code: Some("GQ".into()),
             created_at: Instant::from_secs(1),
             modified_at: Instant::from_secs(2),
-            sub_attributes: sub,
+            sub_attributes: sub.into(),
             qualifiers: Some(Box::new(Qualifiers { object_types: vec![urn("urn:t:1")], value_type: None, expires_at: Some(at) })),
             ..Attribute::property(json!(3))
         };

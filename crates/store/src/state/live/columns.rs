@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instant, Iri, LOCATION, Scalar, Value};
+use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instances, Instant, Iri, LOCATION, Scalar, Value};
 use smol_str::SmolStr;
 
 use super::ids::NONE;
@@ -178,13 +178,13 @@ impl Table {
 
     /// Makes a row say what `after` says; `before` is what it says now. `roomy`: further columns may have values.
     pub(super) fn change(&mut self, row: u32, before: Option<&Entity>, after: Option<&Entity>, roomy: bool) {
-        let none = Attributes::new();
+        let none = Attributes::default();
         let old = before.map_or(&none, |e| &e.attributes);
         let new = after.map_or(&none, |e| &e.attributes);
         for (at, (name, instances)) in old.iter().enumerate() {
             if let Some(i) = self.find(at, name) {
                 let column = &mut self.columns[i];
-                match new.get(name) {
+                match instances_of(new, at, name) {
                     Some(now) if now == instances => {}
                     Some(_) => column.count(instances, false),
                     None => {
@@ -197,7 +197,7 @@ impl Table {
         let observed_before = self.observed.get(row as usize).copied().unwrap_or(NO_INSTANT);
         let observed = new.values().flatten().filter_map(|a| a.observed_at).max().map_or(NO_INSTANT, Instant::micros);
         for (at, (name, instances)) in new.iter().enumerate() {
-            if old.get(name) == Some(instances) {
+            if instances_of(old, at, name) == Some(instances) {
                 if observed != observed_before
                     && let Some(i) = self.find(at, name)
                 {
@@ -211,7 +211,7 @@ impl Table {
             column.set(row, instances, observed, &self.hasher);
         }
         if old.get(LOCATION) != new.get(LOCATION) || before.is_none() {
-            self.set_place(row, new.get(LOCATION).map(Vec::as_slice).unwrap_or_default());
+            self.set_place(row, new.get(LOCATION).map(Instances::as_slice).unwrap_or_default());
         }
         set_at(&mut self.observed, row, observed, NO_INSTANT);
     }
@@ -321,6 +321,14 @@ impl Table {
         let places = self.place_kinds.capacity() + self.positions.capacity() * 16 + self.boxes.len() * 64;
         let columns: usize = self.columns.iter().map(Column::memory_bytes).sum();
         self.rows.capacity() * 4 + self.observed.capacity() * 8 + places + columns
+    }
+}
+
+/// The instances of an attribute; it is looked for where it was in the other state first.
+fn instances_of<'a>(attributes: &'a Attributes, at: usize, name: &Iri) -> Option<&'a Instances> {
+    match attributes.get_index(at) {
+        Some((found, instances)) if found == name => Some(instances),
+        _ => attributes.get(name),
     }
 }
 

@@ -420,6 +420,12 @@ pub(super) fn targets_of(e: &Entity) -> impl Iterator<Item = &Iri> {
 }
 
 fn same_names(a: &Entity, b: &Entity) -> bool {
+    // Mostly one value changed, and the rest is shared.
+    let mut pairs = a.attributes.iter().zip(&b.attributes);
+    if a.attributes.len() == b.attributes.len() && pairs.all(|((n, i), (m, j))| n == m && (i.is_shared_with(j) || !is_name(n.local_name())))
+    {
+        return true;
+    }
     let names = |e: &Entity| e.attributes.keys().filter(|n| is_name(n.local_name())).count();
     names(a) == names(b) && a.attributes.iter().filter(|(n, _)| is_name(n.local_name())).all(|(n, i)| b.attributes.get(n) == Some(i))
 }

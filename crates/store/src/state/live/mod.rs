@@ -89,6 +89,13 @@ impl Budget {
     }
 }
 
+/// What becomes of an entity that was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    InCache,
+    No,
+}
+
 #[derive(Clone)]
 struct ByWeight;
 
@@ -113,7 +120,6 @@ struct Core {
     /// None: everything stays in memory.
     documents: Option<Arc<dyn Documents>>,
     inner: RwLock<Inner>,
-    writer: Mutex<()>,
     cache: Cache<u32, Arc<Entity>, ByWeight>,
     budget: Budget,
     /// How often attributes of types were compared, by type and attribute.
@@ -138,8 +144,7 @@ impl LiveTable {
         let core = Core {
             space,
             documents,
-            inner: RwLock::new(Inner::new(budget.overlay_bytes() / 2, budget.index_bytes())),
-            writer: Mutex::new(()),
+            inner: RwLock::new(Inner::new(budget.overlay_bytes() / 4 * 3, budget.index_bytes())),
             cache: Cache::with_weighter((cache_bytes / 4_096).max(64), cache_bytes as u64, ByWeight),
             budget,
             asked: Mutex::default(),
@@ -173,6 +178,11 @@ impl LiveTable {
     /// Errors: its document cannot be read.
     pub fn try_get(&self, id: &str) -> Result<Option<Arc<Entity>>, DocumentsError> {
         self.core.fetch(id)
+    }
+
+    /// The same for who is about to change it: what it is now is not worth a place in the cache.
+    pub(crate) fn try_get_to_change(&self, id: &str) -> Result<Option<Arc<Entity>>, DocumentsError> {
+        self.core.find(id, Keep::No)
     }
 
     /// The entity with this id; if its document cannot be read this is logged, and there is none. Who decides upon the answer uses [`LiveTable::try_get`].
@@ -237,23 +247,30 @@ impl LiveTable {
     /// Puts in, replaces or (none) removes entities; all at once for readers.
     pub fn apply(&self, changes: impl IntoIterator<Item = (Iri, Option<Arc<Entity>>)>) {
         let core = &self.core;
-        let _only_writer = core.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen: HashMap<Iri, Option<Arc<Entity>>> = HashMap::new();
         // What the entities were is read before the lock is taken; there is no other writer.
         let changes: Vec<_> = changes
             .into_iter()
             .map(|(id, after)| {
-                let before = core.fetch(id.as_str()).unwrap_or_else(|e| {
-                    tracing::error!(%id, error = &e as &dyn std::error::Error, "an entity is replaced that cannot be read");
-                    None
-                });
+                let read = || {
+                    core.find(id.as_str(), Keep::No).unwrap_or_else(|e| {
+                        tracing::error!(%id, error = &e as &dyn std::error::Error, "an entity is replaced that cannot be read");
+                        None
+                    })
+                };
+                // The same entity may be named twice.
+                let before = seen.insert(id.clone(), after.clone()).unwrap_or_else(read);
                 (id, before, after)
             })
             .collect();
+        self.apply_known(changes);
+    }
+
+    /// The same for who knows what the entities were, each named once.
+    pub(crate) fn apply_known(&self, changes: impl IntoIterator<Item = (Iri, Option<Arc<Entity>>, Option<Arc<Entity>>)>) {
+        let core = &self.core;
         let mut inner = core.inner.write().unwrap_or_else(PoisonError::into_inner);
-        let mut seen: HashMap<Iri, Option<Arc<Entity>>> = HashMap::new();
         for (id, before, after) in changes {
-            // The same entity may be named twice.
-            let before = seen.insert(id.clone(), after.clone()).unwrap_or(before);
             inner.replace(&id, before.as_deref(), after.as_deref());
             if before.is_some() || after.is_some() {
                 inner.overlay.put(&id, after.as_ref());
@@ -329,6 +346,10 @@ impl Core {
 
     /// The entity with this id: from the overlay, the cache or the documents.
     fn fetch(&self, id: &str) -> Result<Option<Arc<Entity>>, DocumentsError> {
+        self.find(id, Keep::InCache)
+    }
+
+    fn find(&self, id: &str, keep: Keep) -> Result<Option<Arc<Entity>>, DocumentsError> {
         for _ in 0..FETCH_TRIES {
             let found = self.read(|inner| {
                 let slot = inner.ids.find(id)?;
@@ -355,7 +376,9 @@ impl Core {
             if let Some(e) = read
                 && is_it(&e)
             {
-                self.cache.insert(slot, Arc::clone(&e));
+                if keep == Keep::InCache {
+                    self.cache.insert(slot, Arc::clone(&e));
+                }
                 return Ok(Some(e));
             }
             // Changed and written between the two looks: once more.

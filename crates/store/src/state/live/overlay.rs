@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use entity::{Attribute, AttributeValue, Attributes, Entity, Iri, Value};
+use entity::{Attribute, AttributeValue, Attributes, Entity, Instances, Iri, Value};
 
 use super::super::documents::{Changed, Document};
 use crate::state::Space;
@@ -85,11 +85,12 @@ impl Overlay {
         self.whole.clear();
         if self.frozen.is_empty() {
             self.frozen = Arc::new(current);
+            self.frozen_bytes = self.bytes;
         } else {
             Arc::make_mut(&mut self.frozen).extend(current);
+            self.frozen_bytes = self.frozen.values().map(|d| weight_of_document(d.as_ref())).sum();
         }
         self.bytes = 0;
-        self.frozen_bytes = self.frozen.values().map(|d| weight_of_document(d.as_ref())).sum();
         Arc::clone(&self.frozen)
     }
 
@@ -120,11 +121,10 @@ pub(super) fn weight_of(entity: &Entity) -> usize {
 }
 
 fn weight_of_attributes(attributes: &Attributes) -> usize {
-    let instances = |list: &Vec<Attribute>| {
-        (list.capacity() - list.len()) * size_of::<Attribute>() + list.iter().map(weight_of_attribute).sum::<usize>()
-    };
-    // An entry of the map with its hash and its place in the index, which is up to twice as large as needed.
-    attributes.values().map(|list| 112 + instances(list)).sum()
+    let instances = |list: &Instances| list.iter().map(weight_of_attribute).sum::<usize>();
+    // An entry of the map with its hash and its place in the index, which is up to twice as large as needed, and the counts of who shares the
+    // instances. What other states of the entity share is counted in each.
+    attributes.values().map(|list| 80 + instances(list)).sum()
 }
 
 fn weight_of_attribute(a: &Attribute) -> usize {
