@@ -22,22 +22,22 @@ use datafusion_postgres::pgwire::messages::data::DataRow;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::StreamExt;
 
+use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
+use crate::dialect::shown_name;
 use crate::geometry::{self, Reference};
 
-/// The number of the type `geometry`. PostGIS has another one in each database; clients ask `pg_type` for it, or know the type by its name.
-pub(crate) const GEOMETRY_OID: u32 = 90_001;
-
-fn geometry_type() -> Type {
-    Type::new("geometry".to_owned(), GEOMETRY_OID, Type::TEXT.kind().clone(), "public".to_owned())
+fn geometry_type(reference: Reference) -> Type {
+    let (name, oid) = if reference.on_earth { ("geography", GEOGRAPHY_OID) } else { ("geometry", GEOMETRY_OID) };
+    Type::new(name.to_owned(), oid.unsigned_abs(), Type::TEXT.kind().clone(), "public".to_owned())
 }
 
 /// The fields of an answer as the client is told.
 pub(super) fn fields(schema: &Schema, format: &Format, options: Option<Arc<FormatOptions>>) -> PgWireResult<Vec<FieldInfo>> {
     let mut fields = arrow_schema_to_pg_fields(schema, format, options)?;
     for (info, field) in fields.iter_mut().zip(schema.fields()) {
-        if is_geometry(field) {
-            *info = FieldInfo::new(info.name().to_owned(), None, None, geometry_type(), info.format());
-        }
+        let geometry = Reference::of(field).filter(|_| is_geometry(field)).map(geometry_type);
+        let data_type = geometry.unwrap_or_else(|| info.datatype().clone());
+        *info = FieldInfo::new(shown_name(info.name()).to_owned(), None, None, data_type, info.format());
     }
     Ok(fields)
 }
