@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, new_null_array};
-use arrow::compute::{cast, concat_batches};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, new_null_array};
+use arrow::compute::{cast, concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
@@ -146,6 +146,13 @@ impl Statics {
             }
             Ok(())
         };
+        // The domains and views of the standard's catalogs are not there as types.
+        if let Some(types) = tables.get_mut("pg_type")
+            && let Some(namespaces) = types.column_by_name("typnamespace")
+        {
+            let own: BooleanArray = namespaces.as_primitive::<Int32Type>().iter().map(|n| Some(n == Some(PG_CATALOG_OID))).collect();
+            *types = filter_record_batch(types, &own)?;
+        }
         append(&mut tables, "pg_type", spatial::types()?)?;
         let type_names = type_names(&tables["pg_type"]);
         let listed = functions(state, &tables["pg_proc"]);

@@ -12,6 +12,7 @@ use super::{call, expression, last_part, vacuous};
 /// * A subquery over the catalogs that gives one value is marked as one by `first_value`: the engine asks for an aggregate.
 /// * `array(select x ...)` becomes a subquery with `array_agg(x)`.
 /// * Functions that give several rows in a select list become `unnest` of a list; `(f(x)).n` of such a row its field.
+/// * `x in (select ...)` in a select list or a case becomes a question to a list.
 /// * `exists (...)` in a select list becomes a subquery that counts.
 /// * `'\x00ff'::bytea` is those bytes.
 /// * `time at time zone zone` becomes a function: the engine only changes how the time is written.
@@ -30,6 +31,7 @@ impl VisitorMut for Visitor {
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                     let _ = expr.visit(&mut SeveralRows);
+                    let _ = expr.visit(&mut InLists);
                     if let Expr::Exists { subquery, negated } = expr
                         && counted(subquery, *negated)
                     {
@@ -42,6 +44,9 @@ impl VisitorMut for Visitor {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Case { .. } = expr {
+            let _ = expr.visit(&mut InLists);
+        }
         match expr {
             Expr::Subquery(query) => one_value(query, None),
             Expr::Cast { expr: inner, data_type: DataType::Bytea, .. } => {
@@ -166,6 +171,25 @@ fn literal(expr: &Expr) -> Option<String> {
         }
         Expr::Nested(inner) => literal(inner),
         _ => None,
+    }
+}
+
+/// `x in (select ...)` where the engine plans none, in a select list or a case: as a question to a list.
+struct InLists;
+
+impl VisitorMut for InLists {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::InSubquery { expr: value, subquery, negated } = expr {
+            let mut query = subquery.clone();
+            one_value(&mut query, Some("array_agg"));
+            let not = if *negated { "NOT " } else { "" };
+            if let Some(asked) = expression(&format!("{not}coalesce(array_contains(({query}), {value}), false)")) {
+                *expr = asked;
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 

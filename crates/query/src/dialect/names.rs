@@ -72,6 +72,20 @@ fn type_name(sql: &str) -> String {
     .to_owned()
 }
 
+/// Marks columns whose name is there already. All of them have names.
+pub(super) fn mark_doubles(items: &mut [SelectItem]) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for item in items {
+        if let SelectItem::ExprWithAlias { alias, .. } = item {
+            let n = seen.entry(alias.value.clone()).or_default();
+            *n += 1;
+            if *n > 1 {
+                *alias = quoted(&format!("{}{MARK}{n}", alias.value));
+            }
+        }
+    }
+}
+
 /// Names the columns of the answer, and marks those of the same name.
 pub(super) fn name_columns(statement: &mut Statement) {
     match statement {

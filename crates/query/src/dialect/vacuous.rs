@@ -86,7 +86,8 @@ fn empty_body(body: &mut SetExpr) -> bool {
             if !has_no_rows(select) {
                 return false;
             }
-            let Some(projection) = select.projection.iter().map(nothing).collect::<Option<Vec<_>>>() else { return false };
+            let Some(mut projection) = select.projection.iter().map(nothing).collect::<Option<Vec<_>>>() else { return false };
+            names::mark_doubles(&mut projection);
             select.projection = projection;
             select.distinct = None;
             select.from.clear();

@@ -328,10 +328,18 @@ async fn parameters_are_kept_for_the_session() {
         ask("set application_name = 'mine'; show application_name; select current_setting('application_name')").await,
         "SET\nmine\nmine\n"
     );
-    assert_eq!(
-        ask("select set_config('search_path', 'public', false); show search_path; reset all; show search_path").await,
-        "public\npublic\nRESET\n\"$user\", public\n"
-    );
+    let steps = [
+        "-At",
+        "-c",
+        "select set_config('search_path', 'public', false)",
+        "-c",
+        "show search_path",
+        "-c",
+        "reset all",
+        "-c",
+        "show search_path",
+    ];
+    assert_eq!(Running::text(&server.psql(&steps).await), "public\npublic\nRESET\n\"$user\", public\n");
     assert!(ask("show all").await.lines().any(|l| l.starts_with("server_version|16.6 (conurb ")));
     let output = server.psql(&["-c", "set server_version = '9'"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be set"), "{output:?}");
