@@ -18,6 +18,7 @@ use datafusion::prelude::SessionContext;
 use super::directory::{Directory, GEOGRAPHY_OID, GEOMETRY_OID, INFORMATION_SCHEMA_OID, PG_CATALOG_OID, PUBLIC_OID, remark, type_of};
 use super::relations::{KNOWN_NUMBERS, index_definition};
 use super::system::Statics;
+use crate::dialect::with_backslash;
 use crate::engine::CATALOG;
 use crate::parameters::SERVER_VERSION;
 
@@ -238,6 +239,15 @@ pub(crate) fn register_common(context: &SessionContext) {
         };
         Ok(Arc::new(bytes.iter().map(|b| b.map(pretty)).collect::<StringArray>()))
     }));
+    context.register_udf(function("__like_pattern", DataType::Utf8, |args, n| {
+        let (patterns, characters) = (texts(args.first(), n)?, texts(args.get(1), n)?);
+        let rows = (0..n).map(|i| patterns.is_valid(i).then(|| with_backslash(patterns.value(i), characters.value(i))));
+        Ok(Arc::new(rows.collect::<StringArray>()))
+    }));
+    context.register_udf(function("quote_ident", DataType::Utf8, |args, n| {
+        let names = texts(args.first(), n)?;
+        Ok(Arc::new(names.iter().map(|name| name.map(quoted)).collect::<StringArray>()))
+    }));
     context.register_udf(function("pg_typeof", DataType::Utf8, |args, n| {
         let named = args.first().map_or("unknown", |a| type_of(&Field::new("", a.data_type().clone(), true)).sql);
         Ok(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(named, n))))
@@ -454,11 +464,56 @@ fn known_number(name: &str) -> Option<i32> {
     KNOWN_NUMBERS.iter().find(|(known, _)| *known == name).map(|(_, oid)| *oid)
 }
 
+/// Words that cannot be names without double quotes.
+/// Source: PostgreSQL 16, appendix C, the reserved ones.
+const RESERVED: [&str; 40] = [
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "column",
+    "constraint",
+    "create",
+    "default",
+    "desc",
+    "distinct",
+    "else",
+    "end",
+    "except",
+    "false",
+    "for",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "limit",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "or",
+    "order",
+    "primary",
+    "select",
+    "table",
+    "then",
+    "true",
+    "user",
+    "where",
+];
+
 /// A name as it has to be written.
 fn quoted(name: &str) -> String {
     let plain =
         name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    if plain && !RESERVED.contains(&name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 /// The schema, if it is named, and the name in `schema.name`; each may be in double quotes.

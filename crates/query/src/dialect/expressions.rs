@@ -67,9 +67,13 @@ impl VisitorMut for Visitor {
             }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 if let Some(ValueWithSpan { value: Value::SingleQuotedString(character), .. }) = escape_char
-                    && let Some(translated) = with_backslash(pattern, character)
+                    && character != "\\"
                 {
-                    **pattern = Expr::Value(Value::SingleQuotedString(translated).with_empty_span());
+                    let text = |text: String| Expr::Value(Value::SingleQuotedString(text).with_empty_span());
+                    **pattern = match literal(pattern) {
+                        Some(written) => text(with_backslash(&written, character)),
+                        None => call("__like_pattern", vec![(**pattern).clone(), text(character.clone())]),
+                    };
                     *escape_char = None;
                 }
             }
@@ -144,8 +148,7 @@ fn is_system(factor: &TableFactor) -> bool {
 }
 
 /// A pattern whose escape character is the backslash.
-fn with_backslash(pattern: &Expr, character: &str) -> Option<String> {
-    let text = literal(pattern)?;
+pub(crate) fn with_backslash(text: &str, character: &str) -> String {
     let escape = character.chars().next();
     let mut translated = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -159,7 +162,7 @@ fn with_backslash(pattern: &Expr, character: &str) -> Option<String> {
             c => translated.push(c),
         }
     }
-    Some(translated)
+    translated
 }
 
 /// A text that is written down, perhaps in pieces.

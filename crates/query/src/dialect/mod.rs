@@ -32,6 +32,7 @@ use datafusion_postgres::datafusion_pg_catalog::sql::rules::{
     StripCollate,
 };
 
+pub(crate) use expressions::with_backslash;
 pub(crate) use names::{shown_name, unnamed};
 
 /// Reads statements.

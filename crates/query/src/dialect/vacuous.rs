@@ -152,24 +152,37 @@ fn has_no_rows(select: &Select) -> bool {
 
 /// Does its select list make one row of all?
 pub(super) fn is_aggregated(select: &Select) -> bool {
-    struct Find(bool);
+    struct Find {
+        found: bool,
+        n_queries: usize,
+    }
     impl datafusion::sql::sqlparser::ast::Visitor for Find {
         type Break = ();
+        // Those inside a subquery are its own.
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.n_queries += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.n_queries -= 1;
+            ControlFlow::Continue(())
+        }
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            if let Expr::Function(f) = expr
+            if self.n_queries == 0
+                && let Expr::Function(f) = expr
                 && f.over.is_none()
                 && AGGREGATES.contains(&last_part(&f.name).as_str())
             {
-                self.0 = true;
+                self.found = true;
             }
             ControlFlow::Continue(())
         }
     }
-    let mut find = Find(false);
+    let mut find = Find { found: false, n_queries: 0 };
     for item in &select.projection {
         let _ = datafusion::sql::sqlparser::ast::Visit::visit(item, &mut find);
     }
-    find.0
+    find.found
 }
 
 /// Does a join have no rows?
