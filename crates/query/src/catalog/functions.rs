@@ -182,6 +182,7 @@ pub(crate) fn register_common(context: &SessionContext) {
     }
     for name in [
         "pg_get_function_arg_default",
+        "pg_get_expr",
         "pg_get_functiondef",
         "pg_get_function_sqlbody",
         "pg_get_partition_constraintdef",

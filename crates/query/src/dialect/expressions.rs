@@ -32,11 +32,6 @@ impl VisitorMut for Visitor {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                     let _ = expr.visit(&mut SeveralRows);
                     let _ = expr.visit(&mut InLists);
-                    if let Expr::Exists { subquery, negated } = expr
-                        && counted(subquery, *negated)
-                    {
-                        *expr = Expr::Subquery(subquery.clone());
-                    }
                 }
             }
         }
@@ -184,6 +179,12 @@ impl VisitorMut for InLists {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Exists { subquery, negated } = expr
+            && counted(subquery, *negated)
+        {
+            *expr = Expr::Subquery(subquery.clone());
+            return ControlFlow::Continue(());
+        }
         if let Expr::InSubquery { expr: value, subquery, negated } = expr {
             let mut query = subquery.clone();
             one_value(&mut query, Some("array_agg"));
