@@ -31,7 +31,7 @@ impl VisitorMut for Visitor {
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                     let _ = expr.visit(&mut SeveralRows);
-                    let _ = expr.visit(&mut InLists);
+                    let _ = expr.visit(&mut InLists(0));
                 }
             }
         }
@@ -40,7 +40,7 @@ impl VisitorMut for Visitor {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Case { .. } = expr {
-            let _ = expr.visit(&mut InLists);
+            let _ = expr.visit(&mut InLists(0));
         }
         match expr {
             Expr::Subquery(query) => one_value(query, None),
@@ -173,12 +173,26 @@ fn literal(expr: &Expr) -> Option<String> {
 }
 
 /// `x in (select ...)` where the engine plans none, in a select list or a case: as a question to a list.
-struct InLists;
+struct InLists(usize);
 
 impl VisitorMut for InLists {
     type Break = ();
 
+    // Queries inside are visited by themselves.
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.0 += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.0 -= 1;
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.0 > 0 {
+            return ControlFlow::Continue(());
+        }
         if let Expr::Exists { subquery, negated } = expr
             && counted(subquery, *negated)
         {
