@@ -21,15 +21,16 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, setup_pg_catalog};
-use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use url::Url;
 
 use crate::Source;
-use crate::catalog::{Directory, Tables};
-use crate::dialect;
+use crate::catalog::system::{Statics, SystemSchema};
+use crate::catalog::{Directory, Tables, functions};
+use crate::dialect::Dialect;
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement, check_text};
+use crate::parameters::Parameters;
 use crate::system_time;
 use crate::threads::Threads;
 
@@ -62,8 +63,8 @@ impl Default for Limits {
 pub(crate) struct Shared {
     /// A session without tables.
     template: SessionState,
-    pg_catalog: Arc<PgCatalogStaticTables>,
-    parser: Arc<PostgresCompatibilityParser>,
+    statics: Arc<Statics>,
+    dialect: Arc<Dialect>,
     statement_time: Duration,
     threads: Arc<Threads>,
 }
@@ -91,7 +92,8 @@ impl Shared {
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
             .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true);
+            // The engine's own one calls types by the engine's names.
+            .with_information_schema(false);
         let options = config.options_mut();
         options.execution.time_zone = Some("+00:00".to_owned());
         options.sql_parser.map_string_types_to_utf8view = false;
@@ -106,10 +108,12 @@ impl Shared {
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
         crate::geometry::register(&context)?;
         crate::time::register(&context);
+        functions::register_common(&context);
+        let template = context.state();
         Ok(Self {
-            template: context.state(),
-            pg_catalog: Arc::new(PgCatalogStaticTables::try_new()?),
-            parser: Arc::new(PostgresCompatibilityParser::new()),
+            statics: Arc::new(Statics::new(&template)?),
+            template,
+            dialect: Arc::default(),
             statement_time: limits.statement_time,
             threads,
         })
@@ -149,7 +153,8 @@ impl ObjectStoreRegistry for NoObjectStores {
 pub struct Engine {
     context: Arc<SessionContext>,
     tables: Arc<Tables>,
-    parser: Arc<PostgresCompatibilityParser>,
+    parameters: Parameters,
+    dialect: Arc<Dialect>,
     statement_time: Duration,
     threads: Arc<Threads>,
 }
@@ -177,14 +182,22 @@ impl Engine {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         catalog.register_schema(SCHEMA, tables.clone())?;
         list.register_catalog(CATALOG.to_owned(), catalog.clone());
-        let pg_catalog = PgCatalogSchemaProvider::try_new(Directory::new(list), shared.pg_catalog.clone(), EmptyContextProvider)?;
-        catalog.register_schema("pg_catalog", Arc::new(pg_catalog))?;
+        let directory = Arc::new(Directory::new(tables.clone()));
+        let parameters = Parameters::default();
+        for (name, is_information_schema) in [("pg_catalog", false), ("information_schema", true)] {
+            let (statics, directory, parameters) = (shared.statics.clone(), directory.clone(), parameters.clone());
+            let schema = SystemSchema { is_information_schema, statics, directory, parameters, principal: principal.to_owned() };
+            catalog.register_schema(name, Arc::new(schema))?;
+        }
+        functions::register(&context, &directory, &shared.statics);
+        parameters.register(&context);
         system_time::register(&context, &tables);
         name_principal(&context, principal);
         Ok(Self {
             context: Arc::new(context),
             tables,
-            parser: shared.parser.clone(),
+            parameters,
+            dialect: shared.dialect.clone(),
             statement_time: shared.statement_time,
             threads: shared.threads.clone(),
         })
@@ -213,9 +226,7 @@ impl Engine {
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Statement>, QueryError> {
         check_text(text)?;
         let text = system_time::rewrite(text)?;
-        let mut statements = self.parser.parse(&text).map_err(|e| QueryError::Syntax { reason: e.to_string() })?;
-        statements.iter_mut().for_each(dialect::rewrite);
-        Ok(statements)
+        self.dialect.parse(&text).map_err(|e| QueryError::Syntax { reason: e.to_string() })
     }
 
     /// The only statement of a text.
@@ -253,6 +264,10 @@ impl Engine {
         &self.context
     }
 
+    pub(crate) fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
     pub(crate) fn statement_time(&self) -> Duration {
         self.statement_time
     }
@@ -270,13 +285,12 @@ fn first_line(text: &str) -> String {
 
 /// `current_user` and its relatives answer the principal.
 fn name_principal(context: &SessionContext, principal: &str) {
-    use arrow::datatypes::DataType::{Int32, Utf8};
+    use arrow::datatypes::DataType::Utf8;
     let answer = |name: &'static str, arguments: Vec<arrow::datatypes::DataType>, text: String| {
         let value = ColumnarValue::Scalar(datafusion::common::ScalarValue::Utf8(Some(text)));
         create_udf(name, arguments, Utf8, Volatility::Stable, Arc::new(move |_: &[ColumnarValue]| Ok(value.clone())))
     };
     context.register_udf(answer("session_user", vec![], principal.to_owned()));
     context.register_udf(answer("current_user", vec![], principal.to_owned()));
-    // The owner of every table is the node.
-    context.register_udf(answer("pg_get_userbyid", vec![Int32], CATALOG.to_owned()));
+    context.register_udf(answer("user", vec![], principal.to_owned()));
 }

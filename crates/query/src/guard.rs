@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use std::ops::ControlFlow;
 
 use crate::error::QueryError;
+use crate::parameters::parameter;
 
 /// The longest statement, in bytes. Tools write long ones, but a megabyte is a mistake or an attack.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
@@ -17,34 +18,6 @@ const STATEMENT_BYTES_MAX: usize = 1 << 20;
 const OPERATORS_MAX: usize = 2_000;
 /// The most tables in one statement. Joins are planned as a tree with a level per table, and ordering them takes time.
 const RELATIONS_MAX: usize = 64;
-
-/// Parameters of clients that may be set: they change how a client is answered, and nothing else.
-const CLIENT_PARAMETERS: [&str; 24] = [
-    "application_name",
-    "bytea_output",
-    "client_encoding",
-    "client_min_messages",
-    "datestyle",
-    "default_transaction_isolation",
-    "default_transaction_read_only",
-    "extra_float_digits",
-    "geqo",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "intervalstyle",
-    "jit",
-    "lc_messages",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "lock_timeout",
-    "row_security",
-    "search_path",
-    "standard_conforming_strings",
-    "statement_timeout",
-    "timezone",
-    "transaction_read_only",
-];
 
 /// Refuses text that is too long or too complicated, before it is parsed.
 pub(crate) fn check_text(text: &str) -> Result<(), QueryError> {
@@ -129,6 +102,8 @@ pub(crate) fn check_statement(statement: &Statement) -> Result<Served, QueryErro
         | Statement::StartTransaction { .. }
         | Statement::Commit { .. }
         | Statement::Rollback { .. }
+        | Statement::Savepoint { .. }
+        | Statement::ReleaseSavepoint { .. }
         | Statement::Fetch { .. }
         | Statement::Close { .. }
         | Statement::Discard { .. }
@@ -156,7 +131,7 @@ fn check_set(set: &Set) -> Result<(), QueryError> {
             if name == "client_encoding" {
                 return values.iter().try_for_each(check_encoding);
             }
-            if CLIENT_PARAMETERS.contains(&name.as_str()) { Ok(()) } else { Err(QueryError::Parameter { name }) }
+            if parameter(&name).is_some_and(|p| p.settable) { Ok(()) } else { Err(QueryError::Parameter { name }) }
         }
         Set::SetNames { charset_name, .. } => encoding(&charset_name.value),
         Set::SetTimeZone { .. } | Set::SetNamesDefault {} | Set::SetTransaction { .. } => Ok(()),
@@ -231,6 +206,9 @@ mod tests {
             "start transaction",
             "commit",
             "rollback",
+            "savepoint a",
+            "release savepoint a",
+            "rollback to savepoint a",
             "declare c cursor for select 1",
             "fetch 10 from c",
             "close c",

@@ -84,6 +84,7 @@ mod guard;
 mod history;
 mod latest;
 mod names;
+mod parameters;
 mod pushdown;
 mod server;
 mod sink;

@@ -23,7 +23,8 @@ use serde_json::{Value as Json, json};
 
 use super::adapter::Adapter;
 use super::measure::{self, Earth};
-use super::{Reference, WGS84, wkb, wrong};
+use super::{Reference, WGS84, geohash, wkb, wrong};
+use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
 
 /// What an argument is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,6 +167,28 @@ struct Described {
 /// All functions; those over well-known text ask the adapter to read and write it.
 pub(super) fn all(text: &Arc<Adapter>) -> Vec<ScalarUDF> {
     TABLE.iter().map(|described| ScalarUDF::from(Function::new(described, text.clone()))).collect()
+}
+
+/// The arguments and the answer of one of them, as numbers of types in `pg_type`; none if the function is not one of these.
+pub(super) fn signature_of(name: &str) -> Option<(Vec<i32>, i32)> {
+    let (number, whole, text, flag, bytes) = (701, 20, 25, 16, 17);
+    let described = TABLE.iter().find(|d| d.name == name || d.aliases.contains(&name))?;
+    let argument = |kind: &Kind| match kind {
+        Kind::Shape => GEOMETRY_OID,
+        Kind::Number => number,
+        Kind::Text => text,
+        Kind::Flag => flag,
+    };
+    let answer = match described.answer {
+        Answer::Shape(Srid::Earth) => GEOGRAPHY_OID,
+        Answer::Shape(_) => GEOMETRY_OID,
+        Answer::Number => number,
+        Answer::Whole => whole,
+        Answer::Flag => flag,
+        Answer::Text => text,
+        Answer::Bytes => bytes,
+    };
+    Some((described.kinds.iter().map(argument).collect(), answer))
 }
 
 struct Function {
@@ -657,6 +680,10 @@ static TABLE: &[Described] = described![
     ("st_astext", [], [Shape], 1, Answer::Text, same),
     ("st_asewkt", [], [Shape], 1, Answer::Text, same),
     ("st_asgeojson", [], [Shape, Number], 1, Answer::Text, as_geojson),
+    ("st_geohash", [], [Shape, Number], 1, Answer::Text, |c, row| {
+        let n_characters = if c.arguments.len() > 1 { Some(c.number(1, row)?) } else { None };
+        Ok(geohash::of(c.geometry(0, row)?, n_characters)?.map_or(Value::Null, Value::Text))
+    }),
     ("st_asbinary", ["st_aswkb"], [Shape], 1, Answer::Bytes, |c, row| Ok(Value::Bytes(wkb::write(c.geometry(0, row)?)))),
     ("st_asewkb", [], [Shape], 1, Answer::Bytes, |c, row| {
         Ok(Value::Bytes(wkb::with_srid(&wkb::write(c.geometry(0, row)?), c.references[0].srid)))

@@ -7,10 +7,12 @@
 //! * [`wkb`] reads and writes the bytes.
 //! * [`functions`] are the functions that are usual in PostGIS, computed by the crate `geo`.
 //! * [`adapter`] brings in the remaining ones of the crate `geodatafusion`, whose layouts are its own affair.
+//! * [`geohash`] writes a place as a geohash.
 //! * [`measure`] are distances, lengths and areas, in the plane and on the Earth.
 
 mod adapter;
 mod functions;
+mod geohash;
 pub(crate) mod measure;
 pub(crate) mod wkb;
 
@@ -128,6 +130,11 @@ pub(crate) fn register(context: &SessionContext) -> Result<()> {
         context.register_udf(function);
     }
     Ok(())
+}
+
+/// The arguments and the answer of a function, as numbers of types in `pg_type`; none if it is not one of ours.
+pub(crate) fn signature_of(name: &str) -> Option<(Vec<i32>, i32)> {
+    functions::signature_of(name)
 }
 
 /// Says in the engine's terms what is wrong with a value.

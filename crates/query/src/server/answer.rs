@@ -22,22 +22,22 @@ use datafusion_postgres::pgwire::messages::data::DataRow;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::StreamExt;
 
+use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
+use crate::dialect::shown_name;
 use crate::geometry::{self, Reference};
 
-/// The number of the type `geometry`. PostGIS has another one in each database; clients ask `pg_type` for it, or know the type by its name.
-pub(crate) const GEOMETRY_OID: u32 = 90_001;
-
-fn geometry_type() -> Type {
-    Type::new("geometry".to_owned(), GEOMETRY_OID, Type::TEXT.kind().clone(), "public".to_owned())
+fn geometry_type(reference: Reference) -> Type {
+    let (name, oid) = if reference.on_earth { ("geography", GEOGRAPHY_OID) } else { ("geometry", GEOMETRY_OID) };
+    Type::new(name.to_owned(), oid.unsigned_abs(), Type::TEXT.kind().clone(), "public".to_owned())
 }
 
 /// The fields of an answer as the client is told.
 pub(super) fn fields(schema: &Schema, format: &Format, options: Option<Arc<FormatOptions>>) -> PgWireResult<Vec<FieldInfo>> {
     let mut fields = arrow_schema_to_pg_fields(schema, format, options)?;
     for (info, field) in fields.iter_mut().zip(schema.fields()) {
-        if is_geometry(field) {
-            *info = FieldInfo::new(info.name().to_owned(), None, None, geometry_type(), info.format());
-        }
+        let geometry = Reference::of(field).filter(|_| is_geometry(field)).map(geometry_type);
+        let data_type = geometry.unwrap_or_else(|| info.datatype().clone());
+        *info = FieldInfo::new(shown_name(info.name()).to_owned(), None, None, data_type, info.format());
     }
     Ok(fields)
 }
@@ -109,14 +109,23 @@ fn with_places(batch: &RecordBatch, places: &[Option<Place>]) -> Result<RecordBa
 /// A prepared statement's plan with the values that were bound to it.
 pub(super) fn bound<S: Clone>(plan: &LogicalPlan, portal: &Portal<S>, wire_types: &[Type]) -> PgWireResult<LogicalPlan> {
     let inferred = parameter_types(plan).map_err(engine_error)?;
-    let inferred: Vec<Option<&DataType>> = inferred.iter().map(Option::as_ref).collect();
-    let wire: Vec<Option<&Type>> = wire_types.iter().map(Some).collect();
+    // A statement may have lost some of its parameters: those of queries without rows.
+    let n_parameters = inferred.iter().map(|(place, _)| *place).max().unwrap_or(0).max(portal.parameter_len());
+    let mut data_types: Vec<Option<&DataType>> = vec![None; n_parameters];
+    let mut wire: Vec<Option<&Type>> = vec![Some(&Type::TEXT); n_parameters];
+    for (k, (place, data_type)) in inferred.iter().enumerate() {
+        if let Some(at) = place.checked_sub(1) {
+            data_types[at] = data_type.as_ref();
+            wire[at] = wire_types.get(k);
+        }
+    }
+    let inferred = data_types;
     let values = deserialize_parameters_with_server_types(portal, &inferred, &wire)?;
     plan.clone().replace_params_with_values(&values).map_err(engine_error)
 }
 
 /// The types of the parameters `$1`, `$2`, ... as far as they are known: from what they are compared with, or from a cast.
-fn parameter_types(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>, DataFusionError> {
+fn parameter_types(plan: &LogicalPlan) -> Result<Vec<(usize, Option<DataType>)>, DataFusionError> {
     let mut types: HashMap<String, Option<DataType>> = plan.get_parameter_types()?;
     plan.apply_with_subqueries(|node| {
         for expr in node.expressions() {
@@ -133,9 +142,9 @@ fn parameter_types(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>, DataFusi
         Ok(TreeNodeRecursion::Continue)
     })?;
     let mut ordered: Vec<(usize, Option<DataType>)> =
-        types.into_iter().map(|(id, t)| (id.trim_start_matches('$').parse().unwrap_or(usize::MAX), t)).collect();
+        types.into_iter().map(|(id, t)| (id.trim_start_matches('$').parse().unwrap_or(0), t)).collect();
     ordered.sort_by_key(|(i, _)| *i);
-    Ok(ordered.into_iter().map(|(_, t)| t).collect())
+    Ok(ordered)
 }
 
 fn engine_error(error: DataFusionError) -> PgWireError {

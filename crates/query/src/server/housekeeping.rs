@@ -6,48 +6,97 @@ use async_trait::async_trait;
 use datafusion::common::{DFSchema, ParamValues};
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{Expr, Reset, Set, Statement};
 use datafusion_postgres::QueryHook;
 use datafusion_postgres::hooks::HookClient;
 use datafusion_postgres::pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::{ClientInfo, Type};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 
-/// `DISCARD`, `DEALLOCATE`, `RESET`, and the `SHOW` of parameters that the protocol crate's own hook would answer wrongly.
-#[derive(Debug)]
-pub(super) struct Housekeeping;
+use super::session::api_error;
+use crate::parameters::{PARAMETERS, Parameters, parameter};
 
-/// The answer to `SHOW name`; none if the protocol crate's hook knows it.
-fn show<C: ClientInfo + ?Sized>(name: &str, client: &C) -> Option<PgWireResult<Response>> {
-    const KNOWN_TO_THE_HOOK: [&str; 10] = [
-        "application_name",
-        "bytea_output",
-        "catalogs",
-        "datestyle",
-        "extra_float_digits",
-        "intervalstyle",
-        "search_path",
-        "statement_timeout",
-        "time zone",
-        "transaction isolation level",
-    ];
-    let fixed = match name {
-        "server_version" => Some(super::session::SERVER_VERSION),
-        "client_encoding" | "server_encoding" => Some("UTF8"),
-        "transaction_isolation" | "default_transaction_isolation" => Some("read committed"),
-        "transaction_read_only" | "default_transaction_read_only" | "standard_conforming_strings" | "integer_datetimes" => Some("on"),
-        "is_superuser" => Some("off"),
-        "max_identifier_length" => Some("63"),
-        "timezone" => Some(client.metadata().get("timezone").map_or("UTC", String::as_str)),
-        _ => None,
-    };
-    match fixed {
-        Some(value) => Some(one_value(name, value).map(Response::Query)),
-        None if KNOWN_TO_THE_HOOK.contains(&name) || client.metadata().contains_key(name) => None,
-        None => {
-            let unknown = format!("unrecognized configuration parameter \"{name}\"");
-            Some(Err(PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "42704".to_owned(), unknown)))))
+/// `DISCARD`, `DEALLOCATE`, `RESET`, and the parameters of the session.
+#[derive(Debug)]
+pub(super) struct Housekeeping {
+    pub(super) parameters: Parameters,
+}
+
+/// Parameters of which the protocol crate's own hook has to know: it tells the client, and keeps the time limit.
+const TOLD_TO_THE_HOOK: [&str; 7] =
+    ["application_name", "bytea_output", "datestyle", "extra_float_digits", "intervalstyle", "search_path", "statement_timeout"];
+
+impl Housekeeping {
+    /// The answer to `SHOW name`; none if the protocol crate's hook knows it.
+    fn show<C: ClientInfo + ?Sized>(&self, words: &str, client: &C) -> Option<PgWireResult<Response>> {
+        let name = match words {
+            "all" => return Some(self.show_all().map(Response::Query)),
+            "time zone" => "TimeZone",
+            "transaction isolation level" => "transaction_isolation",
+            other => other,
+        };
+        if name.eq_ignore_ascii_case("statement_timeout") {
+            return None;
         }
+        let Some(known) = parameter(name) else {
+            if words == "catalogs" {
+                return None;
+            }
+            let unknown = format!("unrecognized configuration parameter \"{name}\"");
+            return Some(Err(PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "42704".to_owned(), unknown)))));
+        };
+        // What a client said when it connected, or told the hook.
+        let told = client.metadata().get(&name.to_ascii_lowercase()).cloned();
+        let changed = self.parameters.get(name).filter(|value| value != known.default);
+        let value = changed.or(told).unwrap_or_else(|| known.default.to_owned());
+        Some(one_value(known.name, &value).map(Response::Query))
+    }
+
+    fn show_all(&self) -> PgWireResult<QueryResponse> {
+        let field = |name: &str| FieldInfo::new(name.to_owned(), None, None, Type::TEXT, FieldFormat::Text);
+        let fields = Arc::new(vec![field("name"), field("setting"), field("description")]);
+        let mut rows = Vec::with_capacity(PARAMETERS.len());
+        for known in &PARAMETERS {
+            let mut row = DataRowEncoder::new(fields.clone());
+            row.encode_field(&known.name)?;
+            row.encode_field(&self.parameters.get(known.name))?;
+            row.encode_field(&known.about)?;
+            rows.push(Ok(row.take_row()));
+        }
+        Ok(QueryResponse::new(fields, futures::stream::iter(rows)))
+    }
+
+    /// `SET`: what it says is kept. None if the hook has to know it, too.
+    fn set(&self, set: &Set) -> Option<PgWireResult<Response>> {
+        let Set::SingleAssignment { variable, values, .. } = set else { return None };
+        let name = variable.to_string().trim_matches('"').to_ascii_lowercase();
+        let value = |e: &Expr| match e {
+            Expr::Value(v) => v.value.clone().into_string().unwrap_or_else(|| v.to_string()),
+            other => other.to_string().trim_matches('"').to_owned(),
+        };
+        let value = values.iter().map(value).collect::<Vec<_>>().join(", ");
+        if let Err(error) = self.parameters.set(&name, Some(value)) {
+            return Some(Err(api_error(error)));
+        }
+        if TOLD_TO_THE_HOOK.contains(&name.as_str()) { None } else { Some(Ok(Response::Execution(Tag::new("SET")))) }
+    }
+
+    fn reset(&self, statement: &Statement) -> Option<PgWireResult<Response>> {
+        match statement {
+            Statement::Discard { .. } => self.parameters.reset(),
+            Statement::Reset(reset) => match &reset.reset {
+                Reset::ALL => self.parameters.reset(),
+                Reset::ConfigurationParameter(name) => {
+                    if let Err(error) = self.parameters.set(name.to_string().trim_matches('"'), None) {
+                        return Some(Err(api_error(error)));
+                    }
+                }
+            },
+            // The transaction goes on, also after an error.
+            Statement::Rollback { savepoint: Some(_), .. } => return Some(Ok(Response::TransactionStart(Tag::new("ROLLBACK")))),
+            _ => {}
+        }
+        tag(statement).map(|t| Ok(Response::Execution(Tag::new(t))))
     }
 }
 
@@ -63,6 +112,10 @@ fn tag(statement: &Statement) -> Option<&'static str> {
         Statement::Discard { .. } => Some("DISCARD ALL"),
         Statement::Deallocate { .. } => Some("DEALLOCATE"),
         Statement::Reset(_) => Some("RESET"),
+        // Nothing is changed that could be taken back.
+        Statement::Savepoint { .. } => Some("SAVEPOINT"),
+        Statement::ReleaseSavepoint { .. } => Some("RELEASE"),
+        Statement::Rollback { savepoint: Some(_), .. } => Some("ROLLBACK"),
         _ => None,
     }
 }
@@ -77,9 +130,12 @@ impl QueryHook for Housekeeping {
     ) -> Option<PgWireResult<Response>> {
         if let Statement::ShowVariable { variable } = statement {
             let words: Vec<String> = variable.iter().map(|w| w.value.to_lowercase()).collect();
-            return show(&words.join(" "), client);
+            return self.show(&words.join(" "), client);
         }
-        tag(statement).map(|t| Ok(Response::Execution(Tag::new(t))))
+        if let Statement::Set(set) = statement {
+            return self.set(set);
+        }
+        self.reset(statement)
     }
 
     async fn handle_extended_parse_query(

@@ -44,13 +44,11 @@ use super::{Auth, LoginError, Server, answer};
 use crate::engine::{CATALOG, Engine, check_plan};
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement};
+use crate::parameters::SERVER_VERSION;
 use crate::sink::Sink as RowSink;
 
 /// A statement as the protocol crate's service keeps it: text, then syntax and plan unless it is empty.
 type Prepared = (String, Option<(Statement, LogicalPlan)>);
-
-/// The version of PostgreSQL whose catalogs are imitated, by which clients decide what to ask, and ours.
-pub(super) const SERVER_VERSION: &str = concat!("16.6 (conurb ", env!("CARGO_PKG_VERSION"), ")");
 
 /// One connection's state and handlers.
 pub(super) struct Session {
@@ -96,8 +94,12 @@ impl Session {
         let engine = Arc::new(Engine::sharing(source, principal, &role.shared).map_err(api_error)?);
         let open = OpenSession::new(&self.server.open, pid, principal, handle);
         open.register(engine.context());
-        let hooks: Vec<Arc<dyn QueryHook>> =
-            vec![Arc::new(Housekeeping), Arc::new(CursorStatementHook), Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
+        let hooks: Vec<Arc<dyn QueryHook>> = vec![
+            Arc::new(Housekeeping { parameters: engine.parameters().clone() }),
+            Arc::new(CursorStatementHook),
+            Arc::new(SetShowHook),
+            Arc::new(TransactionStatementHook),
+        ];
         let service = DfSessionService::new_with_hooks(engine.context().clone(), hooks.clone());
         let first = self.ready.set(Arc::new(Ready { engine, service, hooks, sink, _place: place, _open: open })).is_ok();
         if first { Ok(()) } else { Err(user_error(fatal("08P01", "already logged in"))) }

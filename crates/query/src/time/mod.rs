@@ -4,11 +4,13 @@
 //! * [`ends`]: the aggregates `first(value, time)` and `last(value, time)`.
 //! * [`gapfill`]: `time_bucket_gapfill(width, time [, start, finish])` with `locf(value)` and `interpolate(value)`, a rewriting of the plan.
 //! * [`fill`]: the operator that it is rewritten to.
+//! * [`zone`]: `time AT TIME ZONE zone`, with the meaning of PostgreSQL.
 
 pub(crate) mod bucket;
 mod ends;
 mod fill;
 mod gapfill;
+mod zone;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ pub(crate) fn configure(builder: SessionStateBuilder) -> SessionStateBuilder {
 /// Makes the functions known to a session.
 pub(crate) fn register(context: &SessionContext) {
     context.register_udf(bucket::TimeBucket::udf());
+    context.register_udf(zone::AtTimeZone::udf());
     gapfill::functions().into_iter().for_each(|f| context.register_udf(f));
     ends::functions().into_iter().for_each(|f| context.register_udaf(f));
 }

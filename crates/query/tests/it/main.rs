@@ -6,6 +6,7 @@ mod engine;
 mod flight;
 mod functions;
 mod postgres;
+mod programs;
 mod psql;
 mod slt;
 mod wire;

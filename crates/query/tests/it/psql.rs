@@ -105,7 +105,10 @@ async fn psql_asks_and_is_answered() {
         "1234"
     );
     assert_eq!(ask("show server_version").await, format!("16.6 (conurb {})\n", env!("CARGO_PKG_VERSION")));
-    assert_eq!(ask("show transaction_read_only; show client_encoding; show search_path; show timezone").await, "on\nUTF8\npublic\nUTC\n");
+    assert_eq!(
+        ask("show transaction_read_only; show client_encoding; show search_path; show timezone").await,
+        "on\nUTF8\n\"$user\", public\nUTC\n"
+    );
     assert_eq!(ask("set statement_timeout = '5s'; show statement_timeout; reset all").await, "SET\n5000ms\nRESET\n");
     let output = server.psql(&["-c", "show nonsense"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("unrecognized configuration parameter \"nonsense\""));
@@ -232,5 +235,113 @@ async fn another_database_does_not_exist() {
     let server = Running::start(Auth::Trust, Limits::default()).await;
     let output = server.psql(&["-d", "postgres", "-c", "select 1"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("database \"postgres\" does not exist (expected \"conurb\")"));
+    server.stop().await;
+}
+
+/// Each command that psql has for looking around is answered without an error.
+#[tokio::test]
+async fn psql_looks_around() {
+    const COMMANDS: [&str; 44] = [
+        "\\d",
+        "\\d+",
+        "\\dt+",
+        "\\d \"AirQualityObserved_history\"",
+        "\\d+ \"Road\"",
+        "\\d pg_class",
+        "\\df st_x",
+        "\\df+ st_x",
+        "\\da",
+        "\\du",
+        "\\du+",
+        "\\dg",
+        "\\dn",
+        "\\dn+",
+        "\\l",
+        "\\l+",
+        "\\dv",
+        "\\di",
+        "\\di+",
+        "\\dT",
+        "\\dT+",
+        "\\ds",
+        "\\dm",
+        "\\dp",
+        "\\z",
+        "\\db",
+        "\\dx",
+        "\\dy",
+        "\\dD",
+        "\\dL",
+        "\\do",
+        "\\dC",
+        "\\ddp",
+        "\\drds",
+        "\\det",
+        "\\dE",
+        "\\dRp",
+        "\\dRs",
+        "\\dX",
+        "\\dconfig",
+        "\\conninfo",
+        "\\encoding",
+        "\\x",
+        "\\timing",
+    ];
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    for command in COMMANDS {
+        let output = server.psql(&["-v", "ON_ERROR_STOP=1", "-c", command]).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("ERROR"), "{command}: {said}");
+    }
+    let shows = async |command: &str, texts: &[&str]| {
+        let listing = Running::text(&server.psql(&["-c", command]).await);
+        for text in texts {
+            assert!(listing.contains(text), "{command} does not show {text}:\n{listing}");
+        }
+    };
+    let table = "\\d+ \"AirQualityObserved\"";
+    shows(table, &["geometry(Geometry,4326)", "unit GQ; https://example.org/pm25", "\"AirQualityObserved_pkey\" PRIMARY KEY, btree (id)"])
+        .await;
+    shows("\\d \"Road_pkey\"", &["primary key, btree, for table \"public.Road\""]).await;
+    shows("\\di", &["AirQualityObserved_pkey", "Road_pkey"]).await;
+    shows("\\df st_dwithin", &["geometry, geometry, double precision, boolean", "| func"]).await;
+    shows("\\dT geometry", &["| geometry"]).await;
+    shows("\\l", &["conurb", "UTF8"]).await;
+    shows("\\dn", &["public"]).await;
+    shows("\\du", &["conurb"]).await;
+    shows("\\dt+", &["entities of type https://example.org/Road"]).await;
+    shows("\\dv", &[]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn parameters_are_kept_for_the_session() {
+    if psql_missing() {
+        return;
+    }
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    let ask = async |sql: &str| Running::text(&server.psql(&["-At", "-c", sql]).await);
+    assert_eq!(
+        ask("set application_name = 'mine'; show application_name; select current_setting('application_name')").await,
+        "SET\nmine\nmine\n"
+    );
+    let steps = [
+        "-At",
+        "-c",
+        "select set_config('search_path', 'public', false)",
+        "-c",
+        "show search_path",
+        "-c",
+        "reset all",
+        "-c",
+        "show search_path",
+    ];
+    assert_eq!(Running::text(&server.psql(&steps).await), "public\npublic\nRESET\n\"$user\", public\n");
+    assert!(ask("show all").await.lines().any(|l| l.starts_with("server_version|16.6 (conurb ")));
+    let output = server.psql(&["-c", "set server_version = '9'"]).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be set"), "{output:?}");
     server.stop().await;
 }

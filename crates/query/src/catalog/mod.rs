@@ -1,24 +1,34 @@
 //! Which tables there are: asked of the source for every statement, so that a type appears by itself.
+//!
+//! * [`directory`] is what the catalogs show of them, and how things are numbered.
+//! * [`system`] are the schemas `pg_catalog` and `information_schema`, made of [`relations`], [`information`] and [`spatial`].
+//! * [`functions`] are the functions that clients ask about the catalogs.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod columns;
+mod directory;
+pub(crate) mod functions;
+mod information;
+mod relations;
+mod spatial;
+pub(crate) mod system;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::TableType;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use entity::Iri;
 use store::history::HistoryTable as Described;
-use tokio::time::Instant;
 
-use crate::engine::SCHEMA;
 use crate::error::QueryError;
 use crate::history::HistoryTable;
 use crate::latest::LatestTable;
 use crate::{Source, names};
+
+pub(crate) use directory::{Directory, GEOGRAPHY_OID, GEOMETRY_OID};
 
 /// What is appended to a type's name for its history.
 pub(crate) const HISTORY_SUFFIX: &str = "_history";
@@ -72,6 +82,19 @@ impl Tables {
             }
         }
         listed
+    }
+
+    /// All tables with their columns: name, type, whether it is a history. Cost: that of [`Source::columns`] for each type.
+    fn described_all(&self) -> Vec<(String, Iri, bool, SchemaRef)> {
+        let described = |Listed { name, entity_type, history, .. }: Listed| {
+            let (source, of) = (self.source.clone(), entity_type.clone());
+            let (is_history, schema) = match history {
+                Some(described) => (true, HistoryTable::new(source, described, None).schema()),
+                None => (false, LatestTable::of(source, of)?.schema()),
+            };
+            Some((name, entity_type, is_history, schema))
+        };
+        self.list().into_iter().filter_map(described).collect()
     }
 
     /// The history behind a history table.
@@ -142,79 +165,5 @@ impl SchemaProvider for Tables {
 
     fn table_exist(&self, name: &str) -> bool {
         self.list().iter().any(|t| t.name == name)
-    }
-}
-
-/// How long what `pg_catalog` shows may be out of date. Describing a table takes a dozen statements that each ask for the columns of every
-/// table, and finding those out means looking at every entity.
-const LISTING_AGE_MAX: Duration = Duration::from_secs(2);
-
-/// What `pg_catalog` shows: everything in the catalogs, tables and columns a little out of date.
-#[derive(Clone, Debug)]
-pub(crate) struct Directory {
-    list: Arc<dyn CatalogProviderList>,
-    seen: Arc<Mutex<Seen>>,
-}
-
-/// When the tables, and the columns of each, were found out, and what they were.
-#[derive(Default, Debug)]
-struct Seen {
-    tables: Option<(Instant, Option<Vec<String>>)>,
-    columns: HashMap<String, (Instant, Option<SchemaRef>)>,
-}
-
-impl Directory {
-    pub(crate) fn new(list: Arc<dyn CatalogProviderList>) -> Self {
-        Self { list, seen: Arc::default() }
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn fresh<T: Clone>(seen: Option<&(Instant, T)>) -> Option<T> {
-    seen.filter(|(at, _)| at.elapsed() < LISTING_AGE_MAX).map(|(_, what)| what.clone())
-}
-
-#[async_trait]
-impl CatalogInfo for Directory {
-    async fn catalog_names(&self) -> Result<Vec<String>> {
-        CatalogInfo::catalog_names(&self.list).await
-    }
-
-    async fn schema_names(&self, catalog: &str) -> Result<Option<Vec<String>>> {
-        self.list.schema_names(catalog).await
-    }
-
-    async fn table_names(&self, catalog: &str, schema: &str) -> Result<Option<Vec<String>>> {
-        if schema != SCHEMA {
-            return self.list.table_names(catalog, schema).await;
-        }
-        if let Some(names) = fresh(self.seen().tables.as_ref()) {
-            return Ok(names);
-        }
-        let names = self.list.table_names(catalog, schema).await?;
-        self.seen().tables = Some((Instant::now(), names.clone()));
-        Ok(names)
-    }
-
-    async fn table_schema(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<SchemaRef>> {
-        if schema != SCHEMA {
-            return self.list.table_schema(catalog, schema, table).await;
-        }
-        if let Some(columns) = fresh(self.seen().columns.get(table)) {
-            return Ok(columns);
-        }
-        let columns = self.list.table_schema(catalog, schema, table).await?;
-        let mut seen = self.seen();
-        seen.columns.retain(|_, (at, _)| at.elapsed() < LISTING_AGE_MAX);
-        seen.columns.insert(table.to_owned(), (Instant::now(), columns.clone()));
-        Ok(columns)
-    }
-
-    async fn table_type(&self, catalog: &str, schema: &str, table: &str) -> Result<Option<TableType>> {
-        // Asked of tables that were just listed.
-        if schema == SCHEMA { Ok(Some(TableType::Base)) } else { self.list.table_type(catalog, schema, table).await }
     }
 }
