@@ -250,7 +250,7 @@ mod tests {
     fn expressions_take_a_form_that_the_engine_knows() {
         check(
             "select (select c.relkind from pg_catalog.pg_class c where c.oid = t.a) from t",
-            "SELECT (SELECT first_value(c.relkind) FROM pg_catalog.pg_class AS c WHERE c.oid = t.a) FROM t",
+            "SELECT (SELECT first_value(c.relkind) FROM pg_catalog.pg_class c WHERE c.oid = t.a) FROM t",
         );
         check("select (select h.x from h where h.a = t.a) from t", "SELECT (SELECT h.x FROM h WHERE h.a = t.a) FROM t");
         check("select array(select a from u order by 1) from t", "SELECT (SELECT array_agg(a ORDER BY a) FROM u) FROM t");

@@ -124,10 +124,7 @@ mod tests {
             "select * from spatial_ref_sys, public.geometry_columns, public.pg_class",
             "SELECT * FROM pg_catalog.spatial_ref_sys, pg_catalog.geometry_columns, public.pg_class",
         );
-        check(
-            "select l.tableoid, t.tableoid from pg_catalog.pg_language l, t",
-            "SELECT 2612, t.tableoid FROM pg_catalog.pg_language AS l, t",
-        );
+        check("select l.tableoid, t.tableoid from pg_catalog.pg_language l, t", "SELECT 2612, t.tableoid FROM pg_catalog.pg_language l, t");
         check("select * from current_schema()", "SELECT * FROM (SELECT current_schema() AS current_schema) AS current_schema");
 
         #[track_caller]

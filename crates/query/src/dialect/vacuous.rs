@@ -235,7 +235,7 @@ mod tests {
     fn what_comes_from_an_empty_table_is_nothing() {
         check(
             "select tgname, 1::text as a from pg_catalog.pg_trigger t where t.x = any(y) order by 1",
-            "SELECT NULL AS tgname, NULL::TEXT AS a WHERE false",
+            r#"SELECT NULL AS "tgname", NULL::TEXT AS a WHERE false"#,
         );
         check("select a, (select x from pg_policy p where p.y = t.a) from t", "SELECT a, NULL FROM t");
         check(
@@ -244,8 +244,8 @@ mod tests {
         );
         check("select array(select x from pg_class c, pg_inherits i) from t", "SELECT NULL::TEXT[] FROM t");
         check("select array(select x from pg_catalog.unnest(c.reloptions) x) from t as c", "SELECT NULL::TEXT[] FROM t AS c");
-        check("select x, max(y) from pg_enum group by x", "SELECT NULL AS x, NULL AS max WHERE false");
-        check("select a from (select x from pg_enum) e join t on true", "SELECT NULL AS a WHERE false");
+        check("select x, max(y) from pg_enum group by x", r#"SELECT NULL AS "x", NULL AS "max" WHERE false"#);
+        check("select a from (select x from pg_enum) e join t on true", r#"SELECT NULL AS "a" WHERE false"#);
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         ] {
             check(sql, sql);
         }
-        check("select a from t union select b from pg_enum", "SELECT a FROM t UNION SELECT NULL AS b WHERE false");
+        check("select a from t union select b from pg_enum", r#"SELECT a FROM t UNION SELECT NULL AS "b" WHERE false"#);
     }
 
     #[track_caller]

@@ -49,7 +49,7 @@ public class JdbcClient {
         same(column(m.getCatalogs(), "TABLE_CAT"), "[conurb]");
         same(column(m.getSchemas(), "TABLE_SCHEM"), "[information_schema, pg_catalog, public]");
         String[] kinds = {"TABLE", "VIEW"};
-        same(column(m.getTables(null, "public", "%", kinds), "TABLE_NAME"), "[AirQualityObserved, AirQualityObserved_history, Gone_history, Road]");
+        same(column(m.getTables(null, "public", "%", kinds), "TABLE_NAME"), "[AirQualityObserved, AirQualityObserved_history, Asset_history, Gone_history, Probe_history, Road, Sensor_history]");
         List<String> columns = new ArrayList<>();
         try (ResultSet r = m.getColumns(null, "public", "AirQualityObserved", "%")) {
             while (r.next()) columns.add(r.getString("COLUMN_NAME") + " " + r.getString("TYPE_NAME") + " " + r.getString("IS_NULLABLE") + " " + r.getString("REMARKS"));

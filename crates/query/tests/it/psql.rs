@@ -127,10 +127,10 @@ async fn psql_describes_tables() {
     let server = Running::start(Auth::Trust, Limits::default()).await;
     for command in ["\\d", "\\dt"] {
         let listing = Running::text(&server.psql(&["-c", command]).await);
-        for table in ["AirQualityObserved", "AirQualityObserved_history", "Gone_history", "Road"] {
+        for table in ["AirQualityObserved", "AirQualityObserved_history", "Asset_history", "Gone_history", "Road"] {
             assert!(listing.contains(&format!("| {table} ")), "{command}:\n{listing}");
         }
-        assert!(listing.contains("(4 rows)"), "{command}:\n{listing}");
+        assert!(listing.contains("(7 rows)"), "{command}:\n{listing}");
     }
     let table = Running::text(&server.psql(&["-c", r#"\d "AirQualityObserved""#]).await);
     for (column, kind) in [("id", "text"), ("observed_at", "timestamp"), ("pm25", "double precision"), ("calibrated", "boolean")] {

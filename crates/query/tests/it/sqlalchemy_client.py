@@ -32,7 +32,7 @@ def inspection():
     looked_at = inspect(engine)
     same(looked_at.default_schema_name, "public")
     same(sorted(looked_at.get_schema_names()), ["information_schema", "public"])
-    same(sorted(looked_at.get_table_names()), [STATIONS, "AirQualityObserved_history", "Gone_history", "Road"])
+    same(sorted(looked_at.get_table_names()), [STATIONS, "AirQualityObserved_history", "Asset_history", "Gone_history", "Probe_history", "Road", "Sensor_history"])
     same((looked_at.get_view_names(), looked_at.get_materialized_view_names(), looked_at.get_sequence_names()), ([], [], []))
     same((looked_at.has_table("Road"), looked_at.has_table("road")), (True, False))
     columns = {c["name"]: c for c in looked_at.get_columns(STATIONS)}

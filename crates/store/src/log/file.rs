@@ -461,8 +461,12 @@ impl Log for FileLog {
                 }
             };
             let path = self.index.path_of(first);
-            self.disk.remove(&path).map_err(|source| LogError::Io { action: "remove", path, source })?;
-            self.index.lock().list.remove(0);
+            // First out of the list: who then does not find the file sees there why.
+            let segment = self.index.lock().list.remove(0);
+            if let Err(source) = self.disk.remove(&path) {
+                self.index.lock().list.insert(0, segment);
+                return Err(LogError::Io { action: "remove", path, source });
+            }
         }
     }
 
