@@ -27,7 +27,7 @@ use url::Url;
 use crate::Source;
 use crate::catalog::system::{Statics, SystemSchema};
 use crate::catalog::{Directory, Tables, functions};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, shown_batch};
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement, check_text};
 use crate::parameters::Parameters;
@@ -217,7 +217,10 @@ impl Engine {
         if check_statement(&statement)? != Served::Engine {
             return Err(QueryError::ReadOnly { statement: statement.to_string() });
         }
-        let answer = async { Ok(self.frame(statement).await?.collect().await?) };
+        let answer = async {
+            let batches = self.frame(statement).await?.collect().await?;
+            Ok(batches.iter().map(shown_batch).collect::<Result<_, _>>().map_err(DataFusionError::from)?)
+        };
         let in_time = tokio::time::timeout(self.statement_time, answer).await;
         in_time.map_err(|_| QueryError::Timeout { limit: self.statement_time })?
     }

@@ -217,17 +217,14 @@ impl VisitorMut for SeveralRows {
     type Break = ();
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::Function(f) => {
-                let list = match last_part(&f.name).as_str() {
-                    "generate_series" => expr.clone(),
-                    "generate_subscripts" => renamed(f, "__subscripts"),
-                    "_pg_expandarray" => renamed(f, "__expanded"),
-                    _ => return ControlFlow::Continue(()),
-                };
-                *expr = call("unnest", vec![list]);
-            }
-            _ => {}
+        if let Expr::Function(f) = expr {
+            let list = match last_part(&f.name).as_str() {
+                "generate_series" => expr.clone(),
+                "generate_subscripts" => renamed(f, "__subscripts"),
+                "_pg_expandarray" => renamed(f, "__expanded"),
+                _ => return ControlFlow::Continue(()),
+            };
+            *expr = call("unnest", vec![list]);
         }
         ControlFlow::Continue(())
     }

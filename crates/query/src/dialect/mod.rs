@@ -33,7 +33,7 @@ use datafusion_postgres::datafusion_pg_catalog::sql::rules::{
 };
 
 pub(crate) use expressions::with_backslash;
-pub(crate) use names::{shown_name, unnamed};
+pub(crate) use names::{shown_batch, shown_name, shown_schema, unnamed};
 
 /// Reads statements.
 pub(crate) struct Dialect {

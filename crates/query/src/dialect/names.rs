@@ -4,7 +4,11 @@
 //! engine names it after its text, and refuses the second one: it gets a mark that the client is not told of.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use arrow::datatypes::{FieldRef, Fields, Schema};
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement};
 
 /// What follows the name of a column whose name is there already. No name that a client writes has it.
@@ -13,6 +17,21 @@ const MARK: char = '\u{1}';
 /// A name as clients are told.
 pub(crate) fn shown_name(name: &str) -> &str {
     name.split(MARK).next().unwrap_or(name)
+}
+
+/// The columns of an answer as clients are told.
+pub(crate) fn shown_schema(schema: &Schema) -> Schema {
+    let shown = |field: &FieldRef| match shown_name(field.name()) {
+        name if name.len() == field.name().len() => Arc::clone(field),
+        name => Arc::new(field.as_ref().clone().with_name(name)),
+    };
+    Schema::new_with_metadata(schema.fields().iter().map(shown).collect::<Fields>(), schema.metadata().clone())
+}
+
+/// Rows of an answer as clients are told its columns.
+pub(crate) fn shown_batch(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(shown_schema(&batch.schema())), batch.columns().to_vec(), &options)
 }
 
 /// A name in double quotes.

@@ -30,6 +30,7 @@ use super::describe::Descriptions;
 use super::listener::Peer;
 use super::session::{Promised, Session, Sessions};
 use super::{ingest, parameters, status};
+use crate::dialect::shown_schema;
 use crate::engine::Limits;
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement};
@@ -164,7 +165,7 @@ impl Service {
         let _place = session.place()?;
         let work = self.plan(session, text).await?;
         let parameters = parameters::schema(&work.plan).map_err(|e| status::of(&e))?;
-        let dataset_schema = encoded(work.plan.schema().as_arrow())?;
+        let dataset_schema = encoded(&shown_schema(work.plan.schema().as_arrow()))?;
         let handle = session.prepare(work, parameters.fields().len())?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.into(),
@@ -347,9 +348,9 @@ impl FlightService for Service {
 /// Plans the columns: what the client is told is what it gets.
 fn promise(work: Work) -> Result<Promised, Status> {
     let schema = if work.parameters.as_ref().is_some_and(|p| p.num_rows() == 0) {
-        work.plan.schema().as_arrow().clone()
+        shown_schema(work.plan.schema().as_arrow())
     } else {
-        work.bound(0).map_err(|e| status::of(&e))?.schema().as_arrow().clone()
+        shown_schema(work.bound(0).map_err(|e| status::of(&e))?.schema().as_arrow())
     };
     Ok(Promised { work, schema: Arc::new(schema) })
 }

@@ -47,6 +47,9 @@ def query():
         assert metadata[b"unit_code"] == b"GQ" and metadata[b"iri"] == b"https://example.org/pm25", metadata
         cursor.execute("select current_user")
         assert cursor.fetchone() == ("conurb",)
+        # Columns are called as PostgreSQL calls them, several the same if need be.
+        cursor.execute("select 1, 2, pi() as a, 3 as a")
+        assert cursor.fetch_arrow_table().column_names == ["?column?", "?column?", "a", "a"]
 
 
 def errors():

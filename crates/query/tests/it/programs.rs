@@ -68,7 +68,6 @@ async fn sqlalchemy_pandas_and_geopandas_find_their_way() {
 const DRIVER: &str = "/usr/share/java/postgresql.jar";
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 async fn the_jdbc_driver_finds_its_way() {
     if !Path::new(DRIVER).exists() || Command::new("java").arg("-version").output().is_err() {
         eprintln!("skipped: no java or no {DRIVER} on this machine (Debian: default-jdk-headless, libpostgresql-jdbc-java)");
