@@ -53,13 +53,13 @@ pub(super) async fn settled_cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     }
 }
 
-/// Bytes of all files below a folder.
+/// Bytes that all files below a folder take on the disk: a file that is made long beforehand takes what is written of it.
 pub(super) fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     let mut sum = 0;
     for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read `{}`", dir.display()))? {
         let entry = entry?;
         let Ok(meta) = entry.metadata() else { continue };
-        sum += if meta.is_dir() { disk_bytes(&entry.path())? } else { meta.len() };
+        sum += if meta.is_dir() { disk_bytes(&entry.path())? } else { std::os::unix::fs::MetadataExt::blocks(&meta) * 512 };
     }
     Ok(sum)
 }
