@@ -9,6 +9,7 @@ use std::ops::Range;
 use entity::{AggregationMethod as Method, AggregationPeriod as Period, Attribute, AttributeValue, Instant, Iri, Value};
 use policy::{Action, Permit, Principal};
 use store::history::{AggregateQuery, Aggregates, Bucket, Cell, ColumnKind, Evolution, Measure, TemporalQuery, TimeProperty};
+use store::state::Space;
 
 use crate::error::NodeError;
 use crate::node::Node;
@@ -53,9 +54,14 @@ impl Node {
             return Err(NodeError::Denied { reason: "another city's questions come through the exchange between nodes".to_owned() });
         }
         let history = self.store.history();
-        let missing = || NodeError::NoEntity { id: query.temporal.entity.clone() };
+        let id = &query.temporal.entity;
         let nothing = TemporalQuery { attributes: Some(Vec::new()), interval: None, last_n: None, ..query.temporal.clone() };
-        let entity_type = history.evolution(&nothing)?.ok_or_else(missing)?.entity_type;
+        let from_history = || history.evolution(&nothing)?.map(|e| e.entity_type).ok_or_else(|| NodeError::NoEntity { id: id.clone() });
+        // Of an entity that is there the type is known without a look into the files.
+        let present = if query.temporal.as_of.is_none() { self.store.table(Space::City).try_get(id.as_str())? } else { None };
+        let known = present.and_then(|e| e.types.first().cloned());
+        let is_known = known.is_some();
+        let entity_type = known.map_or_else(from_history, Ok)?;
         let table = history.tables().into_iter().find(|t| t.entity_type == entity_type);
         let is_wanted = |name: &Iri| query.temporal.attributes.as_ref().is_none_or(|list| list.contains(name));
         let (numbers, others): (Vec<_>, Vec<_>) =
@@ -74,6 +80,10 @@ impl Node {
             if let Some(evolution) = history.evolution(&instances)? {
                 answer.extend(over_periods(query, &evolution)?);
             }
+        }
+        if answer.is_empty() && is_known {
+            // Has it a past at all?
+            return Ok((from_history()?, answer));
         }
         answer.sort_by(|a, b| a.name.cmp(&b.name));
         Ok((entity_type, answer))
