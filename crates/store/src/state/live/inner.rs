@@ -13,7 +13,7 @@ use super::ids::{Ids, Order, Slot};
 use super::overlay::Overlay;
 use super::places::{GeoBox, Places};
 use super::sets::Sets;
-use super::words::{is_name, words_of_entity};
+use super::words::{each_word_of_entity, is_name};
 
 /// One type.
 pub(super) struct Type {
@@ -302,7 +302,10 @@ impl Inner {
     }
 
     fn hashes_of_words(&self, e: Option<&Entity>) -> Vec<u32> {
-        let mut hashes: Vec<u32> = e.map(|e| words_of_entity(e).iter().map(|w| self.hash(w)).collect()).unwrap_or_default();
+        let mut hashes = Vec::new();
+        if let Some(e) = e {
+            each_word_of_entity(e, &mut |word| hashes.push(self.hash(word)));
+        }
         hashes.sort_unstable();
         hashes.dedup();
         hashes
@@ -422,12 +425,11 @@ pub(super) fn targets_of(e: &Entity) -> impl Iterator<Item = &Iri> {
 fn same_names(a: &Entity, b: &Entity) -> bool {
     // Mostly one value changed, and the rest is shared.
     let mut pairs = a.attributes.iter().zip(&b.attributes);
-    if a.attributes.len() == b.attributes.len() && pairs.all(|((n, i), (m, j))| n == m && (i.is_shared_with(j) || !is_name(n.local_name())))
-    {
+    if a.attributes.len() == b.attributes.len() && pairs.all(|((n, i), (m, j))| n == m && (i.is_shared_with(j) || !is_name(n))) {
         return true;
     }
-    let names = |e: &Entity| e.attributes.keys().filter(|n| is_name(n.local_name())).count();
-    names(a) == names(b) && a.attributes.iter().filter(|(n, _)| is_name(n.local_name())).all(|(n, i)| b.attributes.get(n) == Some(i))
+    let names = |e: &Entity| e.attributes.keys().filter(|n| is_name(n)).count();
+    names(a) == names(b) && a.attributes.iter().filter(|(n, _)| is_name(n)).all(|(n, i)| b.attributes.get(n) == Some(i))
 }
 
 /// Leaves in two sorted lists what the other one has not.

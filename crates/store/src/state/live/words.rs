@@ -3,7 +3,7 @@
 //! A word is a run of letters and digits in lower case. Scripts that write no spaces between words (Han, kana, Hangul, Thai, ...) give each
 //! character and each pair of neighbours, so that 古城 is found in 北京古城公园.
 
-use entity::{Attribute, AttributeValue, Entity, Value};
+use entity::{Attribute, AttributeValue, Entity, Iri, Value};
 
 /// Local names of the attributes whose texts are searched.
 const NAME_ATTRIBUTES: [&str; 6] = ["name", "alternateName", "title", "description", "label", "headline"];
@@ -17,74 +17,87 @@ const WORD_BYTES_MAX: usize = 64;
 /// The distinct words of a text, sorted.
 pub(crate) fn words_of(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    push_words(text, &mut words);
+    each_word(text, &mut |word| words.push(word.to_owned()));
+    words.truncate(WORDS_MAX);
     words.sort_unstable();
     words.dedup();
     words
 }
 
-/// The distinct words by which an entity is found, sorted: of all instances of the attributes with names for people.
+/// The distinct words by which an entity is found, sorted.
 pub(super) fn words_of_entity(entity: &Entity) -> Vec<String> {
     let mut words = Vec::new();
-    for instance in entity.attributes.iter().filter(|(name, _)| is_name(name.local_name())).flat_map(|(_, instances)| instances) {
-        push_instance(instance, &mut words);
-    }
+    each_word_of_entity(entity, &mut |word| words.push(word.to_owned()));
     words.sort_unstable();
     words.dedup();
     words
 }
 
-/// Is an attribute with this local name searched?
-pub(super) fn is_name(local_name: &str) -> bool {
-    NAME_ATTRIBUTES.contains(&local_name)
-}
-
-fn push_instance(instance: &Attribute, words: &mut Vec<String>) {
-    match &instance.value {
-        AttributeValue::Property(v) => push_value(v, words),
-        AttributeValue::Language(texts) => texts.values().for_each(|v| push_value(v, words)),
-        AttributeValue::List(list) => list.iter().for_each(|v| push_value(v, words)),
-        _ => {}
-    }
-}
-
-fn push_value(value: &Value, words: &mut Vec<String>) {
-    match value {
-        Value::String(text) => push_words(text, words),
-        Value::Array(list) => list.iter().for_each(|v| push_value(v, words)),
-        // A typed value stands for its value.
-        Value::Object(members) => members.get("@value").into_iter().for_each(|v| push_value(v, words)),
-        _ => {}
-    }
-}
-
-fn push_words(text: &str, words: &mut Vec<String>) {
-    let mut push = |word: String| {
-        if words.len() < WORDS_MAX {
-            words.push(word);
+/// Calls `take` with the words by which an entity is found, some perhaps twice: of all instances of the attributes with names for people.
+pub(super) fn each_word_of_entity(entity: &Entity, take: &mut dyn FnMut(&str)) {
+    let mut n = 0;
+    let mut bounded = |word: &str| {
+        n += 1;
+        if n <= WORDS_MAX {
+            take(word);
         }
     };
+    for instance in entity.attributes.iter().filter(|(name, _)| is_name(name)).flat_map(|(_, instances)| instances) {
+        of_instance(instance, &mut bounded);
+    }
+}
+
+/// Is an attribute of this name searched?
+pub(super) fn is_name(name: &Iri) -> bool {
+    // Most are not, and the end of the name tells.
+    NAME_ATTRIBUTES.iter().any(|n| name.as_str().ends_with(n)) && NAME_ATTRIBUTES.contains(&name.local_name())
+}
+
+fn of_instance(instance: &Attribute, take: &mut dyn FnMut(&str)) {
+    match &instance.value {
+        AttributeValue::Property(v) => of_value(v, take),
+        AttributeValue::Language(texts) => texts.values().for_each(|v| of_value(v, take)),
+        AttributeValue::List(list) => list.iter().for_each(|v| of_value(v, take)),
+        _ => {}
+    }
+}
+
+fn of_value(value: &Value, take: &mut dyn FnMut(&str)) {
+    match value {
+        Value::String(text) => each_word(text, take),
+        Value::Array(list) => list.iter().for_each(|v| of_value(v, take)),
+        // A typed value stands for its value.
+        Value::Object(members) => members.get("@value").into_iter().for_each(|v| of_value(v, take)),
+        _ => {}
+    }
+}
+
+fn each_word(text: &str, take: &mut dyn FnMut(&str)) {
     let mut run = String::new();
+    let mut pair = String::new();
     let mut previous: Option<char> = None;
     for c in text.chars().flat_map(char::to_lowercase) {
         let is_dense = writes_no_spaces(c);
         if is_dense || !c.is_alphanumeric() {
             if !run.is_empty() {
-                push(std::mem::take(&mut run));
+                take(&run);
+                run.clear();
             }
         } else if run.len() + c.len_utf8() <= WORD_BYTES_MAX {
             run.push(c);
         }
         if is_dense {
-            push(c.to_string());
+            take(c.encode_utf8(&mut [0; 4]));
             if let Some(p) = previous {
-                push([p, c].iter().collect());
+                pair.clear();
+                pair.extend([p, c]);
+                take(&pair);
             }
         }
         previous = is_dense.then_some(c);
     }
     if !run.is_empty() {
-        push(run);
+        take(&run);
     }
 }
 
@@ -99,7 +112,6 @@ fn writes_no_spaces(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use entity::Iri;
 
     #[test]
     fn words_are_runs_in_lower_case_and_pairs_of_dense_characters() {
@@ -126,7 +138,7 @@ mod tests {
         assert_eq!(words_of_entity(&e), ["old", "town"]);
         let long: Vec<String> = (0..WORDS_MAX + 50).map(|i| format!("w{i}")).collect();
         e.put(iri("description"), Attribute::property(long.join(" ")));
-        assert!(words_of_entity(&e).len() <= WORDS_MAX);
+        assert_eq!(words_of_entity(&e).len(), WORDS_MAX);
         assert!(words_of(&"x".repeat(1000))[0].len() <= WORD_BYTES_MAX);
     }
 }
