@@ -68,7 +68,7 @@ fn content(dir: &Path) -> Result<String, OpenError> {
     let attributes = vec![iri("v")];
     let scan = HistoryScan { entity_type: iri("Station"), attributes, entities: None, observed: None, as_of: None };
     match store.history().scan(&scan) {
-        Ok(batches) => found.push_str(&format!("{batches:?}")),
+        Ok(batches) => found.push_str(&arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()),
         Err(e) => found.push_str(&host::chain(&e)),
     }
     Ok(found)
