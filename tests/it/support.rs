@@ -165,49 +165,21 @@ impl Drop for Node {
     }
 }
 
-/// A `moto` server (a stand-in for Amazon's S3, from PyPI) with the bucket `city`, ended when dropped.
-pub(crate) struct Moto {
-    server: Child,
-    port: u16,
-}
+/// A server that stands in for Amazon's S3.
+pub(crate) struct Moto(host::pypi::Moto);
 
 impl Moto {
     /// None where there is no Python or no package index, which is said.
     pub(crate) fn start() -> Option<Self> {
-        let dir = root().join("target/moto-venv");
-        let program = dir.join("bin/moto_server");
-        if !program.exists() {
-            let run = |program: &Path, args: &[&str]| Command::new(program).args(args).output().is_ok_and(|o| o.status.success());
-            let is_made = run(Path::new("python3"), &["-m", "venv", &dir.to_string_lossy()])
-                && run(&dir.join("bin/pip"), &["install", "--quiet", "moto[server]"]);
-            if !is_made {
-                skip("`moto`, the S3 server to test against, cannot be installed");
-                return None;
-            }
-        }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()];
-        let server = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let moto = Self { server, port };
-        eventually("the S3 server listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        let key = "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request";
-        request("PUT", &format!("http://127.0.0.1:{port}/city"), &[("authorization", key)], None).expect(200);
-        Some(moto)
+        host::pypi::Moto::start().map(Self).map_err(|why| skip(&format!("there is no S3 server to test against: {why}"))).ok()
     }
 
     /// A program that reaches it by the usual variables.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.envs([("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "us-east-1"), ("AWS_ALLOW_HTTP", "true")]);
-        command.env("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port));
+        command.env("AWS_ENDPOINT", self.0.endpoint());
         command
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
     }
 }
 

@@ -162,3 +162,21 @@ fn a_change_can_be_for_the_version_that_was_read() {
     assert_eq!(delete(&entity(), &tag()), 204);
     assert_eq!((delete(&entity(), "*"), delete(&entity(), &seen)), (412, 412));
 }
+
+/// The past of what is of another type now.
+#[test]
+fn periods_are_found_under_the_type_that_the_entity_had() {
+    let node = Node::start();
+    let station = json!([{"id": ID, "type": "Station", "level": {"type": "Property", "value": 4.5, "observedAt": "2026-03-01T00:30:00Z"}}]);
+    assert!(node.post("/ngsi-ld/v1/entityOperations/upsert", &station).status < 300);
+    let mast = json!([{"id": ID, "type": "Mast", "height": {"type": "Property", "value": 30}}]);
+    assert!(node.post("/ngsi-ld/v1/entityOperations/upsert", &mast).status < 300);
+    let asked = |name: &str| {
+        let how = "aggrMethods=avg&aggrPeriodDuration=PT1H&options=aggregatedValues&timerel=between&timeAt=2026-03-01T00:00:00Z&endTimeAt=2026-03-02T00:00:00Z";
+        node.get(&format!("/ngsi-ld/v1/temporal/entities/{ID}?attrs={name}&{how}")).expect(200).json()
+    };
+    let level = asked("level");
+    assert_eq!(level["level"]["avg"], json!([[4.5, "2026-03-01T00:00:00Z", "2026-03-01T01:00:00Z"]]), "{level}");
+    assert_eq!(asked("nothing").get("nothing"), None);
+    node.get("/ngsi-ld/v1/temporal/entities/urn:x:none?attrs=level&aggrMethods=avg&options=aggregatedValues").expect(404);
+}

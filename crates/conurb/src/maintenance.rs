@@ -327,15 +327,7 @@ fn open_stopped(dir: &Path, history_place: String) -> anyhow::Result<store::Stor
     if !dir.join("log").is_dir() {
         bail!("there is no node's data in `{}` (--data), and no address of a running node was given (--url)", dir.display());
     }
-    let options = store::Options {
-        dir: dir.to_owned(),
-        clock: Arc::new(SystemClock),
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(3600),
-        memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-        log_keep_bytes: u64::MAX,
-        history_place,
-    };
+    let options = store::Options { log_keep_bytes: u64::MAX, history_place, ..store::Options::new(dir, Arc::new(SystemClock)) };
     store::Store::open(options).with_context(|| format!("cannot open `{}`; for a running node give --url", dir.display()))
 }
 

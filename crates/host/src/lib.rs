@@ -5,12 +5,14 @@
 //! * [`Clock`]: [`SystemClock`] and [`ManualClock`].
 //! * [`Disk`]: [`RealDisk`] and [`sim::SimDisk`], which loses what was not synced, tears writes and runs full.
 //! * [`random_bytes`]: from the operating system.
+//! * [`pypi`]: programs from PyPI that tests talk to.
 //!
 //! **Invariant:** knows nothing of the domain.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod clock;
 mod disk;
+pub mod pypi;
 pub mod sim;
 
 pub use clock::{Clock, ManualClock, Stopwatch, SystemClock};

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use entity::{CommandError, Iri};
 use policy::{Action, Principal};
-use store::history::{ErasedInstances, ErasedTimes, Erasure, HistoryScan, Marked, TemporalQuery};
+use store::history::{ErasedInstances, ErasedTimes, Erasure, Marked, TemporalQuery};
 
 use crate::error::NodeError;
 use crate::node::Node;
+use crate::temporal::has_rows;
 
 /// What is to be taken out of the past. The present stays as it is.
 #[derive(Clone, PartialEq, Debug)]
@@ -81,21 +82,8 @@ impl Node {
         let mut types = BTreeSet::new();
         history.visit_marks(Marked::Entity(id), None, &mut |mark| types.extend([mark.entity_type]))?;
         for table in history.tables() {
-            if types.contains(&table.entity_type) {
-                continue;
-            }
-            let scan = HistoryScan {
-                entity_type: table.entity_type.clone(),
-                attributes: Vec::new(),
-                entities: Some(vec![id.clone()]),
-                observed: None,
-                as_of: None,
-            };
-            for batch in history.stream(&scan)? {
-                if batch?.num_rows() > 0 {
-                    types.insert(table.entity_type);
-                    break;
-                }
+            if !types.contains(&table.entity_type) && has_rows(history, &table.entity_type, id)? {
+                types.insert(table.entity_type);
             }
         }
         if types.is_empty() { Err(NodeError::NoEntity { id: id.clone() }) } else { Ok(types.into_iter().collect()) }

@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use entity::{AggregationMethod as Method, AggregationPeriod as Period, Attribute, AttributeValue, Instant, Iri, Value};
 use policy::{Action, Permit, Principal};
-use store::history::{AggregateQuery, Aggregates, Bucket, Cell, ColumnKind, Evolution, Measure, TemporalQuery, TimeProperty};
+use store::history::{
+    AggregateQuery, Aggregates, Bucket, Cell, ColumnKind, Evolution, History, HistoryScan, Measure, TemporalQuery, TimeProperty,
+};
 use store::state::Space;
 
 use crate::error::NodeError;
@@ -59,35 +61,55 @@ impl Node {
         let from_history = || history.evolution(&nothing)?.map(|e| e.entity_type).ok_or_else(|| NodeError::NoEntity { id: id.clone() });
         // Of an entity that is there the type is known without a look into the files.
         let present = if query.temporal.as_of.is_none() { self.store.table(Space::City).try_get(id.as_str())? } else { None };
-        let known = present.and_then(|e| e.types.first().cloned());
-        let is_known = known.is_some();
-        let entity_type = known.map_or_else(from_history, Ok)?;
-        let table = history.tables().into_iter().find(|t| t.entity_type == entity_type);
-        let is_wanted = |name: &Iri| query.temporal.attributes.as_ref().is_none_or(|list| list.contains(name));
-        let (numbers, others): (Vec<_>, Vec<_>) =
-            table.into_iter().flat_map(|t| t.columns).filter(|c| is_wanted(&c.name)).partition(|c| c.kind == ColumnKind::Number);
-        let names = |columns: Vec<store::history::AttributeColumn>| columns.into_iter().map(|c| c.name).collect::<Vec<_>>();
-        let (mut numbers, mut others) = (names(numbers), names(others));
-        if !query.is_for_columns() {
-            others.append(&mut numbers);
-        }
-        let mut answer = Vec::new();
-        if !numbers.is_empty() {
-            answer.extend(columns_over_periods(query, &entity_type, numbers, &|q| Ok(history.aggregate(q)?))?);
-        }
-        if !others.is_empty() {
-            let instances = TemporalQuery { attributes: Some(others), ..query.temporal.clone() };
-            if let Some(evolution) = history.evolution(&instances)? {
-                answer.extend(over_periods(query, &evolution)?);
-            }
-        }
-        if answer.is_empty() && is_known {
-            // Has it a past at all?
-            return Ok((from_history()?, answer));
-        }
+        let entity_type = present.as_deref().and_then(|e| e.types.first().cloned()).map_or_else(from_history, Ok)?;
+        let mut others = history.tables().into_iter().filter(|t| t.entity_type != entity_type);
+        let mut answer = if others.try_fold(false, |found, t| Ok::<_, NodeError>(found || has_rows(history, &t.entity_type, id)?))? {
+            // Another table has values from when it was of another type.
+            history.evolution(&query.temporal)?.map_or_else(|| Ok(Vec::new()), |evolution| over_periods(query, &evolution))?
+        } else {
+            periods_in(history, query, &entity_type)?
+        };
         answer.sort_by(|a, b| a.name.cmp(&b.name));
+        // Has it a past at all?
+        let entity_type = if answer.is_empty() && present.is_some() { from_history()? } else { entity_type };
         Ok((entity_type, answer))
     }
+}
+
+/// Has the table of a type values of an entity?
+pub(crate) fn has_rows(history: &dyn History, entity_type: &Iri, id: &Iri) -> Result<bool, NodeError> {
+    let entities = Some(vec![id.clone()]);
+    let scan = HistoryScan { entity_type: entity_type.clone(), attributes: Vec::new(), entities, observed: None, as_of: None };
+    for batch in history.stream(&scan)? {
+        if batch?.num_rows() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The periods of an entity in the table of a type.
+fn periods_in(history: &dyn History, query: &PeriodQuery, entity_type: &Iri) -> Result<Vec<PeriodValues>, NodeError> {
+    let table = history.tables().into_iter().find(|t| t.entity_type == *entity_type);
+    let is_wanted = |name: &Iri| query.temporal.attributes.as_ref().is_none_or(|list| list.contains(name));
+    let (numbers, others): (Vec<_>, Vec<_>) =
+        table.into_iter().flat_map(|t| t.columns).filter(|c| is_wanted(&c.name)).partition(|c| c.kind == ColumnKind::Number);
+    let names = |columns: Vec<store::history::AttributeColumn>| columns.into_iter().map(|c| c.name).collect::<Vec<_>>();
+    let (mut numbers, mut others) = (names(numbers), names(others));
+    if !query.is_for_columns() {
+        others.append(&mut numbers);
+    }
+    let mut answer = Vec::new();
+    if !numbers.is_empty() {
+        answer.extend(columns_over_periods(query, entity_type, numbers, &|q| Ok(history.aggregate(q)?))?);
+    }
+    if !others.is_empty() {
+        let instances = TemporalQuery { attributes: Some(others), ..query.temporal.clone() };
+        if let Some(evolution) = history.evolution(&instances)? {
+            answer.extend(over_periods(query, &evolution)?);
+        }
+    }
+    Ok(answer)
 }
 
 /// What the history computes for a method; none if it takes more than numbers.

@@ -54,13 +54,9 @@ fn both(n: &str, memory: &str) -> Result<(), Box<dyn Error>> {
 
 fn open(dir: &Path, memory_mib: usize) -> Result<Store, Box<dyn Error>> {
     Ok(Store::open(Options {
-        dir: dir.to_owned(),
-        clock: Arc::new(SystemClock),
-        observers: Vec::new(),
         checkpoint_every: Duration::from_secs(300),
         memory_bytes: memory_mib << 20,
-        log_keep_bytes: 0,
-        history_place: String::new(),
+        ..Options::new(dir, Arc::new(SystemClock))
     })?)
 }
 

@@ -22,16 +22,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let seconds: u64 = args.next().map_or(5, |s| s.parse().unwrap());
     let dir = args.next().map_or_else(|| tempfile::tempdir().unwrap().keep(), Into::into);
-    let store = Store::open(Options {
-        dir: dir.join("store"),
-        clock: Arc::new(SystemClock),
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(3600),
-        memory_bytes: store::state::MEMORY_BYTES_DEFAULT,
-        log_keep_bytes: 0,
-        history_place: String::new(),
-    })
-    .unwrap();
+    let store = Store::open(Options::new(dir.join("store"), Arc::new(SystemClock))).unwrap();
     let clients: Vec<usize> = args.next().map_or_else(|| vec![1, 64, 512], |list| list.split(',').map(|n| n.parse().unwrap()).collect());
     for chunk in (0..ENTITIES).collect::<Vec<_>>().chunks(1_000) {
         let commands = chunk.iter().map(|&i| Command::UpsertReplace(entity(i))).collect();

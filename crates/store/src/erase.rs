@@ -55,7 +55,6 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use entity::{Attribute, Command, Entity, Iri};
     use host::SystemClock;
@@ -72,16 +71,8 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Store {
-        Store::open(Options {
-            dir: dir.to_owned(),
-            clock: Arc::new(SystemClock),
-            observers: Vec::new(),
-            checkpoint_every: Duration::from_secs(3_600),
-            memory_bytes: MEMORY_BYTES_MIN,
-            log_keep_bytes: 1 << 20,
-            history_place: String::new(),
-        })
-        .unwrap()
+        Store::open(Options { memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 1 << 20, ..Options::new(dir, Arc::new(SystemClock)) })
+            .unwrap()
     }
 
     /// The hours of which the values are seen.

@@ -53,6 +53,23 @@ pub struct Options {
     pub log_keep_bytes: u64,
 }
 
+impl Options {
+    /// A folder by itself: its history is in it, nobody observes, nothing of the log is kept longer than needed, the memory is
+    /// [`crate::state::MEMORY_BYTES_DEFAULT`], and there is a checkpoint every hour.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            dir: dir.into(),
+            clock,
+            observers: Vec::new(),
+            checkpoint_every: Duration::from_hours(1),
+            memory_bytes: crate::state::MEMORY_BYTES_DEFAULT,
+            history_place: String::new(),
+            log_keep_bytes: 0,
+        }
+    }
+}
+
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

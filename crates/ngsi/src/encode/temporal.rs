@@ -189,41 +189,36 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
 
 /// One object per kind and `datasetId`, each with its array of `[value, time]` (clause 4.5.9).
 fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, style: Style<'_>) {
-    let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&Attribute>> = IndexMap::new();
-    for &a in instances {
-        groups.entry((a.value.kind(), a.dataset_id.as_ref())).or_default().push(a);
-    }
-    let several = groups.len() > 1;
-    if several {
-        w.open(b'[');
-    }
-    for ((kind, dataset_id), list) in groups {
-        w.open(b'{');
-        w.member("type", kind);
-        if let Some(d) = dataset_id {
-            w.member("datasetId", d.as_str());
-        }
-        w.key(plural_member(&list[0].value));
-        w.open(b'[');
-        for a in list {
-            w.open(b'[');
+    pairs(
+        w,
+        instances,
+        |a| a,
+        |w, a| {
             style.raw_value(w, &a.value);
             w.instant(time_of(a, time));
-            w.close(b']');
-        }
-        w.close(b']');
-        w.close(b'}');
-    }
-    if several {
-        w.close(b']');
-    }
+        },
+    );
 }
 
-/// The ends of an attribute's instances: one object per `datasetId`, NGSI-LD Null and the time of each end.
+/// The ends of an attribute's instances in the same form: NGSI-LD Null and the time of each end.
 fn removal_series(w: &mut Writer<'_>, removals: &[&Removal]) {
-    let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&Removal>> = IndexMap::new();
-    for r in removals {
-        groups.entry((r.was.value.kind(), r.was.dataset_id.as_ref())).or_default().push(r);
+    pairs(
+        w,
+        removals,
+        |r| &r.was,
+        |w, r| {
+            w.string(NGSI_LD_NULL);
+            w.instant(r.at);
+        },
+    );
+}
+
+/// One object per kind and `datasetId` of the attribute that an item is `of`, each with what `pair` writes of its items.
+fn pairs<T>(w: &mut Writer<'_>, items: &[&T], of: impl Fn(&T) -> &Attribute, pair: impl Fn(&mut Writer<'_>, &T)) {
+    let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&T>> = IndexMap::new();
+    for &item in items {
+        let attribute = of(item);
+        groups.entry((attribute.value.kind(), attribute.dataset_id.as_ref())).or_default().push(item);
     }
     let several = groups.len() > 1;
     if several {
@@ -235,12 +230,11 @@ fn removal_series(w: &mut Writer<'_>, removals: &[&Removal]) {
         if let Some(d) = dataset_id {
             w.member("datasetId", d.as_str());
         }
-        w.key(plural_member(&list[0].was.value));
+        w.key(plural_member(&of(list[0]).value));
         w.open(b'[');
-        for r in list {
+        for item in list {
             w.open(b'[');
-            w.string(NGSI_LD_NULL);
-            w.instant(r.at);
+            pair(w, item);
             w.close(b']');
         }
         w.close(b']');

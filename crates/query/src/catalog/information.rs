@@ -4,7 +4,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
 
 use super::columns::Columns;
-use super::directory::{Relation, type_of};
+use super::directory::{Key, Relation, type_of};
 use super::relations::SystemRelation;
 use crate::engine::{CATALOG, SCHEMA};
 
@@ -160,8 +160,13 @@ fn schemata(owner: &str) -> Result<RecordBatch> {
         .finish()
 }
 
-fn table_constraints(tables: &[Relation]) -> Result<RecordBatch> {
-    let rows: Vec<_> = tables.iter().filter_map(|t| t.key.as_ref().map(|k| (t, k))).collect();
+/// The tables that have a key, with it.
+fn keyed(tables: &[Relation]) -> Vec<(&Relation, &Key)> {
+    tables.iter().filter_map(|t| t.key.as_ref().map(|k| (t, k))).collect()
+}
+
+/// What constraints are called, and which table each is about.
+fn constraints(rows: &[(&Relation, &Key)]) -> Columns {
     Columns::new(rows.len())
         .all_text("constraint_catalog", CATALOG)
         .all_text("constraint_schema", SCHEMA)
@@ -169,6 +174,11 @@ fn table_constraints(tables: &[Relation]) -> Result<RecordBatch> {
         .all_text("table_catalog", CATALOG)
         .all_text("table_schema", SCHEMA)
         .text("table_name", rows.iter().map(|r| &r.0.name))
+}
+
+fn table_constraints(tables: &[Relation]) -> Result<RecordBatch> {
+    let rows = keyed(tables);
+    constraints(&rows)
         .all_text("constraint_type", "PRIMARY KEY")
         .all_text("is_deferrable", "NO")
         .all_text("initially_deferred", "NO")
@@ -178,14 +188,8 @@ fn table_constraints(tables: &[Relation]) -> Result<RecordBatch> {
 }
 
 fn key_column_usage(tables: &[Relation]) -> Result<RecordBatch> {
-    let rows: Vec<_> = tables.iter().filter_map(|t| t.key.as_ref().map(|k| (t, k))).collect();
-    Columns::new(rows.len())
-        .all_text("constraint_catalog", CATALOG)
-        .all_text("constraint_schema", SCHEMA)
-        .text("constraint_name", rows.iter().map(|r| &r.1.name))
-        .all_text("table_catalog", CATALOG)
-        .all_text("table_schema", SCHEMA)
-        .text("table_name", rows.iter().map(|r| &r.0.name))
+    let rows = keyed(tables);
+    constraints(&rows)
         .text("column_name", rows.iter().map(|r| r.0.schema.field(0).name()))
         .all_int("ordinal_position", 1)
         .no_int("position_in_unique_constraint")
@@ -193,7 +197,7 @@ fn key_column_usage(tables: &[Relation]) -> Result<RecordBatch> {
 }
 
 fn constraint_column_usage(tables: &[Relation]) -> Result<RecordBatch> {
-    let rows: Vec<_> = tables.iter().filter_map(|t| t.key.as_ref().map(|k| (t, k))).collect();
+    let rows = keyed(tables);
     Columns::new(rows.len())
         .all_text("table_catalog", CATALOG)
         .all_text("table_schema", SCHEMA)

@@ -95,23 +95,23 @@ fn as_name(expr: &mut Expr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::parser::Parser;
+    use super::super::tests::check;
 
     #[test]
     fn names_become_numbers_and_numbers_names() {
-        check("select 1 from t where a = 'pg_class'::regclass", "SELECT 1 FROM t WHERE a = __regclass('pg_class')");
-        check("select a from t where b = cast(cast('x' as regclass) as oid)", "SELECT a FROM t WHERE b = CAST(__regclass('x') AS oid)");
-        check("select oid::pg_catalog.regclass from t", "SELECT __regclass_text(oid) AS \"oid\" FROM t");
-        check("select a from t where oid::regclass::text = 'x'", "SELECT a FROM t WHERE __regclass_text(oid) = 'x'");
-        check("select a from t where typinput = 'pg_catalog.array_in'::regproc", "SELECT a FROM t WHERE typinput = 'array_in'");
-        check("select a::text from t where b = c::regclass", "SELECT a::TEXT FROM t WHERE b = c");
-
-        #[track_caller]
-        fn check(sql: &str, want: &str) {
-            let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap();
-            super::rewrite(&mut statements[0]);
-            assert_eq!(statements[0].to_string(), want);
-        }
+        check(super::rewrite, "select 1 from t where a = 'pg_class'::regclass", "SELECT 1 FROM t WHERE a = __regclass('pg_class')");
+        check(
+            super::rewrite,
+            "select a from t where b = cast(cast('x' as regclass) as oid)",
+            "SELECT a FROM t WHERE b = CAST(__regclass('x') AS oid)",
+        );
+        check(super::rewrite, "select oid::pg_catalog.regclass from t", "SELECT __regclass_text(oid) AS \"oid\" FROM t");
+        check(super::rewrite, "select a from t where oid::regclass::text = 'x'", "SELECT a FROM t WHERE __regclass_text(oid) = 'x'");
+        check(
+            super::rewrite,
+            "select a from t where typinput = 'pg_catalog.array_in'::regproc",
+            "SELECT a FROM t WHERE typinput = 'array_in'",
+        );
+        check(super::rewrite, "select a::text from t where b = c::regclass", "SELECT a::TEXT FROM t WHERE b = c");
     }
 }

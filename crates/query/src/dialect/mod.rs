@@ -140,24 +140,24 @@ fn call(name: &str, arguments: Vec<Expr>) -> Expr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-    use datafusion::sql::sqlparser::parser::Parser;
+
+    /// What a rewriting makes of a statement.
+    #[track_caller]
+    pub(super) fn check(rewrite: fn(&mut Statement), sql: &str, want: &str) {
+        let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap();
+        rewrite(&mut statements[0]);
+        assert_eq!(statements[0].to_string(), want);
+    }
 
     #[test]
     fn casts_to_the_types_of_postgis_become_functions() {
-        check("select 'POINT(1 2)'::geometry", "SELECT st_geometry('POINT(1 2)')");
+        check(rewrite, "select 'POINT(1 2)'::geometry", "SELECT st_geometry('POINT(1 2)')");
         check(
+            rewrite,
             "select cast(a as geography) from t where b::geometry(Point,4326) = c",
             "SELECT st_geography(a) FROM t WHERE st_geometry(b, 4326) = c",
         );
-        check("select st_x(a::geometry::geography)", "SELECT st_x(st_geography(st_geometry(a)))");
-        check("select 1::text", "SELECT 1::TEXT");
-
-        #[track_caller]
-        fn check(sql: &str, want: &str) {
-            let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap();
-            rewrite(&mut statements[0]);
-            assert_eq!(statements[0].to_string(), want);
-        }
+        check(rewrite, "select st_x(a::geometry::geography)", "SELECT st_x(st_geography(st_geometry(a)))");
+        check(rewrite, "select 1::text", "SELECT 1::TEXT");
     }
 }

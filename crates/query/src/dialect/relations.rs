@@ -112,26 +112,29 @@ fn derived(function: &str, arguments: &str, alias: Option<&TableAlias>) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::tests::check;
 
     #[test]
     fn functions_and_known_tables_are_tables() {
         check(
+            super::rewrite,
             "select s[i] from generate_series(1, 2) as i, string_to_array('a,b', ',') s",
             "SELECT s[i] FROM generate_series(1, 2) AS i (i), (SELECT string_to_array('a,b', ',') AS s) AS s",
         );
         check(
+            super::rewrite,
             "select * from spatial_ref_sys, public.geometry_columns, public.pg_class",
             "SELECT * FROM pg_catalog.spatial_ref_sys, pg_catalog.geometry_columns, public.pg_class",
         );
-        check("select l.tableoid, t.tableoid from pg_catalog.pg_language l, t", "SELECT 2612, t.tableoid FROM pg_catalog.pg_language l, t");
-        check("select * from current_schema()", "SELECT * FROM (SELECT current_schema() AS current_schema) AS current_schema");
-
-        #[track_caller]
-        fn check(sql: &str, want: &str) {
-            let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap();
-            rewrite(&mut statements[0]);
-            assert_eq!(statements[0].to_string(), want);
-        }
+        check(
+            super::rewrite,
+            "select l.tableoid, t.tableoid from pg_catalog.pg_language l, t",
+            "SELECT 2612, t.tableoid FROM pg_catalog.pg_language l, t",
+        );
+        check(
+            super::rewrite,
+            "select * from current_schema()",
+            "SELECT * FROM (SELECT current_schema() AS current_schema) AS current_schema",
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Arrow Flight SQL as its clients see it: the packages people use, unmodified, and a client for the edges of the protocol.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,11 +21,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use store::history::History;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::city::{City, NS, city};
+use crate::python::{python, said};
 
 /// The city of the tests, in which names mean something before they are used, and rows are taken in.
 struct Growing(Arc<City>);
@@ -146,7 +147,7 @@ impl Running {
 
     /// Runs a check of the Python client against this server.
     async fn python(&self, check: &str, arguments: &[&Path]) {
-        let Some(python) = python().await else { return };
+        let Some(python) = python("adbc", &["adbc_driver_flightsql==1.13.0", "pyarrow==26.0.1"]).await else { return };
         let mut command = Command::new(python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/flight_client.py")).arg(self.port.to_string()).arg(check);
         command.args(arguments);
@@ -154,46 +155,6 @@ impl Running {
         let text = said(&output);
         assert!(output.status.success() && text.contains(&format!("ok {check}")), "{text}");
     }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Python with the packages of the clients, in an environment of its own in the target folder; none where it cannot be made.
-async fn python() -> Option<PathBuf> {
-    static PYTHON: OnceCell<Option<PathBuf>> = OnceCell::const_new();
-    PYTHON.get_or_init(|| async { tokio::task::spawn_blocking(make_python).await.unwrap() }).await.clone()
-}
-
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn make_python() -> Option<PathBuf> {
-    const PACKAGES: [&str; 2] = ["adbc_driver_flightsql==1.13.0", "pyarrow==26.0.1"];
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-flight");
-    let python = folder.join("bin/python");
-    let has_packages = || Command::new(&python).args(["-c", "import adbc_driver_flightsql.dbapi, pyarrow"]).output();
-    if has_packages().is_ok_and(|o| o.status.success()) {
-        return Some(python);
-    }
-    let steps = [
-        Command::new("python3").args(["-m", "venv"]).arg(&folder).output(),
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES).output(),
-        has_packages(),
-    ];
-    for step in steps {
-        match step {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                eprintln!("skipped: no Python with {PACKAGES:?}: {}", said(&output));
-                return None;
-            }
-            Err(error) => {
-                eprintln!("skipped: no Python 3: {error}");
-                return None;
-            }
-        }
-    }
-    Some(python)
 }
 
 #[tokio::test]

@@ -8,5 +8,6 @@ mod functions;
 mod postgres;
 mod programs;
 mod psql;
+mod python;
 mod slt;
 mod wire;

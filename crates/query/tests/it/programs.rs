@@ -1,58 +1,27 @@
 //! Programs that speak to PostgreSQL, unmodified: SQLAlchemy, pandas and GeoPandas from PyPI, and the JDBC driver on which DBeaver is built.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use query::{Auth, Limits};
 
 use crate::psql::Running;
+use crate::python::{python, said};
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Python with the packages of the clients, in an environment of its own in the target folder; none where it cannot be made.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn make_python() -> Option<PathBuf> {
-    const PACKAGES: [&str; 7] = [
-        "sqlalchemy==2.1.9",
-        "pandas==3.1.1",
-        "geopandas==1.2.0",
-        "shapely==2.2.0",
-        "geoalchemy2==0.20.0",
-        "psycopg2-binary==2.9.13",
-        "psycopg[binary]==3.3.9",
-    ];
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-sqlalchemy");
-    let python = folder.join("bin/python");
-    let has_packages = || Command::new(&python).args(["-c", "import geoalchemy2, geopandas, psycopg, psycopg2, sqlalchemy"]).output();
-    if has_packages().is_ok_and(|o| o.status.success()) {
-        return Some(python);
-    }
-    let steps = [
-        Command::new("python3").args(["-m", "venv"]).arg(&folder).output(),
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES).output(),
-        has_packages(),
-    ];
-    for step in steps {
-        match step {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                eprintln!("skipped: no Python with {PACKAGES:?}: {}", said(&output));
-                return None;
-            }
-            Err(error) => {
-                eprintln!("skipped: no Python 3: {error}");
-                return None;
-            }
-        }
-    }
-    Some(python)
-}
+/// What the Python client needs.
+const PACKAGES: &[&str] = &[
+    "sqlalchemy==2.1.9",
+    "pandas==3.1.1",
+    "geopandas==1.2.0",
+    "shapely==2.2.0",
+    "geoalchemy2==0.20.0",
+    "psycopg2-binary==2.9.13",
+    "psycopg[binary]==3.3.9",
+];
 
 #[tokio::test]
 async fn sqlalchemy_pandas_and_geopandas_find_their_way() {
-    let Some(python) = tokio::task::spawn_blocking(make_python).await.unwrap() else { return };
+    let Some(python) = python("sqlalchemy", PACKAGES).await else { return };
     let server = Running::start(Auth::Trust, Limits::default()).await;
     for driver in ["psycopg2", "psycopg"] {
         let mut command = Command::new(&python);

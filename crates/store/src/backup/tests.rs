@@ -23,15 +23,7 @@ pub(super) struct City {
 
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    let options = Options {
-        dir: dir.to_owned(),
-        clock,
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(3600),
-        memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 1 << 20,
-        history_place: String::new(),
-    };
+    let options = Options { memory_bytes: MEMORY_BYTES_MIN, log_keep_bytes: 1 << 20, ..Options::new(dir, clock) };
     Store::open(options).unwrap()
 }
 
@@ -159,15 +151,7 @@ fn what_is_damaged_or_foreign_or_half_done_is_refused() {
     let half = tempfile::tempdir().unwrap();
     let damaged = restore(&to, RestoreTo { dir: half.path(), history_place: "" }, Until::End, &|_, _, _| {}).unwrap_err();
     assert!(matches!(damaged, BackupError::Damaged { .. }), "{damaged}");
-    let options = Options {
-        dir: half.path().to_owned(),
-        clock: Arc::new(ManualClock::at(0)),
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(1),
-        memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0,
-        history_place: String::new(),
-    };
+    let options = Options { memory_bytes: MEMORY_BYTES_MIN, ..Options::new(half.path(), Arc::new(ManualClock::at(0))) };
     assert!(matches!(Store::open(options), Err(crate::OpenError::HalfRestored { .. })));
 }
 

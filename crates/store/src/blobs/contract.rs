@@ -1,10 +1,8 @@
 //! What every engine must do, run over all of them.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use host::RealDisk;
 use host::sim::SimDisk;
@@ -97,48 +95,13 @@ fn a_full_disk_keeps_what_it_has_and_no_rubbish() {
     blobs.put("b", Bytes::from(vec![2; 600])).unwrap();
 }
 
-/// A `moto` server (a stand-in for Amazon's S3, from PyPI), ended when dropped.
-pub(crate) struct Moto {
-    server: Child,
-    endpoint: String,
-}
+/// A server that stands in for Amazon's S3.
+pub(crate) struct Moto(host::pypi::Moto);
 
 impl Moto {
     /// None where there is no Python or no package index, which is said.
     pub(crate) fn start() -> Option<Self> {
-        let program = match moto_server() {
-            Ok(program) => program,
-            Err(why) => {
-                eprintln!("SKIPPED, there is no S3 server to test against: {why}");
-                return None;
-            }
-        };
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let moto = Self { server, endpoint: format!("http://127.0.0.1:{port}") };
-        for _ in 0..600 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                moto.make_bucket(port);
-                return Some(moto);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("the S3 server does not listen after a minute");
-    }
-
-    fn make_bucket(&self, port: u16) {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let request = "PUT /city HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{} {answer}", self.endpoint);
+        host::pypi::Moto::start().map(Self).map_err(|why| eprintln!("SKIPPED, there is no S3 server to test against: {why}")).ok()
     }
 
     pub(crate) fn options(&self, prefix: &str) -> S3Options {
@@ -146,7 +109,7 @@ impl Moto {
             bucket: "city".to_owned(),
             prefix: prefix.to_owned(),
             region: "us-east-1".to_owned(),
-            endpoint: Some(self.endpoint.clone()),
+            endpoint: Some(self.0.endpoint()),
             allow_http: true,
             access_key_id: "k".to_owned(),
             secret_access_key: "s".to_owned(),
@@ -156,30 +119,4 @@ impl Moto {
     pub(crate) fn blobs(&self, prefix: &str) -> ObjectBlobs {
         ObjectBlobs::s3(&self.options(prefix)).unwrap()
     }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-/// The server's program, installed below the target folder if it is not there yet.
-fn moto_server() -> Result<PathBuf, String> {
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto-venv");
-    let program = dir.join("bin/moto_server");
-    if program.exists() {
-        return Ok(program);
-    }
-    let run = |program: &Path, args: &[&str]| {
-        let output = Command::new(program).args(args).output().map_err(|e| format!("cannot start `{}`: {e}", program.display()))?;
-        let last = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
-        if output.status.success() { Ok(()) } else { Err(format!("`{} {}` failed: {last}", program.display(), args.join(" "))) }
-    };
-    run(Path::new("python3"), &["-m", "venv", &dir.to_string_lossy()])?;
-    run(&dir.join("bin/pip"), &["install", "--quiet", "moto[server]"])?;
-    Ok(program)
 }

@@ -152,13 +152,9 @@ impl World {
             id: "simulated".to_owned(),
         };
         let options = Options {
-            dir: PathBuf::new(),
-            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            observers: Vec::new(),
-            checkpoint_every: Duration::from_secs(3600),
             memory_bytes: MEMORY_BYTES_MIN,
             log_keep_bytes: 1_000,
-            history_place: String::new(),
+            ..Options::new("", Arc::clone(&self.clock) as Arc<dyn Clock>)
         };
         let store = Store::open_with(options, engines).map_err(|e| self.died("opening the store", &e))?;
         let history = opened.lock().unwrap().take().unwrap();

@@ -18,16 +18,7 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_at(dir: &Path, clock: Arc<dyn Clock>) -> Store {
-    Store::open(Options {
-        dir: dir.to_owned(),
-        clock,
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(3600),
-        memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0,
-        history_place: String::new(),
-    })
-    .unwrap()
+    Store::open(Options { memory_bytes: MEMORY_BYTES_MIN, ..Options::new(dir, clock) }).unwrap()
 }
 
 /// A store of which the log is on a simulated disk and the rest in memory.
@@ -39,15 +30,7 @@ fn open_simulated(disk: &host::sim::SimDisk) -> Store {
         segments: Arc::new(|_| Err(std::io::ErrorKind::NotFound.into())),
         id: "simulated".to_owned(),
     };
-    let options = Options {
-        dir: PathBuf::new(),
-        clock: Arc::new(SystemClock),
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(3600),
-        memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0,
-        history_place: String::new(),
-    };
+    let options = Options { memory_bytes: MEMORY_BYTES_MIN, ..Options::new("", Arc::new(SystemClock)) };
     Store::open_with(options, engines).unwrap()
 }
 
@@ -124,15 +107,7 @@ fn late_readings_and_corrections_are_in_the_past_and_not_doubled() {
 fn a_second_node_on_the_same_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _store = open(dir.path());
-    let second = Store::open(Options {
-        dir: dir.path().to_owned(),
-        clock: Arc::new(SystemClock),
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(1),
-        memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0,
-        history_place: String::new(),
-    });
+    let second = Store::open(Options { memory_bytes: MEMORY_BYTES_MIN, ..Options::new(dir.path(), Arc::new(SystemClock)) });
     assert!(matches!(second, Err(OpenError::InUse { .. })));
 }
 
@@ -190,15 +165,7 @@ fn a_history_without_its_documents_is_refused_and_left_alone() {
     let n_files = || std::fs::read_dir(dir.path().join("history")).unwrap().count();
     let before = n_files();
     std::fs::remove_dir_all(dir.path().join("documents")).unwrap();
-    let options = || Options {
-        dir: dir.path().to_owned(),
-        clock: Arc::new(SystemClock),
-        observers: Vec::new(),
-        checkpoint_every: Duration::from_secs(1),
-        memory_bytes: MEMORY_BYTES_MIN,
-        log_keep_bytes: 0,
-        history_place: String::new(),
-    };
+    let options = || Options { memory_bytes: MEMORY_BYTES_MIN, ..Options::new(dir.path(), Arc::new(SystemClock)) };
     // What is left of the log replays only if it begins at the beginning; without it nothing tells what the history is.
     std::fs::remove_dir_all(dir.path().join("log")).unwrap();
     assert!(matches!(Store::open(options()), Err(OpenError::Lost { .. })));
