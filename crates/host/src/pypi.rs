@@ -4,17 +4,11 @@
 //! none; the reason is returned, and a test that then skips says it.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use crate::Stopwatch;
-
-/// How long a server may take until it listens.
-const START_WAIT: Duration = Duration::from_secs(60);
 
 /// The folder of an environment with these packages (as pip takes them, with versions); the programs are in its folder `bin`.
 ///
@@ -65,19 +59,23 @@ impl Moto {
     /// Errors: why there is none, in words.
     pub fn start() -> Result<Self, String> {
         let program = environment("moto", &["moto[server]==5.2.5"])?.join("bin/moto_server");
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
-        let port = free.map_err(|e| format!("there is no free port: {e}"))?.port();
         let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = command.spawn().map_err(|e| format!("cannot start the S3 server: {e}"))?;
-        let moto = Self { server, port };
-        let watch = Stopwatch::start();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if watch.elapsed() > START_WAIT {
-                return Err(format!("the S3 server does not listen after {} s", START_WAIT.as_secs()));
+        command.args(["-H", "127.0.0.1", "-p", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut moto = Self { server: command.spawn().map_err(|e| format!("cannot start the S3 server: {e}"))?, port: 0 };
+        let mut said = BufReader::new(moto.server.stderr.take().ok_or("the S3 server has no output")?);
+        // It takes a free port and says which one when it listens.
+        while moto.port == 0 {
+            let mut line = String::new();
+            let read = said.read_line(&mut line).map_err(|e| format!("cannot read what the S3 server says: {e}"))?;
+            if read == 0 {
+                return Err("the S3 server ended before it listened".to_owned());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            if let Some((_, port)) = line.trim_end().rsplit_once("Running on http://127.0.0.1:") {
+                moto.port = port.parse().map_err(|_| format!("the S3 server names no port: `{port}`"))?;
+            }
         }
+        // A line per request follows: unread, they would stop it when the pipe is full.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
         moto.make_bucket().map_err(|e| format!("the S3 server makes no bucket: {e}"))?;
         Ok(moto)
     }
