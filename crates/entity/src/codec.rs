@@ -19,7 +19,7 @@ use crate::{Geometry, Instances, Instant, Iri, Scope, SubAttributes};
 
 mod skim;
 
-pub use skim::{Name, Skim, SkimmedAttribute, SkimmedInstance, SkimmedValue};
+pub use skim::{Name, Skim, SkimmedAttribute, SkimmedInstance, SkimmedValue, Texts};
 
 /// First byte of everything that this version writes.
 pub const FORMAT: u8 = 1;

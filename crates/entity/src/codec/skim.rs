@@ -9,6 +9,9 @@
 use super::{CodecError, DEPTH_MAX, PREFIXES, Read, Reader, member};
 use crate::{Instances, Instant, Iri, Scope};
 
+/// The kind of a JSON value that is a text.
+const TEXT: u8 = 6;
+
 /// An entity in its binary form, read as far as one asks.
 pub struct Skim<'a> {
     reader: Reader<'a>,
@@ -72,10 +75,28 @@ pub enum SkimmedValue<'a> {
     Point([f64; 2]),
     /// A Relationship with one target.
     Target(Name<'a>),
-    /// Any other Property, a LanguageProperty, a JsonProperty or a ListProperty.
+    /// A LanguageProperty with one text per language.
+    Texts(Texts<'a>),
+    /// Any other Property or LanguageProperty, a JsonProperty or a ListProperty.
     Compound,
     /// Another GeoProperty, a VocabProperty, a Relationship with several targets or none, or a ListRelationship.
     Unusual,
+}
+
+/// The texts of a LanguageProperty.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a>(&'a [u8]);
+
+impl<'a> Texts<'a> {
+    /// The texts, without the languages.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        let mut reader = Reader { bytes: self.0, at: 0 };
+        std::iter::from_fn(move || {
+            let _language = reader.text().ok()?;
+            let _kind = reader.byte("a value").ok()?;
+            reader.text().ok()
+        })
+    }
 }
 
 impl<'a> Skim<'a> {
@@ -257,11 +278,14 @@ impl<'a> Reader<'a> {
                 }
             },
             b'L' => {
-                for _ in 0..self.count()? {
+                let n = self.count()?;
+                let (from, mut are_texts) = (self.at, true);
+                for _ in 0..n {
                     self.text()?;
+                    are_texts &= self.bytes.get(self.at) == Some(&TEXT);
                     self.skim_value(0)?;
                 }
-                SkimmedValue::Compound
+                if are_texts { SkimmedValue::Texts(Texts(&self.bytes[from..self.at])) } else { SkimmedValue::Compound }
             }
             b'J' => {
                 self.skim_value(0)?;
@@ -295,7 +319,7 @@ impl<'a> Reader<'a> {
                 n if n.is_finite() => SkimmedValue::Number(n),
                 _ => return Err(self.wrong("a number that JSON does not have")),
             },
-            6 => SkimmedValue::Text(self.text()?),
+            TEXT => SkimmedValue::Text(self.text()?),
             _ => {
                 self.at = from;
                 self.skim_value(0)?;
@@ -312,7 +336,7 @@ impl<'a> Reader<'a> {
             0..=2 => {}
             3 | 4 => drop(self.number()?),
             5 => drop(self.float()?),
-            6 => drop(self.text()?),
+            TEXT => drop(self.text()?),
             7 => drop(self.skim_list(|r| r.skim_value(depth + 1))?),
             8 => {
                 for _ in 0..self.count()? {

@@ -238,7 +238,11 @@ fn check_skimmed(bytes: &[u8], entity: &Entity) {
                 assert_eq!([whole(*n)], *targets.iter().map(Iri::as_str).collect::<Vec<_>>())
             }
             (SkimmedValue::Compound, AttributeValue::Property(v)) => assert!(v.is_null() || v.is_array() || v.is_object(), "{v}"),
-            (SkimmedValue::Compound, AttributeValue::Language(_) | AttributeValue::Json(_) | AttributeValue::List(_)) => {}
+            (SkimmedValue::Texts(texts), AttributeValue::Language(map)) => {
+                assert_eq!(texts.iter().map(Some).collect::<Vec<_>>(), map.values().map(Value::as_str).collect::<Vec<_>>());
+            }
+            (SkimmedValue::Compound, AttributeValue::Language(map)) => assert!(!map.values().all(Value::is_string)),
+            (SkimmedValue::Compound, AttributeValue::Json(_) | AttributeValue::List(_)) => {}
             (SkimmedValue::Unusual, AttributeValue::Geo(g)) => assert_eq!(g.plain_point(), None),
             (SkimmedValue::Unusual, AttributeValue::Relationship(targets)) => assert_ne!(targets.len(), 1),
             (SkimmedValue::Unusual, AttributeValue::Vocab(_) | AttributeValue::ListRelationship(_)) => {}

@@ -1,11 +1,10 @@
 //! Everything about the present entities that is always in memory, and how a change of one keeps it right.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use entity::{AttributeValue, Entity, Iri, Scope};
+use entity::{Attribute, AttributeValue, Entity, Iri, Scope};
 
 use super::auto::{AutoIndex, Key, key_of};
 use super::columns::{Place, Table};
@@ -14,6 +13,7 @@ use super::overlay::Overlay;
 use super::places::{GeoBox, Places};
 use super::sets::Sets;
 use super::words::{each_word_of_entity, is_name};
+use crate::hash::Seeded;
 
 /// One type.
 pub(super) struct Type {
@@ -49,17 +49,17 @@ pub(super) struct Inner {
     /// Slots by when they expire, µs.
     pub(super) expires: HashMap<u32, i64>,
     pub(super) overlay: Overlay,
-    hasher: RandomState,
-    staged: Option<Staged>,
+    pub(super) hasher: Seeded,
+    pub(super) staged: Option<Staged>,
     /// Bytes of indexes above which attributes new to a type get no column.
     pub(super) columns_until_bytes: usize,
 }
 
 /// What is sorted once at the end of a load.
 #[derive(Default)]
-struct Staged {
-    links: Vec<(u32, u32)>,
-    words: Vec<(u32, u32)>,
+pub(super) struct Staged {
+    pub(super) links: Vec<(u32, u32)>,
+    pub(super) words: Vec<(u32, u32)>,
     by_scopes: Vec<(u32, u32)>,
 }
 
@@ -78,7 +78,7 @@ impl Inner {
             words: BTreeSet::new(),
             expires: HashMap::new(),
             overlay: Overlay::new(pack_above_bytes),
-            hasher: RandomState::new(),
+            hasher: Seeded::default(),
             staged: None,
             columns_until_bytes,
         }
@@ -128,7 +128,7 @@ impl Inner {
     }
 
     // Truncated: a part of the hash is meant.
-    fn hash(&self, text: &str) -> u32 {
+    pub(super) fn hash(&self, text: &str) -> u32 {
         self.hasher.hash_one(text) as u32
     }
 
@@ -151,23 +151,9 @@ impl Inner {
     }
 
     fn add(&mut self, e: &Entity) {
-        let numbers: Vec<u32> = e.types.iter().map(|t| self.number_of_type(t)).collect();
-        let table = *numbers.first().expect("an entity has at least one type");
-        let slot = self.ids.insert(Slot {
-            id: e.id.as_str().into(),
-            types: self.type_sets.take(&e.types),
-            scopes: self.scope_sets.take(&e.scopes),
-            table,
-            row: 0,
-            created_us: e.created_at.micros(),
-            modified_us: e.modified_at.micros(),
-        });
-        let row = self.types[table as usize].table.take_row(slot);
-        self.ids.slot_mut(slot).row = row;
-        self.order.insert(slot, &self.ids);
-        for n in &numbers {
-            self.types[*n as usize].order.insert(slot, &self.ids);
-        }
+        let types = self.numbers_of_types(&e.types);
+        let sets = (self.type_sets.take(&e.types), self.scope_sets.take(&e.scopes));
+        let (table, (slot, row)) = (types[0], self.add_slot(e.id.as_str(), &types, sets, [e.created_at.micros(), e.modified_at.micros()]));
         let roomy = self.has_room_for_columns(table, e);
         self.types[table as usize].table.change(row, None, Some(e), roomy);
         self.note_scopes(slot, true);
@@ -177,6 +163,25 @@ impl Inner {
         }
         self.note_hashed(slot, None, Some(e));
         self.note_autos(slot, &[], false);
+    }
+
+    pub(super) fn numbers_of_types(&mut self, types: &[Iri]) -> Vec<u32> {
+        let numbers: Vec<u32> = types.iter().map(|t| self.number_of_type(t)).collect();
+        assert!(!numbers.is_empty(), "an entity has at least one type");
+        numbers
+    }
+
+    /// A slot and its row for an entity that was not there; its row says nothing yet.
+    pub(super) fn add_slot(&mut self, id: &str, types: &[u32], sets: (u32, u32), [created_us, modified_us]: [i64; 2]) -> (u32, u32) {
+        let slot = Slot { id: id.into(), types: sets.0, scopes: sets.1, table: types[0], row: 0, created_us, modified_us };
+        let slot = self.ids.insert(slot);
+        let row = self.types[types[0] as usize].table.take_row(slot);
+        self.ids.slot_mut(slot).row = row;
+        self.order.insert(slot, &self.ids);
+        for n in types {
+            self.types[*n as usize].order.insert(slot, &self.ids);
+        }
+        (slot, row)
     }
 
     fn take_out(&mut self, slot: u32, before: Option<&Entity>) {
@@ -247,7 +252,7 @@ impl Inner {
     }
 
     /// Moves the slot in the index of places from where it was to where its row says.
-    fn note_place(&mut self, slot: u32, before: Option<GeoBox>) {
+    pub(super) fn note_place(&mut self, slot: u32, before: Option<GeoBox>) {
         if let Some(b) = before {
             self.places.remove(slot, b);
         }
@@ -256,7 +261,7 @@ impl Inner {
         }
     }
 
-    fn note_scopes(&mut self, slot: u32, comes: bool) {
+    pub(super) fn note_scopes(&mut self, slot: u32, comes: bool) {
         let set = self.ids.slot(slot).scopes;
         if self.scope_sets.get(set).is_empty() {
             return;
@@ -416,7 +421,12 @@ impl Inner {
 
 /// All targets of relationships of an entity, lists of them too.
 pub(super) fn targets_of(e: &Entity) -> impl Iterator<Item = &Iri> {
-    e.attributes.values().flatten().flat_map(|a| match &a.value {
+    e.attributes.values().flat_map(|instances| targets_of_instances(instances))
+}
+
+/// The same of some instances of an attribute.
+pub(super) fn targets_of_instances(instances: &[Attribute]) -> impl Iterator<Item = &Iri> {
+    instances.iter().flat_map(|a| match &a.value {
         AttributeValue::Relationship(targets) | AttributeValue::ListRelationship(targets) => targets.as_slice(),
         _ => &[],
     })

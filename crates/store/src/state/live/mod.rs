@@ -13,6 +13,7 @@ mod explain;
 mod ids;
 mod inner;
 mod judge;
+mod load;
 mod order;
 mod overlay;
 mod page;
@@ -160,15 +161,7 @@ impl LiveTable {
     /// Errors: the documents', and a document that does not read back.
     pub fn open(space: Space, documents: Arc<dyn Documents>, budget: Budget) -> Result<Self, DocumentsError> {
         let table = Self::new(space, Some(Arc::clone(&documents)), budget);
-        {
-            let mut inner = table.core.inner.write().unwrap_or_else(PoisonError::into_inner);
-            inner.begin_load();
-            documents.scan(space, &mut |e| {
-                inner.replace(&e.id, None, Some(&e));
-                Ok(())
-            })?;
-            inner.finish_load();
-        }
+        table.core.inner.write().unwrap_or_else(PoisonError::into_inner).load(space, &*documents)?;
         table.core.fit_budget();
         Ok(table)
     }
