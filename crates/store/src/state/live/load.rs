@@ -198,18 +198,18 @@ impl<'a> Loader<'a> {
                 set
             }
         };
-        if !self.types.contains_key(skim.types_bytes()) {
-            let names = skim.types()?;
-            if names.is_empty() {
-                return Err(CodecError::Wrong { at_byte: 0, what: "an entity without a type" });
+        match self.types.get(skim.types_bytes()) {
+            Some(known) => self.inner.type_sets.take_again(known.set),
+            None => {
+                let names = skim.types()?;
+                if names.is_empty() {
+                    return Err(CodecError::Wrong { at_byte: 0, what: "an entity without a type" });
+                }
+                let of_types = OfTypes { set: self.inner.type_sets.take(&names), numbers: self.inner.numbers_of_types(&names) };
+                self.types.insert(skim.types_bytes().into(), of_types);
             }
-            let of_types = OfTypes { set: self.inner.type_sets.take(&names), numbers: self.inner.numbers_of_types(&names) };
-            // Taken once more below.
-            self.inner.type_sets.release(of_types.set);
-            self.types.insert(skim.types_bytes().into(), of_types);
         }
         let OfTypes { set, numbers } = &self.types[skim.types_bytes()];
-        self.inner.type_sets.take_again(*set);
         let times = [skim.created_at().micros(), skim.modified_at().micros()];
         let (slot, row) = self.inner.add_slot(&self.id, numbers, (*set, scopes), times);
         let table = numbers[0] as usize;
