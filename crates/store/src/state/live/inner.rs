@@ -1,6 +1,6 @@
 //! Everything about the present entities that is always in memory, and how a change of one keeps it right.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::auto::{AutoIndex, Key, key_of};
 use super::columns::{Place, Table};
 use super::ids::{Ids, Order, Slot};
 use super::overlay::Overlay;
+use super::packed::{Postings, joined};
 use super::places::{GeoBox, Places};
 use super::sets::Sets;
 use super::words::{each_word_of_entity, is_name};
@@ -30,9 +31,6 @@ pub(super) struct Type {
 /// A change of a slot while an index is being built: its keys before and after.
 pub(super) type BuildNote = (u32, Option<Key>, Option<Key>);
 
-/// Slots under a part of a hash; what is found is checked on the entity.
-type Hashed = BTreeSet<(u32, u32)>;
-
 /// All that is in memory.
 pub(super) struct Inner {
     pub(super) ids: Ids,
@@ -42,10 +40,11 @@ pub(super) struct Inner {
     pub(super) type_sets: Sets<Iri>,
     pub(super) scope_sets: Sets<Scope>,
     /// Slots by their set of scopes.
-    pub(super) by_scopes: BTreeSet<(u32, u32)>,
+    pub(super) by_scopes: Postings,
     pub(super) places: Places,
-    links: Hashed,
-    words: Hashed,
+    /// Slots under a part of a hash; what is found is checked on the entity.
+    links: Postings,
+    words: Postings,
     /// Slots by when they expire, µs.
     pub(super) expires: HashMap<u32, i64>,
     pub(super) overlay: Overlay,
@@ -58,9 +57,9 @@ pub(super) struct Inner {
 /// What is sorted once at the end of a load.
 #[derive(Default)]
 pub(super) struct Staged {
-    pub(super) links: Vec<(u32, u32)>,
-    pub(super) words: Vec<(u32, u32)>,
-    by_scopes: Vec<(u32, u32)>,
+    pub(super) links: Vec<u64>,
+    pub(super) words: Vec<u64>,
+    by_scopes: Vec<u64>,
 }
 
 impl Inner {
@@ -72,10 +71,10 @@ impl Inner {
             type_numbers: HashMap::new(),
             type_sets: Sets::default(),
             scope_sets: Sets::default(),
-            by_scopes: BTreeSet::new(),
+            by_scopes: Postings::default(),
             places: Places::default(),
-            links: BTreeSet::new(),
-            words: BTreeSet::new(),
+            links: Postings::default(),
+            words: Postings::default(),
             expires: HashMap::new(),
             overlay: Overlay::new(pack_above_bytes),
             hasher: Seeded::default(),
@@ -93,9 +92,9 @@ impl Inner {
     pub(super) fn finish_load(&mut self) {
         self.places.finish_load();
         if let Some(staged) = self.staged.take() {
-            self.links = BTreeSet::from_iter(staged.links);
-            self.words = BTreeSet::from_iter(staged.words);
-            self.by_scopes = BTreeSet::from_iter(staged.by_scopes);
+            self.links = Postings::of(staged.links);
+            self.words = Postings::of(staged.words);
+            self.by_scopes = Postings::of(staged.by_scopes);
         }
     }
 
@@ -267,13 +266,9 @@ impl Inner {
             return;
         }
         match &mut self.staged {
-            Some(staged) if comes => staged.by_scopes.push((set, slot)),
-            _ if comes => {
-                self.by_scopes.insert((set, slot));
-            }
-            _ => {
-                self.by_scopes.remove(&(set, slot));
-            }
+            Some(staged) if comes => staged.by_scopes.push(joined(set, slot)),
+            _ if comes => self.by_scopes.insert(set, slot),
+            _ => self.by_scopes.remove(set, slot),
         }
     }
 
@@ -287,15 +282,15 @@ impl Inner {
         };
         keep_differences(&mut words);
         if let Some(staged) = &mut self.staged {
-            staged.links.extend(links.1.into_iter().map(|h| (h, slot)));
-            staged.words.extend(words.1.into_iter().map(|h| (h, slot)));
+            staged.links.extend(links.1.into_iter().map(|h| joined(h, slot)));
+            staged.words.extend(words.1.into_iter().map(|h| joined(h, slot)));
             return;
         }
         for (index, (gone, new)) in [(&mut self.links, links), (&mut self.words, words)] {
             for hash in gone {
-                index.remove(&(hash, slot));
+                index.remove(hash, slot);
             }
-            index.extend(new.into_iter().map(|h| (h, slot)));
+            new.into_iter().for_each(|hash| index.insert(hash, slot));
         }
     }
 
@@ -318,14 +313,12 @@ impl Inner {
 
     /// The slots that may point at an entity.
     pub(super) fn linked_to(&self, target: &str) -> impl Iterator<Item = u32> {
-        let hash = self.hash(target);
-        self.links.range((hash, 0)..=(hash, u32::MAX)).map(|(_, s)| *s)
+        self.links.under(self.hash(target))
     }
 
     /// The slots that may have a word.
     pub(super) fn with_word(&self, word: &str) -> impl Iterator<Item = u32> {
-        let hash = self.hash(word);
-        self.words.range((hash, 0)..=(hash, u32::MAX)).map(|(_, s)| *s)
+        self.words.under(self.hash(word))
     }
 
     /// The value of an attribute as the ordered indexes hold it.
@@ -405,8 +398,8 @@ impl Inner {
             .iter()
             .map(|t| 500 + t.order.memory_bytes() + t.table.memory_bytes() + t.autos.iter().map(AutoIndex::memory_bytes).sum::<usize>())
             .sum();
-        let hashed = (self.links.len() + self.words.len() + self.by_scopes.len()) * 13;
-        let staged = self.staged.as_ref().map_or(0, |s| (s.links.len() + s.words.len() + s.by_scopes.len()) * 12);
+        let hashed = self.links.memory_bytes() + self.words.memory_bytes() + self.by_scopes.memory_bytes();
+        let staged = self.staged.as_ref().map_or(0, |s| (s.links.len() + s.words.len() + s.by_scopes.len()) * 8);
         let sets = self.type_sets.memory_bytes() + self.scope_sets.memory_bytes();
         self.ids.memory_bytes()
             + self.order.memory_bytes()

@@ -8,6 +8,7 @@ use entity::codec::{CodecError, Skim};
 
 use super::columns::{FoundBy, Known, Pending};
 use super::inner::Inner;
+use super::packed::joined;
 use super::words::WORDS_MAX;
 use crate::hash::Seeded;
 use crate::state::documents::damaged;
@@ -242,7 +243,7 @@ impl<'a> Loader<'a> {
         for (hashes, staged) in [(&mut self.hashes.links, &mut staged.links), (&mut self.hashes.words, &mut staged.words)] {
             hashes.sort_unstable();
             hashes.dedup();
-            staged.extend(hashes.drain(..).map(|h| (h, slot)));
+            staged.extend(hashes.drain(..).map(|h| joined(h, slot)));
         }
         self.hashes.n_words = 0;
     }

@@ -16,6 +16,7 @@ mod judge;
 mod load;
 mod order;
 mod overlay;
+mod packed;
 mod page;
 mod places;
 mod plan;
@@ -48,6 +49,8 @@ pub use scan::{ColumnScan, Latest, ScanError};
 pub const MEMORY_BYTES_DEFAULT: usize = 768 << 20;
 /// The least budget that makes sense, in bytes.
 pub const MEMORY_BYTES_MIN: usize = 32 << 20;
+/// Changed entities that are not on disk: the most of them, however much memory there is.
+const OVERLAY_BYTES_MAX: usize = 256 << 20;
 /// How often an entity is looked for that is changed at the same moment.
 const FETCH_TRIES: usize = 16;
 
@@ -73,8 +76,11 @@ impl Budget {
     }
 
     /// Changed entities that are not on disk: above this a checkpoint is asked for.
-    const fn overlay_bytes(self) -> usize {
-        self.total_bytes / 8
+    ///
+    /// More than [`OVERLAY_BYTES_MAX`] would not make writing quicker: what the history keeps of the same changes is in memory as long, and
+    /// while a checkpoint is written the next one fills.
+    fn overlay_bytes(self) -> usize {
+        (self.total_bytes / 8).min(OVERLAY_BYTES_MAX)
     }
 
     /// Indexes: above this no attribute new to a type gets a column, ordered values and then columns are given up.

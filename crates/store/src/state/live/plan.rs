@@ -6,7 +6,6 @@ use entity::{Comparison, Filter, Iri, LOCATION, Operand, Path, Target, TypeSelec
 
 use super::Core;
 use super::auto::{ASKED_MIN, AUTO_INDEXES_MAX, AutoIndex, ENTITIES_MIN, OBSERVED_MAX, parts_of};
-use super::ids::NONE;
 use super::inner::Inner;
 use super::order::OrderBy;
 use super::places::{GeoBox, search_box};
@@ -71,7 +70,7 @@ impl Source {
                 rarest.map(|w| inner.with_word(w).collect()).unwrap_or_default()
             }
             Self::Links(targets) => targets.iter().flat_map(|t| inner.linked_to(t)).collect(),
-            Self::Scopes(sets) => sets.iter().flat_map(|n| inner.by_scopes.range((*n, 0)..=(*n, NONE)).map(|(_, s)| *s)).collect(),
+            Self::Scopes(sets) => sets.iter().flat_map(|n| inner.by_scopes.under(*n)).collect(),
             Self::Ordered(t, a, comparison) => {
                 let found = inner.type_of(t).and_then(|t| Some((t, t.autos.iter().find(|x| x.attribute == *a)?)));
                 // Given up since the plan was made: everything of the type is a candidate.
