@@ -164,6 +164,16 @@ impl Table {
         self.hasher.hash_one(text)
     }
 
+    /// The slot of a row; [`NONE`] if the row is free.
+    pub(super) fn slot_of(&self, row: u32) -> u32 {
+        self.rows[row as usize]
+    }
+
+    /// Rows up to the last one that was ever used.
+    pub(super) fn n_rows_ever(&self) -> usize {
+        self.rows.len()
+    }
+
     /// A row for a slot.
     pub(super) fn take_row(&mut self, slot: u32) -> u32 {
         if let Some(row) = self.free.pop() {
@@ -501,6 +511,35 @@ impl Column {
         }
         let observed = piece.observed.as_ref()?[at];
         (observed != NO_INSTANT).then(|| Instant::from_micros(observed))
+    }
+
+    /// Calls `take` with the rows whose value is a number between `low` and `high`, and with those that have another value or one that only
+    /// the document knows; false if the column has no values in memory.
+    ///
+    /// A piece at a time, in a loop without branches: of a million rows this takes about a millisecond.
+    pub(super) fn rows_between(&self, low: f64, high: f64, mut take: impl FnMut(u32)) -> bool {
+        let Some(cells) = &self.cells else { return false };
+        for (at_piece, piece) in cells.pieces.iter().enumerate() {
+            let Some(piece) = piece else { continue };
+            let mut hits = [false; PIECE_ROWS];
+            match &piece.values {
+                Some(values) => {
+                    for i in 0..PIECE_ROWS {
+                        let state = piece.states[i] & state::MASK;
+                        let value = f64::from_bits(values[i]);
+                        let is_hit = (value >= low) & (value <= high) | (state != state::NUMBER);
+                        hits[i] = is_hit & (state != state::ABSENT);
+                    }
+                }
+                None => hits.iter_mut().zip(&piece.states).for_each(|(hit, s)| *hit = s & state::MASK != state::ABSENT),
+            }
+            if hits.iter().fold(false, |any, hit| any | hit) {
+                let first = at_piece * PIECE_ROWS;
+                // Rows are numbered in 32 bits.
+                hits.iter().enumerate().filter(|(_, hit)| **hit).for_each(|(i, _)| take((first + i) as u32));
+            }
+        }
+        true
     }
 
     /// How many different texts are kept.

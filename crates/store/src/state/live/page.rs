@@ -19,6 +19,9 @@ use crate::state::DocumentsError;
 /// Entities looked at under one lock: long walks let writers in between.
 const CHUNK_ENTITIES: usize = 4_096;
 
+/// Entities that a walk looks at before it tries to do with a column.
+const WALKED_MAX: u64 = 8_192;
+
 /// Which entities, and which part of them.
 #[derive(Clone, Debug)]
 pub struct PageRequest<'a> {
@@ -157,6 +160,8 @@ impl Core {
 
 impl Run<'_> {
     fn by_id(&mut self, source: &Source) -> Result<(), DocumentsError> {
+        let mut column = if self.request.count { self.column_instead(source) } else { None };
+        let mut is_walk = column.is_none() && source.is_walk();
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         let mut n_wanted = if self.request.count {
             usize::MAX
@@ -164,7 +169,12 @@ impl Run<'_> {
             self.request.offset.saturating_add(self.request.limit).saturating_mul(2).saturating_add(64)
         };
         loop {
-            let look = self.look(source, cursor.as_deref(), n_wanted);
+            if is_walk && !self.request.count && self.trace.n_looked_at >= WALKED_MAX {
+                // Matches are rare: looking for them entity after entity takes too long.
+                is_walk = false;
+                column = self.column_instead(source);
+            }
+            let look = self.look(column.as_ref().unwrap_or(source), cursor.as_deref(), n_wanted);
             for item in &look.items {
                 if self.is_complete() {
                     return Ok(());
@@ -179,6 +189,13 @@ impl Run<'_> {
             cursor = look.last;
             n_wanted = n_wanted.saturating_mul(4);
         }
+    }
+
+    /// A column that does better than the walk.
+    fn column_instead(&mut self, walk: &Source) -> Option<Source> {
+        let column = self.core.read(|inner| inner.column_instead(walk, &self.conditions))?;
+        self.trace.source = column.describe();
+        Some(column)
     }
 
     const fn is_complete(&self) -> bool {
@@ -293,6 +310,8 @@ impl Run<'_> {
     fn by_value(&mut self, source: &Source, order: &OrderBy) -> Result<(), DocumentsError> {
         let n_kept = self.request.offset.saturating_add(self.request.limit).saturating_add(1);
         let mut best: BinaryHeap<Rank> = BinaryHeap::new();
+        let column = self.column_instead(source);
+        let source = column.as_ref().unwrap_or(source);
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         loop {
             let look = self.look(source, cursor.as_deref(), CHUNK_ENTITIES);

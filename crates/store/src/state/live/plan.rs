@@ -6,7 +6,8 @@ use entity::{Comparison, Filter, Iri, LOCATION, Operand, Path, Target, TypeSelec
 
 use super::Core;
 use super::auto::{ASKED_MIN, AUTO_INDEXES_MAX, AutoIndex, ENTITIES_MIN, OBSERVED_MAX, parts_of};
-use super::inner::Inner;
+use super::inner::{Inner, Type};
+use super::judge::slots_by_column;
 use super::order::OrderBy;
 use super::places::{GeoBox, search_box};
 use std::sync::{Arc, PoisonError};
@@ -15,6 +16,10 @@ use std::sync::{Arc, PoisonError};
 const COUNTED_MAX: usize = 32_768;
 /// What a candidate of an index costs, compared with one of a walk in the order of ids: it is looked up, and sorted.
 const CANDIDATE_COST: usize = 6;
+/// Entities of a type below which a walk is quick enough. Tests with few entities are to come here too.
+const COLUMN_ENTITIES_MIN: usize = if cfg!(test) { 1 } else { 16_384 };
+/// A column is worth it if it leaves at most one of so many entities.
+const COLUMN_SHARE: usize = if cfg!(test) { 1 } else { 8 };
 /// Entities looked at under one lock while the values of an index are collected.
 const BUILD_CHUNK: usize = 8_192;
 
@@ -33,6 +38,8 @@ pub(super) enum Source {
     Scopes(Vec<u32>),
     /// The ordered values of an attribute of a type.
     Ordered(Iri, Iri, Comparison),
+    /// The column of an attribute of a type, gone through as a whole.
+    Column(Iri, Iri, Comparison),
     /// All entities of these types in the order of ids.
     Types(Vec<Iri>),
     /// All entities in the order of ids.
@@ -54,6 +61,7 @@ impl Source {
             Self::Links(targets) => format!("relationships to {}", targets.join(" or ")),
             Self::Scopes(sets) => format!("scopes ({} distinct lists)", sets.len()),
             Self::Ordered(t, a, _) => format!("ordered values of {} of {}", a.local_name(), t.local_name()),
+            Self::Column(t, a, _) => format!("column {} of {}", a.local_name(), t.local_name()),
             Self::Types(types) => format!("walk of type {}", types.iter().map(Iri::local_name).collect::<Vec<_>>().join(", ")),
             Self::Everything => "walk of everything".to_owned(),
         }
@@ -80,6 +88,11 @@ impl Source {
                 let parts = parts_of(comparison, |text| t.table.hash(text)).unwrap_or_default();
                 auto.candidates(&parts).collect()
             }
+            Self::Column(t, a, comparison) => inner.type_of(t).map_or_else(Vec::new, |t| {
+                // Without the column's values everything of the type is a candidate.
+                let all = || t.order.after(None, &inner.ids).collect();
+                inner.slots_by_column(t, a, comparison).unwrap_or_else(all)
+            }),
             Self::Types(_) | Self::Everything => Vec::new(),
         }
     }
@@ -162,6 +175,28 @@ impl Inner {
             auto.used(query);
         }
         plan(source, n)
+    }
+
+    /// The slots of a type that may satisfy a comparison, from its column; none if that does not know all of its entities.
+    fn slots_by_column(&self, t: &Type, attribute: &Iri, comparison: &Comparison) -> Option<Vec<u32>> {
+        // Entities that have another type first have their rows in that one's table.
+        (t.order.len() == t.table.n_rows()).then(|| slots_by_column(&t.table, attribute, comparison)).flatten()
+    }
+
+    /// A column that leaves few of the entities of a walk, if there is one: a walk looks entity after entity, a column is gone through at once.
+    pub(super) fn column_instead(&self, walk: &Source, conditions: &[&Filter]) -> Option<Source> {
+        let Source::Types(types) = walk else { return None };
+        let [of_type] = &types[..] else { return None };
+        let t = self.type_of(of_type).filter(|t| t.order.len() >= COLUMN_ENTITIES_MIN)?;
+        let compared = conditions.iter().filter_map(|c| match c {
+            Filter::Value(Target::Attribute(path), comparison) if path.subs.is_empty() && path.keys.is_empty() && path.member.is_none() => {
+                Some((&path.attribute, comparison))
+            }
+            _ => None,
+        });
+        let few = t.order.len() / COLUMN_SHARE;
+        let mut found = compared.filter(|(a, c)| self.slots_by_column(t, a, c).is_some_and(|slots| slots.len() <= few));
+        found.next().map(|(a, c)| Source::Column(of_type.clone(), a.clone(), c.clone()))
     }
 
     /// The indexes that hold every entity that satisfies a condition.
