@@ -516,27 +516,26 @@ impl Column {
     /// Calls `take` with the rows whose value is a number between `low` and `high`, and with those that have another value or one that only
     /// the document knows; false if the column has no values in memory.
     ///
-    /// A piece at a time, in a loop without branches: of a million rows this takes about a millisecond.
+    /// Of a million rows this takes about a millisecond.
     pub(super) fn rows_between(&self, low: f64, high: f64, mut take: impl FnMut(u32)) -> bool {
         let Some(cells) = &self.cells else { return false };
         for (at_piece, piece) in cells.pieces.iter().enumerate() {
             let Some(piece) = piece else { continue };
-            let mut hits = [false; PIECE_ROWS];
-            match &piece.values {
-                Some(values) => {
-                    for i in 0..PIECE_ROWS {
-                        let state = piece.states[i] & state::MASK;
-                        let value = f64::from_bits(values[i]);
-                        let is_hit = (value >= low) & (value <= high) | (state != state::NUMBER);
-                        hits[i] = is_hit & (state != state::ABSENT);
-                    }
-                }
-                None => hits.iter_mut().zip(&piece.states).for_each(|(hit, s)| *hit = s & state::MASK != state::ABSENT),
+            // Mostly there is nothing: that is seen in loops without branches, which become vector instructions.
+            let is_other = |s: u8| (s & state::MASK != state::NUMBER) & (s & state::MASK != state::ABSENT);
+            let has_others = piece.states.iter().fold(false, |any, s| any | is_other(*s));
+            let is_between = |v: u64| (f64::from_bits(v) >= low) & (f64::from_bits(v) <= high);
+            let values = piece.values.as_deref();
+            let has_numbers = values.is_some_and(|values| values.iter().fold(false, |any, v| any | is_between(*v)));
+            if !has_others && !has_numbers {
+                continue;
             }
-            if hits.iter().fold(false, |any, hit| any | hit) {
-                let first = at_piece * PIECE_ROWS;
-                // Rows are numbered in 32 bits.
-                hits.iter().enumerate().filter(|(_, hit)| **hit).for_each(|(i, _)| take((first + i) as u32));
+            for (i, s) in piece.states.iter().enumerate() {
+                let is_hit = s & state::MASK == state::NUMBER && values.is_some_and(|values| is_between(values[i]));
+                if is_hit || is_other(*s) {
+                    // Rows are numbered in 32 bits.
+                    take((at_piece * PIECE_ROWS + i) as u32);
+                }
             }
         }
         true

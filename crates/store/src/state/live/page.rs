@@ -1,5 +1,6 @@
 //! Pages: the entities that satisfy a condition, in an order, a part at a time.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -160,8 +161,9 @@ impl Core {
 
 impl Run<'_> {
     fn by_id(&mut self, source: &Source) -> Result<(), DocumentsError> {
-        let mut column = if self.request.count { self.column_instead(source) } else { None };
-        let mut is_walk = column.is_none() && source.is_walk();
+        let mut source = Cow::Borrowed(source);
+        // Those who want all matches need not try a walk first.
+        let mut walked_max = if self.request.count { 0 } else { WALKED_MAX };
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         let mut n_wanted = if self.request.count {
             usize::MAX
@@ -169,12 +171,12 @@ impl Run<'_> {
             self.request.offset.saturating_add(self.request.limit).saturating_mul(2).saturating_add(64)
         };
         loop {
-            if is_walk && !self.request.count && self.trace.n_looked_at >= WALKED_MAX {
-                // Matches are rare: looking for them entity after entity takes too long.
-                is_walk = false;
-                column = self.column_instead(source);
-            }
-            let look = self.look(column.as_ref().unwrap_or(source), cursor.as_deref(), n_wanted);
+            let look = if source.is_walk() && self.trace.n_looked_at >= walked_max {
+                walked_max = u64::MAX;
+                self.look_by_column(&mut source, cursor.as_deref(), n_wanted)
+            } else {
+                self.look(&source, cursor.as_deref(), n_wanted)
+            };
             for item in &look.items {
                 if self.is_complete() {
                     return Ok(());
@@ -189,13 +191,6 @@ impl Run<'_> {
             cursor = look.last;
             n_wanted = n_wanted.saturating_mul(4);
         }
-    }
-
-    /// A column that does better than the walk.
-    fn column_instead(&mut self, walk: &Source) -> Option<Source> {
-        let column = self.core.read(|inner| inner.column_instead(walk, &self.conditions))?;
-        self.trace.source = column.describe();
-        Some(column)
     }
 
     const fn is_complete(&self) -> bool {
@@ -233,59 +228,80 @@ impl Run<'_> {
 
     /// Looks at candidates behind `cursor`, under the lock: in the order of ids at least so many, unless there are fewer.
     fn look(&mut self, source: &Source, cursor: Option<&str>, n_wanted: usize) -> Look {
-        let (request, n_matched) = (self.request, self.n_matched);
-        let order = request.order_by.as_ref();
         let core = self.core;
         core.read(|inner| {
-            let (slots, verdicts, mut last) = if source.is_walk() {
+            let candidates = if source.is_walk() { None } else { Some(source.candidates(inner)) };
+            self.look_at(inner, source, candidates, cursor, n_wanted)
+        })
+    }
+
+    /// The same; if a column does better than the walk, that is the source from now on.
+    fn look_by_column(&mut self, source: &mut Cow<'_, Source>, cursor: Option<&str>, n_wanted: usize) -> Look {
+        let core = self.core;
+        core.read(|inner| {
+            let mut candidates = None;
+            if let Some((column, slots)) = inner.column_instead(source, &self.conditions) {
+                self.trace.source = column.describe();
+                (*source, candidates) = (Cow::Owned(column), Some(slots));
+            }
+            self.look_at(inner, source, candidates, cursor, n_wanted)
+        })
+    }
+
+    /// Without candidates the source is a walk.
+    fn look_at(&mut self, inner: &Inner, source: &Source, candidates: Option<Vec<u32>>, cursor: Option<&str>, n_wanted: usize) -> Look {
+        let (request, n_matched) = (self.request, self.n_matched);
+        let order = request.order_by.as_ref();
+        let (slots, verdicts, mut last) = match candidates {
+            None => {
                 let n = n_wanted.min(CHUNK_ENTITIES);
                 let slots = inner.walk(source, cursor, n);
                 let last = (slots.len() >= n).then(|| slots.last().map(|s| Box::from(inner.ids.id(*s)))).flatten();
                 let verdicts = self.judge(inner, &slots);
                 (slots, verdicts, last)
-            } else {
-                let mut slots = source.candidates(inner);
+            }
+            Some(mut slots) => {
                 slots.sort_unstable();
                 slots.dedup();
                 // An index of hashes may name slots that are free by now.
                 slots.retain(|s| !inner.ids.id(*s).is_empty() && cursor.is_none_or(|c| inner.ids.id(*s) > c));
                 let verdicts = self.judge(inner, &slots);
                 (slots, verdicts, None)
-            };
-            let mut left: Vec<(u32, Verdict)> = slots.into_iter().zip(verdicts).filter(|(_, v)| *v != Verdict::No).collect();
-            if !source.is_walk() {
-                if order.is_none() && left.len() > n_wanted {
-                    left.select_nth_unstable_by(n_wanted - 1, |a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
-                    left.truncate(n_wanted);
-                    left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
-                    last = left.last().map(|(s, _)| Box::from(inner.ids.id(*s)));
-                } else if order.is_none() {
-                    left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
-                }
             }
-            let mut look = Look { last, ..Look::default() };
-            // What is certain to be behind the page is only counted. Candidates that are not certain may turn out to be none.
-            let in_page = request.offset.saturating_add(request.limit);
-            let mut n_certain = n_matched;
-            for (slot, verdict) in left {
-                let is_counted = order.is_none() && verdict == Verdict::Yes && n_certain > in_page;
-                n_certain += usize::from(verdict == Verdict::Yes);
-                if is_counted {
-                    look.n_counted += 1;
-                    continue;
-                }
-                let value = order.and_then(|o| {
-                    let s = inner.ids.slot(slot);
-                    let table = inner.table(s.table);
-                    match table.column(&o.attribute) {
-                        None => Some(None),
-                        Some(c) => Plain::of_cell(c.cell(s.row)).ok(),
-                    }
-                });
-                look.items.push(Item { id: inner.ids.id(slot).into(), verdict, value });
+        };
+        let mut left: Vec<(u32, Verdict)> = slots.into_iter().zip(verdicts).filter(|(_, v)| *v != Verdict::No).collect();
+        if !source.is_walk() {
+            if order.is_none() && left.len() > n_wanted {
+                left.select_nth_unstable_by(n_wanted - 1, |a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
+                left.truncate(n_wanted);
+                left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
+                last = left.last().map(|(s, _)| Box::from(inner.ids.id(*s)));
+            } else if order.is_none() {
+                left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
             }
-            look
-        })
+        }
+        let mut look = Look { last, ..Look::default() };
+        // What is certain to be behind the page is only counted. Candidates that are not certain may turn out to be none.
+        let in_page = request.offset.saturating_add(request.limit);
+        let mut n_certain = n_matched;
+        for (slot, verdict) in left {
+            let is_counted = order.is_none() && verdict == Verdict::Yes && n_certain > in_page;
+            n_certain += usize::from(verdict == Verdict::Yes);
+            if is_counted {
+                look.n_counted += 1;
+                continue;
+            }
+            let value = order.and_then(|o| {
+                let s = inner.ids.slot(slot);
+                let table = inner.table(s.table);
+                match table.column(&o.attribute) {
+                    None => Some(None),
+                    Some(c) => Plain::of_cell(c.cell(s.row)).ok(),
+                }
+            });
+            look.items.push(Item { id: inner.ids.id(slot).into(), verdict, value });
+        }
+        look
     }
 
     fn judge(&mut self, inner: &Inner, slots: &[u32]) -> Vec<Verdict> {
@@ -310,11 +326,16 @@ impl Run<'_> {
     fn by_value(&mut self, source: &Source, order: &OrderBy) -> Result<(), DocumentsError> {
         let n_kept = self.request.offset.saturating_add(self.request.limit).saturating_add(1);
         let mut best: BinaryHeap<Rank> = BinaryHeap::new();
-        let column = self.column_instead(source);
-        let source = column.as_ref().unwrap_or(source);
+        let mut source = Cow::Borrowed(source);
+        let mut is_first = true;
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         loop {
-            let look = self.look(source, cursor.as_deref(), CHUNK_ENTITIES);
+            let look = if is_first && source.is_walk() {
+                self.look_by_column(&mut source, cursor.as_deref(), CHUNK_ENTITIES)
+            } else {
+                self.look(&source, cursor.as_deref(), CHUNK_ENTITIES)
+            };
+            is_first = false;
             for item in look.items {
                 let value = match (item.value, item.verdict) {
                     (Some(value), Verdict::Yes) => value,

@@ -183,20 +183,20 @@ impl Inner {
         (t.order.len() == t.table.n_rows()).then(|| slots_by_column(&t.table, attribute, comparison)).flatten()
     }
 
-    /// A column that leaves few of the entities of a walk, if there is one: a walk looks entity after entity, a column is gone through at once.
-    pub(super) fn column_instead(&self, walk: &Source, conditions: &[&Filter]) -> Option<Source> {
+    /// A column that leaves few of the entities of a walk, and those, if there is one: a walk looks entity after entity, a column is gone
+    /// through at once.
+    pub(super) fn column_instead(&self, walk: &Source, conditions: &[&Filter]) -> Option<(Source, Vec<u32>)> {
         let Source::Types(types) = walk else { return None };
         let [of_type] = &types[..] else { return None };
         let t = self.type_of(of_type).filter(|t| t.order.len() >= COLUMN_ENTITIES_MIN)?;
-        let compared = conditions.iter().filter_map(|c| match c {
+        let few = t.order.len() / COLUMN_SHARE;
+        conditions.iter().find_map(|c| match c {
             Filter::Value(Target::Attribute(path), comparison) if path.subs.is_empty() && path.keys.is_empty() && path.member.is_none() => {
-                Some((&path.attribute, comparison))
+                let slots = self.slots_by_column(t, &path.attribute, comparison).filter(|slots| slots.len() <= few)?;
+                Some((Source::Column(of_type.clone(), path.attribute.clone(), comparison.clone()), slots))
             }
             _ => None,
-        });
-        let few = t.order.len() / COLUMN_SHARE;
-        let mut found = compared.filter(|(a, c)| self.slots_by_column(t, a, c).is_some_and(|slots| slots.len() <= few));
-        found.next().map(|(a, c)| Source::Column(of_type.clone(), a.clone(), c.clone()))
+        })
     }
 
     /// The indexes that hold every entity that satisfies a condition.

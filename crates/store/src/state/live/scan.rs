@@ -201,9 +201,15 @@ impl ColumnScan {
             if self.source.is_none() {
                 let query = core.n_queries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let plan = inner.plan(&conditions, None, Wanted { first: None }, query);
-                let source = inner.column_instead(&plan.source, &conditions).unwrap_or(plan.source);
-                if !source.is_walk() {
-                    let mut slots = source.candidates(inner);
+                let (source, candidates) = match inner.column_instead(&plan.source, &conditions) {
+                    Some((column, slots)) => (column, Some(slots)),
+                    None if plan.source.is_walk() => (plan.source, None),
+                    None => {
+                        let slots = plan.source.candidates(inner);
+                        (plan.source, Some(slots))
+                    }
+                };
+                if let Some(mut slots) = candidates {
                     slots.retain(|s| !inner.ids.id(*s).is_empty());
                     slots.sort_unstable_by(|a, b| inner.ids.id(*a).cmp(inner.ids.id(*b)));
                     slots.dedup();
