@@ -1,18 +1,19 @@
 //! What documents on disk do not have yet: the entities changed since the last checkpoint.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use entity::{Attribute, AttributeValue, Attributes, Entity, Instances, Iri, Value};
 
 use super::super::documents::{Changed, Document};
+use crate::hash::FastMap;
 use crate::state::Space;
 
 /// Entities packed for each one that comes in, while memory is short.
 const PACKED_PER_CHANGE: usize = 2;
 
 /// The changes of one checkpoint; a document that is none stands for an entity that is gone.
-pub(super) type Changes = HashMap<Iri, Option<Document>>;
+pub(super) type Changes = FastMap<Iri, Option<Document>>;
 
 /// Changes since the last checkpoint, and those that a checkpoint is writing.
 #[derive(Default)]

@@ -77,6 +77,8 @@ pub(super) struct Trace {
 /// A candidate that the columns did not rule out.
 struct Item {
     id: Box<str>,
+    /// With the id it tells the state of the entity that was looked at, µs.
+    modified_us: i64,
     verdict: Verdict,
     /// The value to order by; the outer none: only the document knows it.
     value: Option<Option<Plain>>,
@@ -173,7 +175,14 @@ impl Run<'_> {
         loop {
             let look = if source.is_walk() && self.trace.n_looked_at >= walked_max {
                 walked_max = u64::MAX;
-                self.look_by_column(&mut source, cursor.as_deref(), n_wanted)
+                // If matches stay as rare as they were.
+                let n_missing = self.request.offset.saturating_add(self.request.limit).saturating_add(1).saturating_sub(self.n_matched);
+                let n_to_walk = if self.request.count {
+                    usize::MAX
+                } else {
+                    (self.trace.n_looked_at as usize).saturating_mul(n_missing) / self.n_matched.max(1)
+                };
+                self.look_by_column(&mut source, n_to_walk, cursor.as_deref(), n_wanted)
             } else {
                 self.look(&source, cursor.as_deref(), n_wanted)
             };
@@ -206,7 +215,8 @@ impl Run<'_> {
             self.page.more |= !is_before;
             return Ok(());
         }
-        if let Some(e) = self.read_matching(&item.id)? {
+        let judged_us = (item.verdict == Verdict::Yes).then_some(item.modified_us);
+        if let Some(e) = self.read_matching(&item.id, judged_us)? {
             self.n_matched += 1;
             if is_full && !is_before {
                 self.page.more = true;
@@ -217,10 +227,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The entity, if it is there and satisfies everything at this moment.
-    fn read_matching(&mut self, id: &str) -> Result<Option<Arc<Entity>>, DocumentsError> {
+    /// The entity, if it is there and satisfies everything at this moment; the columns said that it did as of `judged_us`.
+    fn read_matching(&mut self, id: &str, judged_us: Option<i64>) -> Result<Option<Arc<Entity>>, DocumentsError> {
         self.trace.n_documents += 1;
         let Some(e) = self.core.fetch(id)? else { return Ok(None) };
+        // Recorded times never repeat: it is what the columns were asked about.
+        if judged_us == Some(e.modified_at.micros()) {
+            return Ok(Some(e));
+        }
         let is_valid = self.request.now.is_none_or(|now| e.expires_at.is_none_or(|at| at > now));
         let fits = is_valid && self.request.filter.matches(&e) && self.words.as_ref().is_none_or(|w| has_words(&e, w));
         Ok(fits.then_some(e))
@@ -235,12 +249,12 @@ impl Run<'_> {
         })
     }
 
-    /// The same; if a column does better than the walk, that is the source from now on.
-    fn look_by_column(&mut self, source: &mut Cow<'_, Source>, cursor: Option<&str>, n_wanted: usize) -> Look {
+    /// The same; if a column does better than a walk of so many more, that is the source from now on.
+    fn look_by_column(&mut self, source: &mut Cow<'_, Source>, n_to_walk: usize, cursor: Option<&str>, n_wanted: usize) -> Look {
         let core = self.core;
         core.read(|inner| {
             let mut candidates = None;
-            if let Some((column, slots)) = inner.column_instead(source, &self.conditions) {
+            if let Some((column, slots)) = inner.column_instead(source, &self.conditions, n_to_walk) {
                 self.trace.source = column.describe();
                 (*source, candidates) = (Cow::Owned(column), Some(slots));
             }
@@ -299,7 +313,7 @@ impl Run<'_> {
                     Some(c) => Plain::of_cell(c.cell(s.row)).ok(),
                 }
             });
-            look.items.push(Item { id: inner.ids.id(slot).into(), verdict, value });
+            look.items.push(inner.item(slot, verdict, value));
         }
         look
     }
@@ -331,7 +345,7 @@ impl Run<'_> {
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         loop {
             let look = if is_first && source.is_walk() {
-                self.look_by_column(&mut source, cursor.as_deref(), CHUNK_ENTITIES)
+                self.look_by_column(&mut source, usize::MAX, cursor.as_deref(), CHUNK_ENTITIES)
             } else {
                 self.look(&source, cursor.as_deref(), CHUNK_ENTITIES)
             };
@@ -340,7 +354,7 @@ impl Run<'_> {
                 let value = match (item.value, item.verdict) {
                     (Some(value), Verdict::Yes) => value,
                     (known, _) => {
-                        let Some(e) = self.read_matching(&item.id)? else { continue };
+                        let Some(e) = self.read_matching(&item.id, None)? else { continue };
                         known.unwrap_or_else(|| Plain::of_entity(&e, &order.attribute))
                     }
                 };
@@ -362,7 +376,7 @@ impl Run<'_> {
         let ranked = best.into_sorted_vec();
         for rank in ranked.into_iter().skip(self.request.offset).take(self.request.limit) {
             // It may have changed since it was judged.
-            if let Some(e) = self.read_matching(&rank.id)? {
+            if let Some(e) = self.read_matching(&rank.id, None)? {
                 self.page.entities.push(e);
             }
         }
@@ -391,7 +405,7 @@ impl Run<'_> {
                 let slots: Vec<u32> = slots.into_iter().filter(|s| self.request.after.is_none_or(|a| inner.ids.id(*s) > a)).collect();
                 let verdicts = self.judge(inner, &slots);
                 let left = slots.into_iter().zip(verdicts).filter(|(_, v)| *v != Verdict::No);
-                let items: Vec<Item> = left.map(|(s, verdict)| Item { id: inner.ids.id(s).into(), verdict, value: None }).collect();
+                let items: Vec<Item> = left.map(|(s, verdict)| inner.item(s, verdict, None)).collect();
                 Some((items, last))
             });
             // No such index, or not only numbers in it.
@@ -449,6 +463,11 @@ fn next_ordered(numbers: &BTreeSet<(u64, u32)>, cursor: Option<u64>, direction: 
 }
 
 impl Inner {
+    fn item(&self, slot: u32, verdict: Verdict, value: Option<Option<Plain>>) -> Item {
+        let s = self.ids.slot(slot);
+        Item { id: s.id.clone(), modified_us: s.modified_us, verdict, value }
+    }
+
     /// The next slots of a walk in the order of ids, each once.
     pub(super) fn walk(&self, source: &Source, after: Option<&str>, n: usize) -> Vec<u32> {
         let types = match source {

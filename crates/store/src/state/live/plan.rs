@@ -18,7 +18,7 @@ const COUNTED_MAX: usize = 32_768;
 const CANDIDATE_COST: usize = 6;
 /// Entities of a type below which a walk is quick enough. Tests with few entities are to come here too.
 const COLUMN_ENTITIES_MIN: usize = if cfg!(test) { 1 } else { 16_384 };
-/// A column is worth it if it leaves at most one of so many entities.
+/// A column is worth it if it leaves at most one of so many entities that would have to be walked.
 const COLUMN_SHARE: usize = if cfg!(test) { 1 } else { 8 };
 /// Entities looked at under one lock while the values of an index are collected.
 const BUILD_CHUNK: usize = 8_192;
@@ -183,13 +183,18 @@ impl Inner {
         (t.order.len() == t.table.n_rows()).then(|| slots_by_column(&t.table, attribute, comparison)).flatten()
     }
 
-    /// A column that leaves few of the entities of a walk, and those, if there is one: a walk looks entity after entity, a column is gone
-    /// through at once.
-    pub(super) fn column_instead(&self, walk: &Source, conditions: &[&Filter]) -> Option<(Source, Vec<u32>)> {
+    /// A column that leaves few entities, and those, if there is one that does better than a walk of `n_to_walk` more: a walk looks entity
+    /// after entity, a column is gone through at once.
+    pub(super) fn column_instead(&self, walk: &Source, conditions: &[&Filter], n_to_walk: usize) -> Option<(Source, Vec<u32>)> {
         let Source::Types(types) = walk else { return None };
         let [of_type] = &types[..] else { return None };
         let t = self.type_of(of_type).filter(|t| t.order.len() >= COLUMN_ENTITIES_MIN)?;
-        let few = t.order.len() / COLUMN_SHARE;
+        let n_to_walk = n_to_walk.min(t.order.len());
+        // Going through the column costs as much as walking so many, and each that it leaves costs as much as some.
+        let few = n_to_walk / COLUMN_SHARE;
+        if n_to_walk < t.order.len() / COLUMN_SHARE {
+            return None;
+        }
         conditions.iter().find_map(|c| match c {
             Filter::Value(Target::Attribute(path), comparison) if path.subs.is_empty() && path.keys.is_empty() && path.member.is_none() => {
                 let slots = self.slots_by_column(t, &path.attribute, comparison).filter(|slots| slots.len() <= few)?;

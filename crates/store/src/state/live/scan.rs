@@ -201,7 +201,7 @@ impl ColumnScan {
             if self.source.is_none() {
                 let query = core.n_queries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let plan = inner.plan(&conditions, None, Wanted { first: None }, query);
-                let (source, candidates) = match inner.column_instead(&plan.source, &conditions) {
+                let (source, candidates) = match inner.column_instead(&plan.source, &conditions, usize::MAX) {
                     Some((column, slots)) => (column, Some(slots)),
                     None if plan.source.is_walk() => (plan.source, None),
                     None => {
