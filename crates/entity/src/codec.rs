@@ -18,6 +18,10 @@ use crate::change::Delta;
 use crate::entity::{Attribute, AttributeValue, Attributes, Entity, Qualifiers};
 use crate::{Geometry, Instances, Instant, Iri, Scope, SubAttributes};
 
+mod skim;
+
+pub use skim::{Name, Skim, SkimmedAttribute, SkimmedInstance, SkimmedValue, Texts};
+
 /// First byte of everything that this version writes.
 pub const FORMAT: u8 = 1;
 /// Names of types and attributes that one thread remembers.

@@ -33,8 +33,12 @@ const GATHER_WAIT: Duration = Duration::from_millis(1);
 const GATHER_STEP: Duration = Duration::from_micros(50);
 /// A batch of this many says that the log is busy.
 const BUSY_SUBMISSIONS: usize = 8;
-/// How long a batch waits when background work lags behind.
+/// How long a batch waits when background work lags behind, for each [`SLOW_CHANGES`] that are in it.
 const SLOW_PAUSE: Duration = Duration::from_millis(5);
+/// What is changed stays in memory until a checkpoint has written it: a batch of thousands has to wait longer than a single update.
+const SLOW_CHANGES: usize = 64;
+/// The most such pauses after one batch.
+const SLOW_PAUSES_MAX: usize = 100;
 /// The key of the log that every batch names: a writer whose place was taken by another one is refused.
 pub(crate) const WRITER_KEY: &str = "writer";
 
@@ -461,7 +465,8 @@ impl Committer {
         }
         self.backlog.add(batch.record_bytes as u64);
         self.shared.committed(batch.changes.len(), batch.records.len(), self.log.next_position(), self.log.size_bytes());
-        if !batch.changes.is_empty() {
+        let n_changes = batch.changes.len();
+        if n_changes > 0 {
             for observer in &self.observers {
                 observer(&batch.changes);
             }
@@ -475,7 +480,8 @@ impl Committer {
         }
         // Back-pressure: checkpoints or the merging of the history's files lag behind.
         if self.backlog.is_long() || self.shared.history.pressure() >= 1.0 {
-            std::thread::sleep(SLOW_PAUSE);
+            let n_pauses = (n_changes / SLOW_CHANGES).clamp(1, SLOW_PAUSES_MAX);
+            std::thread::sleep(SLOW_PAUSE * n_pauses as u32);
         }
     }
 
