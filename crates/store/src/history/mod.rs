@@ -452,7 +452,8 @@ pub trait History: Send + Sync {
 
     /// The same for SQL: what a [`History::scan`] at this moment would give, grouped. So values that retention has removed are not in it, even where a
     /// roll-up still knows them; with [`Groups::Rows`] there need be no attribute or measure. `take` is given the batches (of
-    /// [`AggregateQuery::group_schema`]) as they are made, and ends the reading by answering false. Rows are sorted as those of an aggregate are.
+    /// [`AggregateQuery::group_schema`]) as they are made, and ends the reading by answering false; an empty one now and then while
+    /// nothing is complete. Rows are sorted as those of an aggregate are.
     ///
     /// Errors: those of [`History::aggregate`], but the answer may be longer if it has a row per entity.
     fn group(&self, query: &AggregateQuery, groups: Groups, take: &mut dyn FnMut(RecordBatch) -> bool) -> Result<Sources, HistoryError> {

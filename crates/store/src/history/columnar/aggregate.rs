@@ -41,6 +41,9 @@ pub(super) fn aggregate(query: &AggregateQuery, layers: &Layers, rollups: &[Open
     Ok(Aggregates { batches: answer.finish()?, sources })
 }
 
+/// After so many entities who waits for an answer over all of them is asked whether he still does.
+const ENTITIES_BETWEEN: usize = 64;
+
 /// Answers `query` as [`super::History::group`] says. All values observed on the day `shown_from` or later are still there.
 pub(super) fn group(
     query: &AggregateQuery,
@@ -52,7 +55,7 @@ pub(super) fn group(
 ) -> Result<Sources, HistoryError> {
     query.check_groups()?;
     let mut answer = Answer::new(query, groups);
-    let mut goes_on = true;
+    let (mut goes_on, mut n_entities) = (true, 0_usize);
     let question = Question { query, rows: groups == Groups::Rows, shown_from: Some(shown_from) };
     let sources = for_each_entity(question, layers, rollups, &mut |id, buckets| {
         answer.entity(id, buckets)?;
@@ -60,6 +63,10 @@ pub(super) fn group(
             goes_on = answer.take_batches().into_iter().all(&mut *take);
         } else {
             answer.check_size()?;
+            n_entities += 1;
+            if n_entities % ENTITIES_BETWEEN == 0 {
+                goes_on = take(RecordBatch::new_empty(query.group_schema(groups)));
+            }
         }
         Ok(goes_on)
     })?;
