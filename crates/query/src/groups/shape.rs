@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, ScalarValue};
@@ -281,7 +281,7 @@ fn bucket_of(expr: &Expr) -> Option<Bucket> {
                 [Expr::Literal(origin, _)] => nanos(origin)?,
                 _ => return None,
             };
-            let width = IntervalMonthDayNano { ..bucket::width(stride).ok()?? };
+            let width = bucket::width(stride).ok()??;
             let width_ns = i64::from(width.days).checked_mul(86_400_000_000_000)?.checked_add(width.nanoseconds)?;
             if width.months != 0 || width_ns < 1_000 || width_ns % 1_000 != 0 || origin_ns % 1_000 != 0 {
                 return None;
@@ -290,7 +290,22 @@ fn bucket_of(expr: &Expr) -> Option<Bucket> {
         }
         _ => return None,
     };
-    is_column(time, OBSERVED_AT).then_some(bucket)
+    is_time(time).then_some(bucket)
+}
+
+/// Is this the observed time, maybe in a finer unit, in UTC?
+fn is_time(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast(cast) => {
+            let in_utc = |zone: &str| ["+00:00", "+00", "UTC"].contains(&zone);
+            let is_finer = match cast.field.data_type() {
+                DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, zone) => zone.as_deref().is_none_or(in_utc),
+                _ => false,
+            };
+            is_finer && is_column(&cast.expr, OBSERVED_AT)
+        }
+        column => is_column(column, OBSERVED_AT),
+    }
 }
 
 fn nanos(value: &ScalarValue) -> Option<i64> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::Int64Array;
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::compute::kernels::cmp::gt;
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
@@ -212,7 +212,11 @@ impl Question {
         };
         let column = |(field, &i): (&arrow::datatypes::FieldRef, &usize)| -> Result<ArrayRef> {
             let found = answer.column(i);
-            if found.data_type() == field.data_type() { Ok(found.clone()) } else { Ok(cast(found, field.data_type())?) }
+            if found.data_type() == field.data_type() {
+                return Ok(found.clone());
+            }
+            // What is out of range in a finer unit is an error, as it is without us.
+            Ok(cast_with_options(found, field.data_type(), &CastOptions { safe: false, ..CastOptions::default() })?)
         };
         let arrays = schema.fields().iter().zip(&self.places).map(column).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(answer.num_rows()));

@@ -105,7 +105,9 @@ fn check(past: &Arc<Past>, sql: &str, is_rewritten: bool) -> String {
         let plan = plan_of(&with, sql).await;
         assert_eq!(plan.contains("HistoryAggregateExec"), is_rewritten, "{sql}\n{plan}");
         assert!(!plan_of(&without, sql).await.contains("HistoryAggregateExec"));
-        assert_eq!(lines(&with.sql(sql).await.unwrap()), lines(&without.sql(sql).await.unwrap()), "{sql}");
+        let (got, want) = (with.sql(sql).await, without.sql(sql).await);
+        let (got, want) = (got.unwrap_or_else(|e| panic!("{sql}: {e}")), want.unwrap_or_else(|e| panic!("{sql}: {e}")));
+        assert_eq!(lines(&got), lines(&want), "{sql}");
         plan
     })
 }
@@ -137,7 +139,15 @@ fn past(dir: &Path) -> Arc<Past> {
 fn only_what_means_the_same_is_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let past = past(dir.path());
-    let check = |sql: &str, is_rewritten: bool| check(&past, &sql.replace("FROM", r#"from "Station_history""#), is_rewritten);
+    let faults = std::cell::RefCell::new(Vec::new());
+    let check = |sql: &str, is_rewritten: bool| {
+        let sql = sql.replace("FROM", r#"from "Station_history""#);
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&past, &sql, is_rewritten)));
+        checked.unwrap_or_else(|_| {
+            faults.borrow_mut().push(sql);
+            String::new()
+        })
+    };
     let day = "observed_at >= '2024-01-30' and observed_at < '2024-02-01T12:00:00Z'";
 
     let plan = check(&format!("select id, time_bucket('1 hour', observed_at) as b, avg(t) FROM where {day} group by id, b"), true);
@@ -171,8 +181,8 @@ fn only_what_means_the_same_is_rewritten() {
     check("select id, count(*) FROM where id in ('urn:ngsi-ld:Station:1', 'urn:ngsi-ld:Station:9') group by id", true);
     check("select distinct id FROM", true);
     check("select avg(t) FROM where id = 'nobody'", true);
-    check("select id, avg(t) FROM where observed_at > '2100-01-01' and observed_at < '2099-01-01' group by id", false);
-    check("select count(*), avg(t) FROM where observed_at > '9999-12-31T23:00:00Z'", true);
+    check("select id, avg(t) FROM where observed_at > '2100-01-01' and observed_at < '2099-01-01' group by id", true);
+    check("select count(*), avg(t) FROM where observed_at > '2261-12-31T23:00:00Z'", true);
     check(
         "select s.a, avg(s.v) from (select id as a, t as v, time_bucket('1 day', observed_at) as b from \"Station_history\") s group by s.a, s.b",
         true,
@@ -205,11 +215,12 @@ fn only_what_means_the_same_is_rewritten() {
         "select time_bucket('1 second', observed_at) as b, avg(t) FROM group by b",
         "select id, avg(t) FROM group by rollup(id)",
         "select id, avg(t) FROM where observed_at::date = '2024-01-30' group by id",
-        "select id, avg(t) from (select * FROM limit 7) s group by id",
+        "select id, avg(t) from (select * FROM order by id, observed_at, dataset_id limit 7) s group by id",
         "select time_bucket('1 hour', observed_at) as b, avg(t) FROM where recorded_at > '2024-01-30' group by b",
     ] {
         check(other, false);
     }
+    assert!(faults.borrow().is_empty(), "{:#?}", faults.borrow());
 }
 
 #[test]
