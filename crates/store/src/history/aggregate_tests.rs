@@ -267,6 +267,14 @@ mod properties {
             }
             let want = lines(&model.aggregate(&query).unwrap().batches);
             prop_assert_eq!(lines(&history.aggregate(&query).unwrap().batches), want);
+            for query in [query.clone(), AggregateQuery { attributes: Vec::new(), measures: Vec::new(), ..query }] {
+                let grouped = |history: &dyn History| {
+                    let mut batches = Vec::new();
+                    history.group(&query, Groups::Rows, &mut |batch| { batches.push(batch); true }).unwrap();
+                    lines(&batches)
+                };
+                prop_assert_eq!(grouped(&history), grouped(&model), "{:?}", query);
+            }
         }
     }
 }

@@ -110,6 +110,7 @@ impl<'a> Answer<'a> {
         let wanted = Wanted {
             entities: Some(Arc::new(BTreeSet::from([query.entity.clone()]))),
             observed: interval_of(TimeProperty::ObservedAt),
+            unobserved_only: false,
             // What was recorded before is not in the interval and corrects nothing in it.
             recorded_from: interval_of(TimeProperty::ModifiedAt).map(|i| i.start),
             recorded_to: query.as_of,

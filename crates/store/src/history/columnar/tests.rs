@@ -353,7 +353,7 @@ fn readers_see_each_fact_once_while_others_append_seal_and_compact() {
                         seen.len() >= n_before && seen.iter().copied().eq(0..i64::try_from(seen.len()).unwrap()),
                         "{n_before} {seen:?}"
                     );
-                    let n_scanned: usize = history.scan(&table).unwrap().iter().map(arrow::record_batch::RecordBatch::num_rows).sum();
+                    let n_scanned: usize = history.scan(&table).unwrap().iter().map(RecordBatch::num_rows).sum();
                     assert!((seen.len()..=usize::try_from(N).unwrap()).contains(&n_scanned), "{n_scanned} after {}", seen.len());
                 }
             });
