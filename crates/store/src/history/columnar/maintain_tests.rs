@@ -359,12 +359,12 @@ proptest! {
                     let mut fact = value(*entity, name, at_s, now_s + n as i64 + 1, f64::from(*v) / 8.0);
                     if let What::Value { instance, .. } = &mut fact.what {
                         if name == "name" {
-                            instance.value = Attribute::property("text").value;
+                            Arc::make_mut(instance).value = Attribute::property("text").value;
                         }
                         if v % 11 == 0 {
-                            instance.observed_at = None;
+                            Arc::make_mut(instance).observed_at = None;
                         }
-                        instance.dataset_id = (v % 5 == 0).then(|| Iri::known("urn:dataset:x"));
+                        Arc::make_mut(instance).dataset_id = (v % 5 == 0).then(|| Iri::known("urn:dataset:x"));
                     }
                     fact
                 })
@@ -440,7 +440,7 @@ fn sql_asks_roll_ups_only_for_what_the_values_say_too() {
     history.append(days(6));
     let mut name = value(1, "name", 2 * DAY_S + 60, 6 * DAY_S, 0.0);
     if let What::Value { instance, .. } = &mut name.what {
-        instance.value = Attribute::property("text").value;
+        Arc::make_mut(instance).value = Attribute::property("text").value;
     }
     let unobserved = Fact { what: What::EntityDeleted, ..value(1, "t", 0, 6 * DAY_S, 0.0) };
     history.append(vec![name, unobserved]);
