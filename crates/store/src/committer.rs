@@ -33,8 +33,12 @@ const GATHER_WAIT: Duration = Duration::from_millis(1);
 const GATHER_STEP: Duration = Duration::from_micros(50);
 /// A batch of this many says that the log is busy.
 const BUSY_SUBMISSIONS: usize = 8;
-/// How long a batch waits when background work lags behind.
+/// How long a batch waits when background work lags behind, for each [`SLOW_CHANGES`] that are in it.
 const SLOW_PAUSE: Duration = Duration::from_millis(5);
+/// What is changed stays in memory until a checkpoint has written it: a batch of thousands has to wait longer than a single update.
+const SLOW_CHANGES: usize = 64;
+/// The most such pauses after one batch.
+const SLOW_PAUSES_MAX: usize = 100;
 /// The key of the log that every batch names: a writer whose place was taken by another one is refused.
 pub(crate) const WRITER_KEY: &str = "writer";
 
@@ -357,7 +361,7 @@ impl Committer {
                 continue;
             }
             answers.push(resolve(command, before.as_deref()).map(|resolved| {
-                if let Some(delta) = resolved.delta {
+                if let Some(mut delta) = resolved.delta {
                     let after = delta
                         .apply(before.as_deref().cloned(), recorded_at)
                         .expect("a delta that was resolved against this state fits it")
@@ -389,7 +393,7 @@ impl Committer {
         let recorded_at = self.tick();
         let mut taken = TakenRows { position, recorded_at, n_rows: rows.n_rows(), n_created: 0 };
         let n_changes_before = batch.changes.len();
-        for (before, delta) in deltas {
+        for (before, mut delta) in deltas {
             let after = delta.apply(before.as_deref().cloned(), recorded_at).expect("a new entity has its type").map(Arc::new);
             taken.n_created += usize::from(before.is_none());
             batch.put(Space::City, delta.id.clone(), before.as_ref(), after.as_ref());
@@ -461,7 +465,8 @@ impl Committer {
         }
         self.backlog.add(batch.record_bytes as u64);
         self.shared.committed(batch.changes.len(), batch.records.len(), self.log.next_position(), self.log.size_bytes());
-        if !batch.changes.is_empty() {
+        let n_changes = batch.changes.len();
+        if n_changes > 0 {
             for observer in &self.observers {
                 observer(&batch.changes);
             }
@@ -475,7 +480,8 @@ impl Committer {
         }
         // Back-pressure: checkpoints or the merging of the history's files lag behind.
         if self.backlog.is_long() || self.shared.history.pressure() >= 1.0 {
-            std::thread::sleep(SLOW_PAUSE);
+            let n_pauses = (n_changes / SLOW_CHANGES).clamp(1, SLOW_PAUSES_MAX);
+            std::thread::sleep(SLOW_PAUSE * n_pauses as u32);
         }
     }
 
@@ -497,7 +503,7 @@ pub(crate) fn replay_record(
     let Record { recorded_at, space, deltas, rows, erasure } = record::decode(bytes)?;
     let table = tables(space);
     let mut changes = Vec::with_capacity(deltas.len());
-    for delta in deltas {
+    for mut delta in deltas {
         let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
         table.apply_known([(delta.id.clone(), before.clone(), after.clone())]);

@@ -129,3 +129,56 @@ fn a_monstrous_pattern_is_refused() {
     assert!(Pattern::new("(a{1000}){1000}").is_err());
     assert!(Pattern::new("(").is_err());
 }
+
+proptest::proptest! {
+    /// The short way for points gives what the topology gives: inside, outside, in corners, on edges and in holes.
+    #[test]
+    fn a_point_lies_to_a_polygon_as_the_topology_says(
+        radii in proptest::collection::vec(1_u32..40, 3..9),
+        hole in proptest::bool::ANY,
+        x in -45_i32..45,
+        y in -45_i32..45,
+        corner in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+        between in proptest::sample::select(vec![0.0, 0.5]),
+    ) {
+        let ring = |scale: f64| -> Vec<[f64; 2]> {
+            let n = radii.len() as f64;
+            let corners = radii.iter().enumerate().map(|(i, r)| {
+                let angle = std::f64::consts::TAU * i as f64 / n;
+                [scale * f64::from(*r) * angle.cos(), scale * f64::from(*r) * angle.sin()]
+            });
+            let mut ring: Vec<_> = corners.collect();
+            ring.push(ring[0]);
+            ring
+        };
+        let outer = ring(1.0);
+        let mut rings = vec![outer.clone()];
+        if hole {
+            rings.push(ring(0.25));
+        }
+        let polygon = Geometry::from_json(serde_json::json!({"type": "Polygon", "coordinates": rings})).unwrap();
+        let [lon, lat] = match corner {
+            // A corner, or the middle of an edge, of the polygon or of its hole.
+            Some(at) => {
+                let ring = &rings[rings.len() - 1];
+                let i = at.index(ring.len() - 1);
+                let (a, b) = (ring[i], ring[i + 1]);
+                [a[0] + (b[0] - a[0]) * between, a[1] + (b[1] - a[1]) * between]
+            }
+            None => [f64::from(x) / 2.0, f64::from(y) / 2.0],
+        };
+        let point = geo::Geometry::Point(geo::Point::new(lon, lat));
+        let matrix = relate(&point, polygon.shape()).unwrap();
+        for (relation, want) in [
+            (GeoRelation::Within, matrix.is_within()),
+            (GeoRelation::Contains, matrix.is_contains()),
+            (GeoRelation::Intersects, matrix.is_intersects()),
+            (GeoRelation::Equals, matrix.is_equal_topo()),
+            (GeoRelation::Disjoint, matrix.is_disjoint()),
+            (GeoRelation::Overlaps, matrix.is_overlaps()),
+        ] {
+            let condition = GeoCondition { property: Iri::known(crate::LOCATION), relation, reference: polygon.clone() };
+            proptest::prop_assert_eq!(condition.holds_at(lon, lat), want, "{:?} of {} {} and {:?}", condition.relation, lon, lat, rings);
+        }
+    }
+}

@@ -25,12 +25,12 @@ fn value(entity: &str, attribute: &str, observed_s: impl Into<Option<i64>>, reco
         modified_at: recorded_at,
         ..entity::Attribute::property(v)
     };
-    Fact { entity_type: name("Station"), entity: station(entity), recorded_at, what: What::Value { name: name(attribute), instance } }
+    Fact { entity_type: name("Station"), entity: station(entity), recorded_at, what: What::Value { name: name(attribute), instance: instance.into() } }
 }
 
 fn of_dataset(mut fact: Fact, dataset: &str) -> Fact {
     if let What::Value { instance, .. } = &mut fact.what {
-        instance.dataset_id = Some(Iri::known(&format!("urn:dataset:{dataset}")));
+        Arc::make_mut(instance).dataset_id = Some(Iri::known(&format!("urn:dataset:{dataset}")));
     }
     fact
 }

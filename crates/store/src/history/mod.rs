@@ -86,7 +86,7 @@ pub enum What {
         /// The attribute.
         name: Iri,
         /// The instance.
-        instance: Attribute,
+        instance: Arc<Attribute>,
     },
     /// An attribute instance was removed.
     AttributeDeleted {

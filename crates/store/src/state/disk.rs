@@ -16,7 +16,7 @@ use entity::{Entity, Iri};
 use host::Disk;
 
 use super::Space;
-use super::documents::{Changed, Document, Documents, DocumentsError, Manifest, Visit, decode_manifest};
+use super::documents::{Changed, Document, Documents, DocumentsError, Manifest, VisitBytes, decode_manifest};
 
 const MAGIC: &[u8; 8] = b"CONURBDS";
 const VERSION: u32 = 1;
@@ -168,13 +168,10 @@ impl Documents for DiskDocuments {
         found.map(|bytes| Document::Packed(bytes).entity(id).map(Arc::unwrap_or_clone)).transpose()
     }
 
-    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+    fn scan_bytes(&self, space: Space, visit: &mut VisitBytes<'_>) -> Result<(), DocumentsError> {
         let all: Vec<_> =
             self.lock().documents.iter().filter(|((s, _), _)| *s == space).map(|((_, id), b)| (id.clone(), Arc::clone(b))).collect();
-        for (id, bytes) in all {
-            visit(Arc::unwrap_or_clone(Document::Packed(bytes).entity(id.as_str())?))?;
-        }
-        Ok(())
+        all.into_iter().try_for_each(|(id, bytes)| visit(id.as_str().as_bytes(), &bytes))
     }
 
     fn checkpoint(&self, changed: &mut dyn Iterator<Item = Changed>, manifest: &Manifest) -> Result<(), DocumentsError> {

@@ -121,11 +121,14 @@ fn encode(entity: &Entity) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8], key: impl Fn() -> String) -> Result<Entity, DocumentsError> {
-    let damaged = |source: Box<dyn std::error::Error + Send + Sync>| DocumentsError::Damaged { key: key(), source };
     match bytes.first() {
-        Some(b'{') => serde_json::from_slice(bytes).map_err(|e| damaged(Box::new(e))),
-        _ => entity::codec::decode_entity(bytes).map_err(|e| damaged(Box::new(e))),
+        Some(b'{') => serde_json::from_slice(bytes).map_err(|e| damaged(&key(), e)),
+        _ => entity::codec::decode_entity(bytes).map_err(|e| damaged(&key(), e)),
     }
+}
+
+pub(super) fn damaged(key: &str, source: impl std::error::Error + Send + Sync + 'static) -> DocumentsError {
+    DocumentsError::Damaged { key: key.to_owned(), source: Box::new(source) }
 }
 
 /// Everything that a checkpoint left.
@@ -137,6 +140,9 @@ pub type Changed = (Space, Iri, Option<Document>);
 /// Is called with each document of a scan; an error ends it.
 pub type Visit<'a> = dyn FnMut(Entity) -> Result<(), DocumentsError> + 'a;
 
+/// The same with the bytes of an id and of its document, as [`Document::pack`] makes them or an earlier version of this program did.
+pub type VisitBytes<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), DocumentsError> + 'a;
+
 /// Keeps documents and the manifest; a checkpoint replaces both together or not at all.
 pub trait Documents: Send + Sync {
     /// What the last checkpoint covers.
@@ -145,8 +151,13 @@ pub trait Documents: Send + Sync {
     /// One document, as of the last checkpoint.
     fn get(&self, space: Space, id: &str) -> Result<Option<Entity>, DocumentsError>;
 
-    /// All documents of a space in the order of ids, one at a time.
-    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError>;
+    /// All documents of a space in the order of ids, one at a time, in their bytes.
+    fn scan_bytes(&self, space: Space, visit: &mut VisitBytes<'_>) -> Result<(), DocumentsError>;
+
+    /// The same as entities.
+    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+        self.scan_bytes(space, &mut |id, bytes| visit(decode(bytes, || readable(id))?))
+    }
 
     /// The same for one who wants to know all that is wrong: what cannot be read is told in its turn, and the rest follows.
     fn survey(&self, space: Space, visit: &mut dyn FnMut(Result<Entity, DocumentsError>)) {
@@ -325,12 +336,12 @@ impl Documents for FjallDocuments {
         found.map(|bytes| decode(&bytes, || id.to_owned())).transpose()
     }
 
-    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+    fn scan_bytes(&self, space: Space, visit: &mut VisitBytes<'_>) -> Result<(), DocumentsError> {
         let opened = self.opened()?;
         // One byte of the space, then the id: the order of keys is the order of ids.
         for item in opened.documents.prefix([space.key_byte()]) {
             let (key, value) = item.into_inner().map_err(self.failed("read"))?;
-            visit(decode(&value, || readable(&key))?)?;
+            visit(&key[1..], &value)?;
         }
         Ok(())
     }
@@ -394,10 +405,10 @@ impl Documents for MemoryDocuments {
         found.map(|bytes| decode(&bytes, || id.to_owned())).transpose()
     }
 
-    fn scan(&self, space: Space, visit: &mut Visit<'_>) -> Result<(), DocumentsError> {
+    fn scan_bytes(&self, space: Space, visit: &mut VisitBytes<'_>) -> Result<(), DocumentsError> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
         for ((_, id), bytes) in all.into_iter().filter(|((s, _), _)| *s == space) {
-            visit(decode(&bytes, || id.to_string())?)?;
+            visit(id.as_str().as_bytes(), &bytes)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ mod live;
 
 pub use disk::DiskDocuments;
 pub use documents::{
-    Changed, Document, Documents, DocumentsError, DocumentsMemory, FjallDocuments, Loaded, Manifest, MemoryDocuments, Visit,
+    Changed, Document, Documents, DocumentsError, DocumentsMemory, FjallDocuments, Loaded, Manifest, MemoryDocuments, Visit, VisitBytes,
 };
 pub use live::{
     ASKED_MIN, AUTO_INDEXES_MAX, AutoReport, Budget, COLUMNS_PER_TYPE_MAX, ColumnScan, ConditionReport, Direction, ENTITIES_MIN,

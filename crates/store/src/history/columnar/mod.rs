@@ -585,10 +585,8 @@ fn job_of<'a>(entity_type: &'a Iri, segments: &[Arc<OpenSegment>], effort: Effor
 impl History for ColumnarHistory {
     fn append(&self, facts: Vec<Fact>) {
         let mut shared = self.inner.write();
-        for fact in facts {
-            shared.rollups.learn(&fact);
-            shared.recent.append(fact);
-        }
+        facts.iter().for_each(|fact| shared.rollups.learn(fact));
+        shared.recent.append(facts);
     }
 
     fn append_rows(&self, rows: BulkRows) {

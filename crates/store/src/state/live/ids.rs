@@ -1,7 +1,8 @@
 //! Slots: the small part of each entity that is always in memory, found by id and walked in the order of ids.
 
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+
+use crate::hash::Seeded;
 
 /// No slot, no row.
 pub(super) const NONE: u32 = u32::MAX;
@@ -41,7 +42,7 @@ pub(super) struct Ids {
     free: Vec<u32>,
     /// Open addressing with linear probing; a power of two, at most three quarters full.
     buckets: Vec<Bucket>,
-    hasher: RandomState,
+    hasher: Seeded,
     id_bytes: usize,
 }
 

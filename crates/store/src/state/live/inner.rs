@@ -1,19 +1,20 @@
 //! Everything about the present entities that is always in memory, and how a change of one keeps it right.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use entity::{AttributeValue, Entity, Iri, Scope};
+use entity::{Attribute, AttributeValue, Entity, Iri, Scope};
 
 use super::auto::{AutoIndex, Key, key_of};
 use super::columns::{Place, Table};
 use super::ids::{Ids, Order, Slot};
 use super::overlay::Overlay;
+use super::packed::{Postings, joined};
 use super::places::{GeoBox, Places};
 use super::sets::Sets;
 use super::words::{each_word_of_entity, is_name};
+use crate::hash::Seeded;
 
 /// One type.
 pub(super) struct Type {
@@ -30,9 +31,6 @@ pub(super) struct Type {
 /// A change of a slot while an index is being built: its keys before and after.
 pub(super) type BuildNote = (u32, Option<Key>, Option<Key>);
 
-/// Slots under a part of a hash; what is found is checked on the entity.
-type Hashed = BTreeSet<(u32, u32)>;
-
 /// All that is in memory.
 pub(super) struct Inner {
     pub(super) ids: Ids,
@@ -42,25 +40,26 @@ pub(super) struct Inner {
     pub(super) type_sets: Sets<Iri>,
     pub(super) scope_sets: Sets<Scope>,
     /// Slots by their set of scopes.
-    pub(super) by_scopes: BTreeSet<(u32, u32)>,
+    pub(super) by_scopes: Postings,
     pub(super) places: Places,
-    links: Hashed,
-    words: Hashed,
+    /// Slots under a part of a hash; what is found is checked on the entity.
+    links: Postings,
+    words: Postings,
     /// Slots by when they expire, µs.
     pub(super) expires: HashMap<u32, i64>,
     pub(super) overlay: Overlay,
-    hasher: RandomState,
-    staged: Option<Staged>,
+    pub(super) hasher: Seeded,
+    pub(super) staged: Option<Staged>,
     /// Bytes of indexes above which attributes new to a type get no column.
     pub(super) columns_until_bytes: usize,
 }
 
 /// What is sorted once at the end of a load.
 #[derive(Default)]
-struct Staged {
-    links: Vec<(u32, u32)>,
-    words: Vec<(u32, u32)>,
-    by_scopes: Vec<(u32, u32)>,
+pub(super) struct Staged {
+    pub(super) links: Vec<u64>,
+    pub(super) words: Vec<u64>,
+    by_scopes: Vec<u64>,
 }
 
 impl Inner {
@@ -72,13 +71,13 @@ impl Inner {
             type_numbers: HashMap::new(),
             type_sets: Sets::default(),
             scope_sets: Sets::default(),
-            by_scopes: BTreeSet::new(),
+            by_scopes: Postings::default(),
             places: Places::default(),
-            links: BTreeSet::new(),
-            words: BTreeSet::new(),
+            links: Postings::default(),
+            words: Postings::default(),
             expires: HashMap::new(),
             overlay: Overlay::new(pack_above_bytes),
-            hasher: RandomState::new(),
+            hasher: Seeded::default(),
             staged: None,
             columns_until_bytes,
         }
@@ -93,9 +92,9 @@ impl Inner {
     pub(super) fn finish_load(&mut self) {
         self.places.finish_load();
         if let Some(staged) = self.staged.take() {
-            self.links = BTreeSet::from_iter(staged.links);
-            self.words = BTreeSet::from_iter(staged.words);
-            self.by_scopes = BTreeSet::from_iter(staged.by_scopes);
+            self.links = Postings::of(staged.links);
+            self.words = Postings::of(staged.words);
+            self.by_scopes = Postings::of(staged.by_scopes);
         }
     }
 
@@ -128,7 +127,7 @@ impl Inner {
     }
 
     // Truncated: a part of the hash is meant.
-    fn hash(&self, text: &str) -> u32 {
+    pub(super) fn hash(&self, text: &str) -> u32 {
         self.hasher.hash_one(text) as u32
     }
 
@@ -151,23 +150,9 @@ impl Inner {
     }
 
     fn add(&mut self, e: &Entity) {
-        let numbers: Vec<u32> = e.types.iter().map(|t| self.number_of_type(t)).collect();
-        let table = *numbers.first().expect("an entity has at least one type");
-        let slot = self.ids.insert(Slot {
-            id: e.id.as_str().into(),
-            types: self.type_sets.take(&e.types),
-            scopes: self.scope_sets.take(&e.scopes),
-            table,
-            row: 0,
-            created_us: e.created_at.micros(),
-            modified_us: e.modified_at.micros(),
-        });
-        let row = self.types[table as usize].table.take_row(slot);
-        self.ids.slot_mut(slot).row = row;
-        self.order.insert(slot, &self.ids);
-        for n in &numbers {
-            self.types[*n as usize].order.insert(slot, &self.ids);
-        }
+        let types = self.numbers_of_types(&e.types);
+        let sets = (self.type_sets.take(&e.types), self.scope_sets.take(&e.scopes));
+        let (table, (slot, row)) = (types[0], self.add_slot(e.id.as_str(), &types, sets, [e.created_at.micros(), e.modified_at.micros()]));
         let roomy = self.has_room_for_columns(table, e);
         self.types[table as usize].table.change(row, None, Some(e), roomy);
         self.note_scopes(slot, true);
@@ -177,6 +162,25 @@ impl Inner {
         }
         self.note_hashed(slot, None, Some(e));
         self.note_autos(slot, &[], false);
+    }
+
+    pub(super) fn numbers_of_types(&mut self, types: &[Iri]) -> Vec<u32> {
+        let numbers: Vec<u32> = types.iter().map(|t| self.number_of_type(t)).collect();
+        assert!(!numbers.is_empty(), "an entity has at least one type");
+        numbers
+    }
+
+    /// A slot and its row for an entity that was not there; its row says nothing yet.
+    pub(super) fn add_slot(&mut self, id: &str, types: &[u32], sets: (u32, u32), [created_us, modified_us]: [i64; 2]) -> (u32, u32) {
+        let slot = Slot { id: id.into(), types: sets.0, scopes: sets.1, table: types[0], row: 0, created_us, modified_us };
+        let slot = self.ids.insert(slot);
+        let row = self.types[types[0] as usize].table.take_row(slot);
+        self.ids.slot_mut(slot).row = row;
+        self.order.insert(slot, &self.ids);
+        for n in types {
+            self.types[*n as usize].order.insert(slot, &self.ids);
+        }
+        (slot, row)
     }
 
     fn take_out(&mut self, slot: u32, before: Option<&Entity>) {
@@ -247,7 +251,7 @@ impl Inner {
     }
 
     /// Moves the slot in the index of places from where it was to where its row says.
-    fn note_place(&mut self, slot: u32, before: Option<GeoBox>) {
+    pub(super) fn note_place(&mut self, slot: u32, before: Option<GeoBox>) {
         if let Some(b) = before {
             self.places.remove(slot, b);
         }
@@ -256,19 +260,15 @@ impl Inner {
         }
     }
 
-    fn note_scopes(&mut self, slot: u32, comes: bool) {
+    pub(super) fn note_scopes(&mut self, slot: u32, comes: bool) {
         let set = self.ids.slot(slot).scopes;
         if self.scope_sets.get(set).is_empty() {
             return;
         }
         match &mut self.staged {
-            Some(staged) if comes => staged.by_scopes.push((set, slot)),
-            _ if comes => {
-                self.by_scopes.insert((set, slot));
-            }
-            _ => {
-                self.by_scopes.remove(&(set, slot));
-            }
+            Some(staged) if comes => staged.by_scopes.push(joined(set, slot)),
+            _ if comes => self.by_scopes.insert(set, slot),
+            _ => self.by_scopes.remove(set, slot),
         }
     }
 
@@ -282,15 +282,15 @@ impl Inner {
         };
         keep_differences(&mut words);
         if let Some(staged) = &mut self.staged {
-            staged.links.extend(links.1.into_iter().map(|h| (h, slot)));
-            staged.words.extend(words.1.into_iter().map(|h| (h, slot)));
+            staged.links.extend(links.1.into_iter().map(|h| joined(h, slot)));
+            staged.words.extend(words.1.into_iter().map(|h| joined(h, slot)));
             return;
         }
         for (index, (gone, new)) in [(&mut self.links, links), (&mut self.words, words)] {
             for hash in gone {
-                index.remove(&(hash, slot));
+                index.remove(hash, slot);
             }
-            index.extend(new.into_iter().map(|h| (h, slot)));
+            new.into_iter().for_each(|hash| index.insert(hash, slot));
         }
     }
 
@@ -313,14 +313,12 @@ impl Inner {
 
     /// The slots that may point at an entity.
     pub(super) fn linked_to(&self, target: &str) -> impl Iterator<Item = u32> {
-        let hash = self.hash(target);
-        self.links.range((hash, 0)..=(hash, u32::MAX)).map(|(_, s)| *s)
+        self.links.under(self.hash(target))
     }
 
     /// The slots that may have a word.
     pub(super) fn with_word(&self, word: &str) -> impl Iterator<Item = u32> {
-        let hash = self.hash(word);
-        self.words.range((hash, 0)..=(hash, u32::MAX)).map(|(_, s)| *s)
+        self.words.under(self.hash(word))
     }
 
     /// The value of an attribute as the ordered indexes hold it.
@@ -400,8 +398,8 @@ impl Inner {
             .iter()
             .map(|t| 500 + t.order.memory_bytes() + t.table.memory_bytes() + t.autos.iter().map(AutoIndex::memory_bytes).sum::<usize>())
             .sum();
-        let hashed = (self.links.len() + self.words.len() + self.by_scopes.len()) * 13;
-        let staged = self.staged.as_ref().map_or(0, |s| (s.links.len() + s.words.len() + s.by_scopes.len()) * 12);
+        let hashed = self.links.memory_bytes() + self.words.memory_bytes() + self.by_scopes.memory_bytes();
+        let staged = self.staged.as_ref().map_or(0, |s| (s.links.len() + s.words.len() + s.by_scopes.len()) * 8);
         let sets = self.type_sets.memory_bytes() + self.scope_sets.memory_bytes();
         self.ids.memory_bytes()
             + self.order.memory_bytes()
@@ -416,7 +414,12 @@ impl Inner {
 
 /// All targets of relationships of an entity, lists of them too.
 pub(super) fn targets_of(e: &Entity) -> impl Iterator<Item = &Iri> {
-    e.attributes.values().flatten().flat_map(|a| match &a.value {
+    e.attributes.values().flat_map(|instances| targets_of_instances(instances))
+}
+
+/// The same of some instances of an attribute.
+pub(super) fn targets_of_instances(instances: &[Attribute]) -> impl Iterator<Item = &Iri> {
+    instances.iter().flat_map(|a| match &a.value {
         AttributeValue::Relationship(targets) | AttributeValue::ListRelationship(targets) => targets.as_slice(),
         _ => &[],
     })

@@ -5,6 +5,7 @@
 use entity::{Comparison, Filter, GeoRelation, Iri, LOCATION, Operand, Path, Scalar, Target};
 
 use super::columns::{Cell, Column, Place, Table};
+use super::ids::NONE;
 use super::inner::Inner;
 use super::places::{boxes_are_apart, search_box};
 use super::words::words_of_entity;
@@ -229,6 +230,25 @@ impl Inner {
     }
 }
 
+/// The slots of a table that may satisfy a comparison with the plain value of an attribute, by going through its column; none if its values
+/// are not in memory.
+pub(super) fn slots_by_column(table: &Table, attribute: &Iri, comparison: &Comparison) -> Option<Vec<u32>> {
+    let mut slots = Vec::new();
+    let Some(column) = table.column(attribute).filter(|c| c.n_present > 0) else { return Some(slots) };
+    if let Some((low, high, _)) = number_range(comparison) {
+        let is_known = column.rows_between(low, high, |row| slots.push(table.slot_of(row)));
+        return is_known.then_some(slots);
+    }
+    if !column.has_cells() {
+        return None;
+    }
+    let mut test = CellTest::of(table, column, comparison, false);
+    // Truncated nowhere: rows are numbered in 32 bits.
+    let rows = 0..table.n_rows_ever() as u32;
+    slots.extend(rows.filter(|row| test.verdict(*row) != Verdict::No).map(|row| table.slot_of(row)).filter(|slot| *slot != NONE));
+    Some(slots)
+}
+
 fn each(slots: &[u32], out: &mut [Verdict], verdict: impl Fn(u32) -> Verdict) {
     slots.iter().zip(out).for_each(|(s, v)| *v = verdict(*s));
 }
@@ -254,8 +274,15 @@ fn presence(table: &Table, name: &Iri, row: u32) -> Option<bool> {
 
 /// The comparison as a test of numbers, if it is a plain one.
 fn number_test(comparison: &Comparison) -> Option<impl Fn(f64) -> bool + use<>> {
+    let (low, high, open) = number_range(comparison)?;
+    // JSON has no infinite numbers, so that an open end at infinity takes nothing away.
+    Some(move |v: f64| if open { low < v && v < high } else { low <= v && v <= high })
+}
+
+/// The numbers that satisfy a comparison, if it is a plain one: from, to, and whether those two do not.
+fn number_range(comparison: &Comparison) -> Option<(f64, f64, bool)> {
     use entity::CompareOp::{Ge, Gt, Le, Lt};
-    let (low, high, open) = match comparison {
+    Some(match comparison {
         Comparison::Order(Lt, Operand::Number(n)) => (f64::NEG_INFINITY, *n, true),
         Comparison::Order(Le, Operand::Number(n)) => (f64::NEG_INFINITY, *n, false),
         Comparison::Order(Gt, Operand::Number(n)) => (*n, f64::INFINITY, true),
@@ -266,9 +293,7 @@ fn number_test(comparison: &Comparison) -> Option<impl Fn(f64) -> bool + use<>> 
             _ => return None,
         },
         _ => return None,
-    };
-    // JSON has no infinite numbers, so that an open end at infinity takes nothing away.
-    Some(move |v: f64| if open { low < v && v < high } else { low <= v && v <= high })
+    })
 }
 
 /// A comparison with the cells of a column.

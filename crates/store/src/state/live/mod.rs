@@ -13,8 +13,10 @@ mod explain;
 mod ids;
 mod inner;
 mod judge;
+mod load;
 mod order;
 mod overlay;
+mod packed;
 mod page;
 mod places;
 mod plan;
@@ -47,6 +49,8 @@ pub use scan::{ColumnScan, Latest, ScanError};
 pub const MEMORY_BYTES_DEFAULT: usize = 768 << 20;
 /// The least budget that makes sense, in bytes.
 pub const MEMORY_BYTES_MIN: usize = 32 << 20;
+/// Changed entities that are not on disk: the most of them, however much memory there is.
+const OVERLAY_BYTES_MAX: usize = 256 << 20;
 /// How often an entity is looked for that is changed at the same moment.
 const FETCH_TRIES: usize = 16;
 
@@ -72,8 +76,11 @@ impl Budget {
     }
 
     /// Changed entities that are not on disk: above this a checkpoint is asked for.
-    const fn overlay_bytes(self) -> usize {
-        self.total_bytes / 8
+    ///
+    /// More than [`OVERLAY_BYTES_MAX`] would not make writing quicker: what the history keeps of the same changes is in memory as long, and
+    /// while a checkpoint is written the next one fills.
+    fn overlay_bytes(self) -> usize {
+        (self.total_bytes / 8).min(OVERLAY_BYTES_MAX)
     }
 
     /// Indexes: above this no attribute new to a type gets a column, ordered values and then columns are given up.
@@ -160,15 +167,7 @@ impl LiveTable {
     /// Errors: the documents', and a document that does not read back.
     pub fn open(space: Space, documents: Arc<dyn Documents>, budget: Budget) -> Result<Self, DocumentsError> {
         let table = Self::new(space, Some(Arc::clone(&documents)), budget);
-        {
-            let mut inner = table.core.inner.write().unwrap_or_else(PoisonError::into_inner);
-            inner.begin_load();
-            documents.scan(space, &mut |e| {
-                inner.replace(&e.id, None, Some(&e));
-                Ok(())
-            })?;
-            inner.finish_load();
-        }
+        table.core.inner.write().unwrap_or_else(PoisonError::into_inner).load(space, &*documents)?;
         table.core.fit_budget();
         Ok(table)
     }
@@ -389,7 +388,7 @@ impl Core {
     /// What was just written is likely to be asked for.
     fn keep_in_cache(&self, thawed: &Changes) {
         let whole: Vec<(u32, Arc<Entity>)> = self.read(|inner| {
-            let whole = thawed.iter().filter_map(|(id, document)| match document {
+            let whole = thawed.iter().filter_map(|(id, waiting)| match &waiting.document {
                 Some(super::Document::Whole(e)) => Some((inner.ids.find(id.as_str())?, Arc::clone(e))),
                 _ => None,
             });

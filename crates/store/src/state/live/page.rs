@@ -1,5 +1,6 @@
 //! Pages: the entities that satisfy a condition, in an order, a part at a time.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use crate::state::DocumentsError;
 
 /// Entities looked at under one lock: long walks let writers in between.
 const CHUNK_ENTITIES: usize = 4_096;
+
+/// Entities that a walk looks at before it tries to do with a column.
+const WALKED_MAX: u64 = 8_192;
 
 /// Which entities, and which part of them.
 #[derive(Clone, Debug)]
@@ -73,6 +77,8 @@ pub(super) struct Trace {
 /// A candidate that the columns did not rule out.
 struct Item {
     id: Box<str>,
+    /// With the id it tells the state of the entity that was looked at, µs.
+    modified_us: i64,
     verdict: Verdict,
     /// The value to order by; the outer none: only the document knows it.
     value: Option<Option<Plain>>,
@@ -157,6 +163,9 @@ impl Core {
 
 impl Run<'_> {
     fn by_id(&mut self, source: &Source) -> Result<(), DocumentsError> {
+        let mut source = Cow::Borrowed(source);
+        // Those who want all matches need not try a walk first.
+        let mut walked_max = if self.request.count { 0 } else { WALKED_MAX };
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         let mut n_wanted = if self.request.count {
             usize::MAX
@@ -164,7 +173,19 @@ impl Run<'_> {
             self.request.offset.saturating_add(self.request.limit).saturating_mul(2).saturating_add(64)
         };
         loop {
-            let look = self.look(source, cursor.as_deref(), n_wanted);
+            let look = if source.is_walk() && self.trace.n_looked_at >= walked_max {
+                walked_max = u64::MAX;
+                // If matches stay as rare as they were.
+                let n_missing = self.request.offset.saturating_add(self.request.limit).saturating_add(1).saturating_sub(self.n_matched);
+                let n_to_walk = if self.request.count {
+                    usize::MAX
+                } else {
+                    (self.trace.n_looked_at as usize).saturating_mul(n_missing) / self.n_matched.max(1)
+                };
+                self.look_by_column(&mut source, n_to_walk, cursor.as_deref(), n_wanted)
+            } else {
+                self.look(&source, cursor.as_deref(), n_wanted)
+            };
             for item in &look.items {
                 if self.is_complete() {
                     return Ok(());
@@ -194,7 +215,8 @@ impl Run<'_> {
             self.page.more |= !is_before;
             return Ok(());
         }
-        if let Some(e) = self.read_matching(&item.id)? {
+        let judged_us = (item.verdict == Verdict::Yes).then_some(item.modified_us);
+        if let Some(e) = self.read_matching(&item.id, judged_us)? {
             self.n_matched += 1;
             if is_full && !is_before {
                 self.page.more = true;
@@ -205,10 +227,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The entity, if it is there and satisfies everything at this moment.
-    fn read_matching(&mut self, id: &str) -> Result<Option<Arc<Entity>>, DocumentsError> {
+    /// The entity, if it is there and satisfies everything at this moment; the columns said that it did as of `judged_us`.
+    fn read_matching(&mut self, id: &str, judged_us: Option<i64>) -> Result<Option<Arc<Entity>>, DocumentsError> {
         self.trace.n_documents += 1;
         let Some(e) = self.core.fetch(id)? else { return Ok(None) };
+        // Recorded times never repeat: it is what the columns were asked about.
+        if judged_us == Some(e.modified_at.micros()) {
+            return Ok(Some(e));
+        }
         let is_valid = self.request.now.is_none_or(|now| e.expires_at.is_none_or(|at| at > now));
         let fits = is_valid && self.request.filter.matches(&e) && self.words.as_ref().is_none_or(|w| has_words(&e, w));
         Ok(fits.then_some(e))
@@ -216,59 +242,80 @@ impl Run<'_> {
 
     /// Looks at candidates behind `cursor`, under the lock: in the order of ids at least so many, unless there are fewer.
     fn look(&mut self, source: &Source, cursor: Option<&str>, n_wanted: usize) -> Look {
-        let (request, n_matched) = (self.request, self.n_matched);
-        let order = request.order_by.as_ref();
         let core = self.core;
         core.read(|inner| {
-            let (slots, verdicts, mut last) = if source.is_walk() {
+            let candidates = if source.is_walk() { None } else { Some(source.candidates(inner)) };
+            self.look_at(inner, source, candidates, cursor, n_wanted)
+        })
+    }
+
+    /// The same; if a column does better than a walk of so many more, that is the source from now on.
+    fn look_by_column(&mut self, source: &mut Cow<'_, Source>, n_to_walk: usize, cursor: Option<&str>, n_wanted: usize) -> Look {
+        let core = self.core;
+        core.read(|inner| {
+            let mut candidates = None;
+            if let Some((column, slots)) = inner.column_instead(source, &self.conditions, n_to_walk) {
+                self.trace.source = column.describe();
+                (*source, candidates) = (Cow::Owned(column), Some(slots));
+            }
+            self.look_at(inner, source, candidates, cursor, n_wanted)
+        })
+    }
+
+    /// Without candidates the source is a walk.
+    fn look_at(&mut self, inner: &Inner, source: &Source, candidates: Option<Vec<u32>>, cursor: Option<&str>, n_wanted: usize) -> Look {
+        let (request, n_matched) = (self.request, self.n_matched);
+        let order = request.order_by.as_ref();
+        let (slots, verdicts, mut last) = match candidates {
+            None => {
                 let n = n_wanted.min(CHUNK_ENTITIES);
                 let slots = inner.walk(source, cursor, n);
                 let last = (slots.len() >= n).then(|| slots.last().map(|s| Box::from(inner.ids.id(*s)))).flatten();
                 let verdicts = self.judge(inner, &slots);
                 (slots, verdicts, last)
-            } else {
-                let mut slots = source.candidates(inner);
+            }
+            Some(mut slots) => {
                 slots.sort_unstable();
                 slots.dedup();
                 // An index of hashes may name slots that are free by now.
                 slots.retain(|s| !inner.ids.id(*s).is_empty() && cursor.is_none_or(|c| inner.ids.id(*s) > c));
                 let verdicts = self.judge(inner, &slots);
                 (slots, verdicts, None)
-            };
-            let mut left: Vec<(u32, Verdict)> = slots.into_iter().zip(verdicts).filter(|(_, v)| *v != Verdict::No).collect();
-            if !source.is_walk() {
-                if order.is_none() && left.len() > n_wanted {
-                    left.select_nth_unstable_by(n_wanted - 1, |a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
-                    left.truncate(n_wanted);
-                    left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
-                    last = left.last().map(|(s, _)| Box::from(inner.ids.id(*s)));
-                } else if order.is_none() {
-                    left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
-                }
             }
-            let mut look = Look { last, ..Look::default() };
-            // What is certain to be behind the page is only counted. Candidates that are not certain may turn out to be none.
-            let in_page = request.offset.saturating_add(request.limit);
-            let mut n_certain = n_matched;
-            for (slot, verdict) in left {
-                let is_counted = order.is_none() && verdict == Verdict::Yes && n_certain > in_page;
-                n_certain += usize::from(verdict == Verdict::Yes);
-                if is_counted {
-                    look.n_counted += 1;
-                    continue;
-                }
-                let value = order.and_then(|o| {
-                    let s = inner.ids.slot(slot);
-                    let table = inner.table(s.table);
-                    match table.column(&o.attribute) {
-                        None => Some(None),
-                        Some(c) => Plain::of_cell(c.cell(s.row)).ok(),
-                    }
-                });
-                look.items.push(Item { id: inner.ids.id(slot).into(), verdict, value });
+        };
+        let mut left: Vec<(u32, Verdict)> = slots.into_iter().zip(verdicts).filter(|(_, v)| *v != Verdict::No).collect();
+        if !source.is_walk() {
+            if order.is_none() && left.len() > n_wanted {
+                left.select_nth_unstable_by(n_wanted - 1, |a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
+                left.truncate(n_wanted);
+                left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
+                last = left.last().map(|(s, _)| Box::from(inner.ids.id(*s)));
+            } else if order.is_none() {
+                left.sort_unstable_by(|a, b| inner.ids.id(a.0).cmp(inner.ids.id(b.0)));
             }
-            look
-        })
+        }
+        let mut look = Look { last, ..Look::default() };
+        // What is certain to be behind the page is only counted. Candidates that are not certain may turn out to be none.
+        let in_page = request.offset.saturating_add(request.limit);
+        let mut n_certain = n_matched;
+        for (slot, verdict) in left {
+            let is_counted = order.is_none() && verdict == Verdict::Yes && n_certain > in_page;
+            n_certain += usize::from(verdict == Verdict::Yes);
+            if is_counted {
+                look.n_counted += 1;
+                continue;
+            }
+            let value = order.and_then(|o| {
+                let s = inner.ids.slot(slot);
+                let table = inner.table(s.table);
+                match table.column(&o.attribute) {
+                    None => Some(None),
+                    Some(c) => Plain::of_cell(c.cell(s.row)).ok(),
+                }
+            });
+            look.items.push(inner.item(slot, verdict, value));
+        }
+        look
     }
 
     fn judge(&mut self, inner: &Inner, slots: &[u32]) -> Vec<Verdict> {
@@ -293,14 +340,21 @@ impl Run<'_> {
     fn by_value(&mut self, source: &Source, order: &OrderBy) -> Result<(), DocumentsError> {
         let n_kept = self.request.offset.saturating_add(self.request.limit).saturating_add(1);
         let mut best: BinaryHeap<Rank> = BinaryHeap::new();
+        let mut source = Cow::Borrowed(source);
+        let mut is_first = true;
         let mut cursor: Option<Box<str>> = self.request.after.map(Box::from);
         loop {
-            let look = self.look(source, cursor.as_deref(), CHUNK_ENTITIES);
+            let look = if is_first && source.is_walk() {
+                self.look_by_column(&mut source, usize::MAX, cursor.as_deref(), CHUNK_ENTITIES)
+            } else {
+                self.look(&source, cursor.as_deref(), CHUNK_ENTITIES)
+            };
+            is_first = false;
             for item in look.items {
                 let value = match (item.value, item.verdict) {
                     (Some(value), Verdict::Yes) => value,
                     (known, _) => {
-                        let Some(e) = self.read_matching(&item.id)? else { continue };
+                        let Some(e) = self.read_matching(&item.id, None)? else { continue };
                         known.unwrap_or_else(|| Plain::of_entity(&e, &order.attribute))
                     }
                 };
@@ -322,7 +376,7 @@ impl Run<'_> {
         let ranked = best.into_sorted_vec();
         for rank in ranked.into_iter().skip(self.request.offset).take(self.request.limit) {
             // It may have changed since it was judged.
-            if let Some(e) = self.read_matching(&rank.id)? {
+            if let Some(e) = self.read_matching(&rank.id, None)? {
                 self.page.entities.push(e);
             }
         }
@@ -351,7 +405,7 @@ impl Run<'_> {
                 let slots: Vec<u32> = slots.into_iter().filter(|s| self.request.after.is_none_or(|a| inner.ids.id(*s) > a)).collect();
                 let verdicts = self.judge(inner, &slots);
                 let left = slots.into_iter().zip(verdicts).filter(|(_, v)| *v != Verdict::No);
-                let items: Vec<Item> = left.map(|(s, verdict)| Item { id: inner.ids.id(s).into(), verdict, value: None }).collect();
+                let items: Vec<Item> = left.map(|(s, verdict)| inner.item(s, verdict, None)).collect();
                 Some((items, last))
             });
             // No such index, or not only numbers in it.
@@ -409,6 +463,11 @@ fn next_ordered(numbers: &BTreeSet<(u64, u32)>, cursor: Option<u64>, direction: 
 }
 
 impl Inner {
+    fn item(&self, slot: u32, verdict: Verdict, value: Option<Option<Plain>>) -> Item {
+        let s = self.ids.slot(slot);
+        Item { id: s.id.clone(), modified_us: s.modified_us, verdict, value }
+    }
+
     /// The next slots of a walk in the order of ids, each once.
     pub(super) fn walk(&self, source: &Source, after: Option<&str>, n: usize) -> Vec<u32> {
         let types = match source {

@@ -6,8 +6,8 @@ use entity::{Comparison, Filter, Iri, LOCATION, Operand, Path, Target, TypeSelec
 
 use super::Core;
 use super::auto::{ASKED_MIN, AUTO_INDEXES_MAX, AutoIndex, ENTITIES_MIN, OBSERVED_MAX, parts_of};
-use super::ids::NONE;
-use super::inner::Inner;
+use super::inner::{Inner, Type};
+use super::judge::slots_by_column;
 use super::order::OrderBy;
 use super::places::{GeoBox, search_box};
 use std::sync::{Arc, PoisonError};
@@ -16,6 +16,10 @@ use std::sync::{Arc, PoisonError};
 const COUNTED_MAX: usize = 32_768;
 /// What a candidate of an index costs, compared with one of a walk in the order of ids: it is looked up, and sorted.
 const CANDIDATE_COST: usize = 6;
+/// Entities of a type below which a walk is quick enough. Tests with few entities are to come here too.
+const COLUMN_ENTITIES_MIN: usize = if cfg!(test) { 1 } else { 16_384 };
+/// A column is worth it if it leaves at most one of so many entities that would have to be walked.
+const COLUMN_SHARE: usize = if cfg!(test) { 1 } else { 8 };
 /// Entities looked at under one lock while the values of an index are collected.
 const BUILD_CHUNK: usize = 8_192;
 
@@ -34,6 +38,8 @@ pub(super) enum Source {
     Scopes(Vec<u32>),
     /// The ordered values of an attribute of a type.
     Ordered(Iri, Iri, Comparison),
+    /// The column of an attribute of a type, gone through as a whole.
+    Column(Iri, Iri, Comparison),
     /// All entities of these types in the order of ids.
     Types(Vec<Iri>),
     /// All entities in the order of ids.
@@ -55,6 +61,7 @@ impl Source {
             Self::Links(targets) => format!("relationships to {}", targets.join(" or ")),
             Self::Scopes(sets) => format!("scopes ({} distinct lists)", sets.len()),
             Self::Ordered(t, a, _) => format!("ordered values of {} of {}", a.local_name(), t.local_name()),
+            Self::Column(t, a, _) => format!("column {} of {}", a.local_name(), t.local_name()),
             Self::Types(types) => format!("walk of type {}", types.iter().map(Iri::local_name).collect::<Vec<_>>().join(", ")),
             Self::Everything => "walk of everything".to_owned(),
         }
@@ -71,7 +78,7 @@ impl Source {
                 rarest.map(|w| inner.with_word(w).collect()).unwrap_or_default()
             }
             Self::Links(targets) => targets.iter().flat_map(|t| inner.linked_to(t)).collect(),
-            Self::Scopes(sets) => sets.iter().flat_map(|n| inner.by_scopes.range((*n, 0)..=(*n, NONE)).map(|(_, s)| *s)).collect(),
+            Self::Scopes(sets) => sets.iter().flat_map(|n| inner.by_scopes.under(*n)).collect(),
             Self::Ordered(t, a, comparison) => {
                 let found = inner.type_of(t).and_then(|t| Some((t, t.autos.iter().find(|x| x.attribute == *a)?)));
                 // Given up since the plan was made: everything of the type is a candidate.
@@ -81,6 +88,11 @@ impl Source {
                 let parts = parts_of(comparison, |text| t.table.hash(text)).unwrap_or_default();
                 auto.candidates(&parts).collect()
             }
+            Self::Column(t, a, comparison) => inner.type_of(t).map_or_else(Vec::new, |t| {
+                // Without the column's values everything of the type is a candidate.
+                let all = || t.order.after(None, &inner.ids).collect();
+                inner.slots_by_column(t, a, comparison).unwrap_or_else(all)
+            }),
             Self::Types(_) | Self::Everything => Vec::new(),
         }
     }
@@ -163,6 +175,33 @@ impl Inner {
             auto.used(query);
         }
         plan(source, n)
+    }
+
+    /// The slots of a type that may satisfy a comparison, from its column; none if that does not know all of its entities.
+    fn slots_by_column(&self, t: &Type, attribute: &Iri, comparison: &Comparison) -> Option<Vec<u32>> {
+        // Entities that have another type first have their rows in that one's table.
+        (t.order.len() == t.table.n_rows()).then(|| slots_by_column(&t.table, attribute, comparison)).flatten()
+    }
+
+    /// A column that leaves few entities, and those, if there is one that does better than a walk of `n_to_walk` more: a walk looks entity
+    /// after entity, a column is gone through at once.
+    pub(super) fn column_instead(&self, walk: &Source, conditions: &[&Filter], n_to_walk: usize) -> Option<(Source, Vec<u32>)> {
+        let Source::Types(types) = walk else { return None };
+        let [of_type] = &types[..] else { return None };
+        let t = self.type_of(of_type).filter(|t| t.order.len() >= COLUMN_ENTITIES_MIN)?;
+        let n_to_walk = n_to_walk.min(t.order.len());
+        // Going through the column costs as much as walking so many, and each that it leaves costs as much as some.
+        let few = n_to_walk / COLUMN_SHARE;
+        if n_to_walk < t.order.len() / COLUMN_SHARE {
+            return None;
+        }
+        conditions.iter().find_map(|c| match c {
+            Filter::Value(Target::Attribute(path), comparison) if path.subs.is_empty() && path.keys.is_empty() && path.member.is_none() => {
+                let slots = self.slots_by_column(t, &path.attribute, comparison).filter(|slots| slots.len() <= few)?;
+                Some((Source::Column(of_type.clone(), path.attribute.clone(), comparison.clone()), slots))
+            }
+            _ => None,
+        })
     }
 
     /// The indexes that hold every entity that satisfies a condition.

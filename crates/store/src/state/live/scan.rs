@@ -201,14 +201,21 @@ impl ColumnScan {
             if self.source.is_none() {
                 let query = core.n_queries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let plan = inner.plan(&conditions, None, Wanted { first: None }, query);
-                if !plan.source.is_walk() {
-                    let mut slots = plan.source.candidates(inner);
+                let (source, candidates) = match inner.column_instead(&plan.source, &conditions, usize::MAX) {
+                    Some((column, slots)) => (column, Some(slots)),
+                    None if plan.source.is_walk() => (plan.source, None),
+                    None => {
+                        let slots = plan.source.candidates(inner);
+                        (plan.source, Some(slots))
+                    }
+                };
+                if let Some(mut slots) = candidates {
                     slots.retain(|s| !inner.ids.id(*s).is_empty());
                     slots.sort_unstable_by(|a, b| inner.ids.id(*a).cmp(inner.ids.id(*b)));
                     slots.dedup();
                     self.left = slots.into_iter().map(|s| inner.ids.id(s).into()).collect();
                 }
-                self.source = Some(plan.source);
+                self.source = Some(source);
             }
             let source = self.source.as_ref().expect("it was just chosen");
             let slots: Vec<u32> = if source.is_walk() {

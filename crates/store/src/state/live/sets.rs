@@ -39,6 +39,11 @@ impl<T: Clone + Eq + Hash> Sets<T> {
         n
     }
 
+    /// One entity more has the list of this number, which others have already.
+    pub(super) fn take_again(&mut self, n: u32) {
+        self.sets[n as usize].1 += 1;
+    }
+
     /// One entity less has this list.
     pub(super) fn release(&mut self, n: u32) {
         let (list, users) = &mut self.sets[n as usize];

@@ -43,7 +43,7 @@ pub(super) fn each_word_of_entity(entity: &Entity, take: &mut dyn FnMut(&str)) {
         }
     };
     for instance in entity.attributes.iter().filter(|(name, _)| is_name(name)).flat_map(|(_, instances)| instances) {
-        of_instance(instance, &mut bounded);
+        each_word_of_instance(instance, &mut bounded);
     }
 }
 
@@ -53,7 +53,8 @@ pub(super) fn is_name(name: &Iri) -> bool {
     NAME_ATTRIBUTES.iter().any(|n| name.as_str().ends_with(n)) && NAME_ATTRIBUTES.contains(&name.local_name())
 }
 
-fn of_instance(instance: &Attribute, take: &mut dyn FnMut(&str)) {
+/// Calls `take` with the words of one instance of a name, some perhaps twice.
+pub(super) fn each_word_of_instance(instance: &Attribute, take: &mut dyn FnMut(&str)) {
     match &instance.value {
         AttributeValue::Property(v) => of_value(v, take),
         AttributeValue::Language(texts) => texts.values().for_each(|v| of_value(v, take)),
@@ -72,7 +73,11 @@ fn of_value(value: &Value, take: &mut dyn FnMut(&str)) {
     }
 }
 
-fn each_word(text: &str, take: &mut dyn FnMut(&str)) {
+/// Calls `take` with the words of a text, some perhaps twice.
+pub(super) fn each_word(text: &str, take: &mut dyn FnMut(&str)) {
+    if text.is_ascii() {
+        return each_ascii_word(text, take);
+    }
     let mut run = String::new();
     let mut pair = String::new();
     let mut previous: Option<char> = None;
@@ -101,6 +106,18 @@ fn each_word(text: &str, take: &mut dyn FnMut(&str)) {
     }
 }
 
+/// The same for what most names are.
+fn each_ascii_word(text: &str, take: &mut dyn FnMut(&str)) {
+    for run in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| !run.is_empty()) {
+        let run = &run[..run.len().min(WORD_BYTES_MAX)];
+        let mut lower = [0; WORD_BYTES_MAX];
+        let lower = &mut lower[..run.len()];
+        lower.copy_from_slice(run.as_bytes());
+        lower.make_ascii_lowercase();
+        take(std::str::from_utf8(lower).expect("ASCII is UTF-8"));
+    }
+}
+
 fn writes_no_spaces(c: char) -> bool {
     matches!(u32::from(c),
         0x0E00..=0x0EFF | 0x1000..=0x109F | 0x1780..=0x17FF // Thai, Lao, Burmese, Khmer
@@ -120,6 +137,8 @@ mod tests {
         check("  ", &[]);
         check("ÉCOLE école", &["école"]);
         check("A1路", &["a1", "路"]);
+        check(&format!("x{}y Z", "A".repeat(100)), &["z", &format!("x{}", "a".repeat(WORD_BYTES_MAX - 1))]);
+        check(&format!("x{}y é", "A".repeat(100)), &["é", &format!("x{}", "a".repeat(WORD_BYTES_MAX - 1))]);
 
         #[track_caller]
         fn check(text: &str, want: &[&str]) {
