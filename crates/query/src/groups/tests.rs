@@ -241,7 +241,7 @@ fn what_retention_removed_is_not_shown() {
     assert!(plan.contains("id = urn:ngsi-ld:Station:0") && plan.contains("roll-up of 24.000 h in [2024-01-29T00:00:00Z"), "{plan}");
     let row = lines(&runtime().block_on(engine.sql(&one)).unwrap()).remove(0);
     // The first of the 48 values is 0, and each 17th one; the last is 47 modulo 17.
-    assert!(row.starts_with("2024-01-29T00:00:00Z | 48 | 45.75 | 0.0 | 2.0 | 0.953125 | 0.0 | 1.625 of "), "{row}");
+    assert!(row.starts_with("2024-01-29T00:00:00Z | 48 | 45.375 | 0.0 | 2.0 | 0.9453125 | 0.0 | 1.625 of "), "{row}");
     assert_eq!(lines(&runtime().block_on(engine.sql(&sql(""))).unwrap()).len(), 15);
 }
 
