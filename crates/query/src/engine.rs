@@ -29,6 +29,7 @@ use crate::catalog::system::{Statics, SystemSchema};
 use crate::catalog::{Directory, Tables, functions};
 use crate::dialect::{Dialect, shown_batch};
 use crate::error::QueryError;
+use crate::groups;
 use crate::guard::{Served, check_statement, check_text};
 use crate::parameters::Parameters;
 use crate::system_time;
@@ -192,6 +193,7 @@ impl Engine {
         functions::register(&context, &directory, &shared.statics);
         parameters.register(&context);
         system_time::register(&context, &tables);
+        groups::function::register(&context, &tables);
         name_principal(&context, principal);
         Ok(Self {
             context: Arc::new(context),

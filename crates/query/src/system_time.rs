@@ -150,7 +150,7 @@ impl AsOfClause {
 }
 
 /// A date or a time without zone is UTC.
-fn instant(time: &str) -> String {
+pub(crate) fn instant(time: &str) -> String {
     let time = time.trim().replacen(' ', "T", 1);
     if time.len() == 10 {
         return format!("{time}T00:00:00Z");

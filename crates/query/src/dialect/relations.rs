@@ -13,8 +13,8 @@ use super::last_part;
 use crate::catalog::system::{KNOWN_NUMBERS, OWN_TABLES};
 
 /// Functions that the engine itself knows as tables.
-const TABLE_FUNCTIONS: [&str; 7] =
-    ["generate_series", "history_as_of", "latest_as_of", "pg_get_keywords", "range", "table_as_of", "unnest"];
+const TABLE_FUNCTIONS: [&str; 8] =
+    ["aggregate", "generate_series", "history_as_of", "latest_as_of", "pg_get_keywords", "range", "table_as_of", "unnest"];
 
 /// * A function that gives one value, as a table: a query of one row.
 /// * The column of `generate_series(1, 3) as n` is called `n`.

@@ -18,7 +18,9 @@
 //!
 //! * [`shape`] recognises what is asked.
 //! * [`table`] is the reading, as a table.
+//! * [`function`] is the table function `aggregate`, which makes such a table by name.
 
+pub(crate) mod function;
 mod shape;
 pub(crate) mod table;
 #[cfg(test)]

@@ -341,7 +341,7 @@ fn truncated(unit: &str) -> Option<Bucket> {
 }
 
 /// Are there few enough buckets, as far as can be told?
-fn is_bounded(bucket: Bucket, observed_us: Option<&std::ops::Range<i64>>, now: Option<Instant>) -> bool {
+pub(super) fn is_bounded(bucket: Bucket, observed_us: Option<&std::ops::Range<i64>>, now: Option<Instant>) -> bool {
     let Bucket::Width { width_us, .. } = bucket else { return true };
     let (from, to) = observed_us.map_or((i64::MIN, i64::MAX), |o| (o.start, o.end));
     let from = if from == i64::MIN { 0.min(to) } else { from };

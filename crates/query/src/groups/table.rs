@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use entity::{Instant, Iri};
@@ -25,6 +25,7 @@ use crate::Source;
 use crate::error::QueryError;
 use crate::explained::Explained;
 use crate::history::{said_of_reading, streamed};
+use crate::pushdown::{ID, Narrowing};
 
 /// A column of the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,17 +94,31 @@ impl TableProvider for GroupedTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let by_id = self.schema.index_of(ID).is_ok_and(|i| self.grouped.outputs[i] == Output::Id);
+        let is_useful = |f: &&Expr| by_id && Narrowing::of(std::slice::from_ref(*f)).ids.is_some();
+        let support = |f| if is_useful(f) { TableProviderFilterPushDown::Inexact } else { TableProviderFilterPushDown::Unsupported };
+        Ok(filters.iter().map(support).collect())
+    }
+
     async fn scan(
         &self,
         _session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema: SchemaRef = Arc::new(self.schema.project(&wanted)?);
         let outputs: Vec<Output> = wanted.iter().map(|&i| self.grouped.outputs[i]).collect();
-        let question = Question::new(&self.grouped, &outputs);
+        let mut grouped = self.grouped.clone();
+        if let Some(ids) = Narrowing::of(filters).ids {
+            let before = grouped.entities.take();
+            let is_asked = |id: &Iri| before.as_ref().is_none_or(|before| before.contains(id));
+            // What is not an IRI is nobody's id.
+            grouped.entities = Some(ids.iter().filter_map(|id| id.parse().ok()).filter(is_asked).collect());
+        }
+        let question = Question::new(&grouped, &outputs);
         let what = self.said(&schema, &question);
         let (source, query, groups) = (self.grouped.source.clone(), question.query.clone(), self.grouped.groups);
         let partition = Partition { schema: schema.clone(), source: source.clone(), is_one_row: self.grouped.is_one_row, groups, question };
@@ -169,7 +184,12 @@ struct Question {
 impl Question {
     fn new(grouped: &Grouped, outputs: &[Output]) -> Self {
         let present = grouped.present.as_ref().and_then(|name| grouped.attributes.iter().position(|a| a == name));
-        let attributes: Vec<usize> = spoken_of(outputs).into_iter().chain(present).collect::<BTreeSet<_>>().into_iter().collect();
+        let mut attributes: BTreeSet<usize> = spoken_of(outputs).into_iter().chain(present).collect();
+        if grouped.groups == Groups::Known {
+            // Which buckets there are depends on all of them.
+            attributes.extend(0..grouped.attributes.len());
+        }
+        let attributes: Vec<usize> = attributes.into_iter().collect();
         let asked = outputs.iter().filter_map(|o| if let Output::Of(_, measure) = o { Some(*measure) } else { None });
         let measures: BTreeSet<Measure> = asked.chain(present.map(|_| Measure::Count)).collect();
         let measures: Vec<Measure> = measures.into_iter().collect();

@@ -231,6 +231,18 @@ fn what_retention_removed_is_not_shown() {
     past.0.seal().unwrap();
     check(&past, r#"select time_bucket('1 day', observed_at) as b, count(*), avg(t) from "Station_history" group by b"#, true);
     check(&past, r#"select count(*), avg(t) from "Station_history" where observed_at > '2024-01-01'"#, true);
+    // The function knows what roll-ups know.
+    let [engine, _] = engines(&past);
+    let sql = |rest: &str| {
+        format!("select bucket, t_count, t_sum, t_min, t_max, t_mean, t_first, t_last from aggregate('Station', 't', '1 day') {rest}")
+    };
+    let one = sql("where id = 'urn:ngsi-ld:Station:0' order by bucket limit 1");
+    let plan = runtime().block_on(plan_of(&engine, &one));
+    assert!(plan.contains("id = urn:ngsi-ld:Station:0") && plan.contains("roll-up of 24.000 h in [2024-01-29T00:00:00Z"), "{plan}");
+    let row = lines(&runtime().block_on(engine.sql(&one)).unwrap()).remove(0);
+    // The first of the 48 values is 0, and each 17th one; the last is 47 modulo 17.
+    assert!(row.starts_with("2024-01-29T00:00:00Z | 48 | 45.375 | 0.0 | 2.0 | 0.9453125 | 0.0 | 1.625 of "), "{row}");
+    assert_eq!(lines(&runtime().block_on(engine.sql(&sql(""))).unwrap()).len(), 15);
 }
 
 #[test]

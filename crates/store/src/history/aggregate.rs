@@ -29,7 +29,9 @@ pub const AGGREGATE_ATTRIBUTES_MAX: usize = 1_000;
 /// What has a line of its own in the answer of [`History::group`](super::History::group).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Groups {
-    /// Each bucket with a number, as in [`History::aggregate`](super::History::aggregate).
+    /// Each bucket with a number, as in [`History::aggregate`](super::History::aggregate): those that only roll-ups still know, too.
+    Known,
+    /// Each bucket with a number in a [`History::scan`](super::History::scan).
     Numbers,
     /// Each bucket in which a [`History::scan`](super::History::scan) has a row, be there a number in it or not: what SQL groups. Without an interval
     /// rows without observed time are in it too: in a bucket of their own (null), or in the only one if time is not cut. After `bucket_start` there is
@@ -161,7 +163,7 @@ impl AggregateQuery {
     #[must_use]
     pub fn group_schema(&self, groups: Groups) -> SchemaRef {
         let plain = self.schema();
-        if groups == Groups::Numbers {
+        if groups != Groups::Rows {
             return plain;
         }
         let mut fields: Vec<Arc<Field>> = plain.fields().iter().cloned().collect();
@@ -208,7 +210,7 @@ impl AggregateQuery {
     /// The scan that has the rows of these groups.
     pub(super) fn scan_of(&self, groups: Groups) -> HistoryScan {
         match groups {
-            Groups::Numbers => self.scan(),
+            Groups::Known | Groups::Numbers => self.scan(),
             Groups::Rows => HistoryScan { observed: self.observed.clone(), ..self.scan() },
         }
     }
@@ -519,7 +521,7 @@ impl<'a> Answer<'a> {
         for (i, (&start, &n_rows)) in buckets.starts.iter().zip(&buckets.rows).enumerate() {
             let accumulators = &buckets.accumulators[i * n..(i + 1) * n];
             let is_there = match self.groups {
-                Groups::Numbers => accumulators.iter().any(|a| a.count > 0),
+                Groups::Known | Groups::Numbers => accumulators.iter().any(|a| a.count > 0),
                 Groups::Rows => n_rows > 0,
             };
             if !is_there {

@@ -450,8 +450,8 @@ pub trait History: Send + Sync {
         aggregate::over_scan(query, Groups::Numbers, &table, self.stream(&query.scan())?)
     }
 
-    /// The same for SQL: what a [`History::scan`] at this moment would give, grouped. So values that retention has removed are not in it, even where a
-    /// roll-up still knows them; with [`Groups::Rows`] there need be no attribute or measure. `take` is given the batches (of
+    /// The same for SQL: unless known numbers are asked for ([`Groups::Known`]), what a [`History::scan`] at this moment would give, grouped. So
+    /// values that retention has removed are not in it, even where a roll-up still knows them; with [`Groups::Rows`] there need be no attribute or measure. `take` is given the batches (of
     /// [`AggregateQuery::group_schema`]) as they are made, and ends the reading by answering false; an empty one now and then while
     /// nothing is complete. Rows are sorted as those of an aggregate are.
     ///

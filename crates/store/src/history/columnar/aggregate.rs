@@ -56,7 +56,7 @@ pub(super) fn group(
     query.check_groups()?;
     let mut answer = Answer::new(query, groups);
     let (mut goes_on, mut n_entities) = (true, 0_usize);
-    let question = Question { query, rows: groups == Groups::Rows, shown_from: Some(shown_from) };
+    let question = Question::of(query, groups, shown_from);
     let sources = for_each_entity(question, layers, rollups, &mut |id, buckets| {
         answer.entity(id, buckets)?;
         if query.per_entity {
@@ -84,7 +84,7 @@ pub(super) fn reading_of_groups(
     layers: &Layers,
     rollups: &[OpenRollup],
 ) -> Result<Reading, HistoryError> {
-    let question = Question { query, rows: groups == Groups::Rows, shown_from: Some(shown_from) };
+    let question = Question::of(query, groups, shown_from);
     let mut reads: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); layers.segments.len()];
     let plan = question.asked(rollups);
     for asked in &plan.raw {
@@ -117,7 +117,11 @@ struct AskedOfAll {
     rolled: Vec<Asked>,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    fn of(query: &'a AggregateQuery, groups: Groups, shown_from: i64) -> Self {
+        Self { query, rows: groups == Groups::Rows, shown_from: (groups != Groups::Known).then_some(shown_from) }
+    }
+
     fn asked(&self, rollups: &[OpenRollup]) -> AskedOfAll {
         let query = self.query;
         let observed = query.observed.clone().unwrap_or(Instant::MIN..Instant::MAX);

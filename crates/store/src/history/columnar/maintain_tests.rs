@@ -33,7 +33,12 @@ fn station(i: u8) -> Iri {
 fn value(entity: u8, name: &str, observed_s: i64, recorded_s: i64, v: f64) -> Fact {
     let recorded_at = at(recorded_s);
     let instance = Attribute { created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) }.observed(at(observed_s));
-    Fact { entity_type: iri("Station"), entity: station(entity), recorded_at, what: What::Value { name: iri(name), instance: instance.into() } }
+    Fact {
+        entity_type: iri("Station"),
+        entity: station(entity),
+        recorded_at,
+        what: What::Value { name: iri(name), instance: instance.into() },
+    }
 }
 
 fn policy() -> HistoryPolicy {
