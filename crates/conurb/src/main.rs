@@ -17,6 +17,11 @@ mod sql;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tikv_jemallocator::Jemalloc;
+
+/// Taking in data is many small pieces of memory, made by one thread and given back by another.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// The open digital platform for clusters of cities: one program per city.
 #[derive(Parser)]

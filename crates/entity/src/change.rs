@@ -3,6 +3,8 @@
 //! A [`Command`] is resolved against the present state into a [`Delta`]; the delta is what the log keeps, and applying it is
 //! deterministic: the same deltas in the same order give the same city.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Attribute, Attributes, Entity, Instances, Instant, Iri, Scope};
@@ -137,10 +139,10 @@ pub struct Delta {
     pub scopes: Option<Vec<Scope>>,
     /// Instances that are the present ones from now on.
     #[serde(default, rename = "p", skip_serializing_if = "Vec::is_empty")]
-    pub put: Vec<(Iri, Attribute)>,
+    pub put: Vec<(Iri, Arc<Attribute>)>,
     /// Instances observed before the present ones: history only.
     #[serde(default, rename = "l", skip_serializing_if = "Vec::is_empty")]
-    pub late: Vec<(Iri, Attribute)>,
+    pub late: Vec<(Iri, Arc<Attribute>)>,
     /// Instances to remove, by name and `datasetId`.
     #[serde(default, rename = "d", skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<(Iri, Option<Iri>)>,
@@ -199,10 +201,11 @@ impl Delta {
         }
     }
 
-    /// The entity after this delta, recorded at `at`; none if it is gone.
+    /// The entity after this delta, recorded at `at`; none if it is gone. What the delta brings gets its recorded times, and is then shared
+    /// with the entity.
     ///
     /// Errors: [`ApplyError`] if there is no entity before and the delta brings no type for a new one.
-    pub fn apply(&self, before: Option<Entity>, at: Instant) -> Result<Option<Entity>, ApplyError> {
+    pub fn apply(&mut self, before: Option<Entity>, at: Instant) -> Result<Option<Entity>, ApplyError> {
         if self.delete {
             return Ok(None);
         }
@@ -241,11 +244,22 @@ impl Delta {
                 }
             }
         }
-        for (name, attribute) in &self.put {
-            let mut attribute = attribute.clone();
-            let created_at = entity.instance(name.as_str(), attribute.dataset_id.as_ref()).map(|a| a.created_at);
-            stamp(&mut attribute, created_at, at);
-            entity.put(name.clone(), attribute);
+        for (name, attribute) in &mut self.put {
+            let stamped = Arc::make_mut(attribute);
+            match entity.attributes.get_mut(name) {
+                Some(instances) => {
+                    let present = instances.iter().find(|i| i.dataset_id == stamped.dataset_id);
+                    stamp(stamped, present.map(|i| i.created_at), at);
+                    instances.put(Arc::clone(attribute));
+                }
+                None => {
+                    stamp(stamped, None, at);
+                    entity.put(name.clone(), Arc::clone(attribute));
+                }
+            }
+        }
+        for (_, attribute) in &mut self.late {
+            stamp(Arc::make_mut(attribute), None, at);
         }
         if self.expires_at.is_some() {
             entity.expires_at = self.expires_at;

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 use smol_str::SmolStr;
@@ -239,10 +240,11 @@ impl Writer {
         self.signed(e.modified_at.micros());
         self.instant(e.created_at, e.modified_at);
         self.optional_instant(e.expires_at);
-        self.attributes(&e.attributes, e.modified_at);
+        self.attributes(&e.attributes, Some(e.modified_at));
     }
 
-    fn attributes(&mut self, attributes: &Attributes, base: Instant) {
+    /// `base` as for [`Self::attribute`].
+    fn attributes(&mut self, attributes: &Attributes, base: Option<Instant>) {
         self.number(attributes.len() as u64);
         for (name, instances) in attributes {
             self.name(name.as_str());
@@ -251,8 +253,9 @@ impl Writer {
         }
     }
 
-    fn attribute(&mut self, a: &Attribute, base: Instant) {
-        let at_base = a.created_at == base && a.modified_at == base;
+    /// `base`: what the recorded times are told from; without it they are left out, for they will be set by whoever applies the change.
+    fn attribute(&mut self, a: &Attribute, base: Option<Instant>) {
+        let told_from = base.filter(|base| a.created_at != *base || a.modified_at != *base);
         let mut members = 0;
         let mut set = |there: bool, member: u8| members |= if there { member } else { 0 };
         set(a.dataset_id.is_some(), member::DATASET);
@@ -260,7 +263,7 @@ impl Writer {
         set(a.unit_code.is_some(), member::UNIT);
         set(!a.sub_attributes.is_empty(), member::SUB_ATTRIBUTES);
         set(a.qualifiers.is_some(), member::QUALIFIERS);
-        set(at_base, member::AT_BASE);
+        set(told_from.is_none(), member::AT_BASE);
         self.0.push(members);
         self.attribute_value(&a.value);
         if let Some(d) = &a.dataset_id {
@@ -272,7 +275,7 @@ impl Writer {
         if let Some(u) = &a.unit_code {
             self.text(u);
         }
-        if !at_base {
+        if let Some(base) = told_from {
             self.instant(a.modified_at, base);
             self.instant(a.created_at, a.modified_at);
         }
@@ -401,11 +404,11 @@ impl Writer {
         }
     }
 
-    fn instances(&mut self, instances: &[(Iri, Attribute)]) {
+    fn instances(&mut self, instances: &[(Iri, Arc<Attribute>)]) {
         self.number(instances.len() as u64);
         for (name, attribute) in instances {
             self.name(name.as_str());
-            self.attribute(attribute, Instant::default());
+            self.attribute(attribute, None);
         }
     }
 }
@@ -663,8 +666,8 @@ impl<'a> Reader<'a> {
         Ok(Delta { id, delete: has(part::DELETE), clear: has(part::CLEAR), types, scopes, put, late, remove, expires_at })
     }
 
-    fn instances(&mut self) -> Read<Vec<(Iri, Attribute)>> {
-        (0..self.count()?).map(|_| Ok((self.term()?, self.attribute(Instant::default(), 0)?))).collect()
+    fn instances(&mut self) -> Read<Vec<(Iri, Arc<Attribute>)>> {
+        (0..self.count()?).map(|_| Ok((self.term()?, Arc::new(self.attribute(Instant::default(), 0)?)))).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Entities and their attributes (ETSI GS CIM 009 V1.9.1, clauses 4.5 and 5.2), names expanded.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -148,11 +150,6 @@ impl Attribute {
         }
     }
 
-    /// What is left where one was taken out.
-    pub(crate) fn hollow() -> Self {
-        Self::new(AttributeValue::Property(Value::Null))
-    }
-
     /// A Property.
     #[must_use]
     pub fn property(value: impl Into<Value>) -> Self {
@@ -200,21 +197,13 @@ impl Entity {
     }
 
     /// Adds or replaces the instance with the same name and `datasetId`.
-    pub fn put(&mut self, name: Iri, attribute: Attribute) {
-        let instances = self.attributes.entry(name).or_default();
-        if instances.len() <= 1 && instances.iter().all(|i| i.dataset_id == attribute.dataset_id) {
-            // Nearly always: what other states share with this one is left to them, not copied and overwritten.
-            *instances = attribute.into();
-        } else if let Some(slot) = instances.instance_mut(attribute.dataset_id.as_ref()) {
-            *slot = attribute;
-        } else {
-            instances.push(attribute);
-        }
+    pub fn put(&mut self, name: Iri, attribute: impl Into<Arc<Attribute>>) {
+        self.attributes.entry(name).or_default().put(attribute);
     }
 
     /// The same entity with one more attribute, for building in one expression.
     #[must_use]
-    pub fn with(mut self, name: Iri, attribute: Attribute) -> Self {
+    pub fn with(mut self, name: Iri, attribute: impl Into<Arc<Attribute>>) -> Self {
         self.put(name, attribute);
         self
     }

@@ -8,52 +8,74 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{Attribute, Attributes, Iri};
 
 /// The instances of one attribute, one per `datasetId`. Cloning shares them until one of the copies is changed: two states of an entity
-/// have in common what did not change between them.
-#[derive(Clone, Debug)]
-pub struct Instances(Arc<[Attribute]>);
+/// have in common what did not change between them, and a change, the history and the state have in common what it brought.
+#[derive(Clone, Debug, Default)]
+pub struct Instances(Repr);
+
+/// Nearly always one; that one is shared by itself.
+#[derive(Clone, Debug, Default)]
+enum Repr {
+    #[default]
+    None,
+    One(Arc<Attribute>),
+    Many(Arc<Vec<Attribute>>),
+}
 
 impl Instances {
     /// Adds an instance at the end.
-    pub fn push(&mut self, attribute: Attribute) {
-        if self.0.is_empty() {
-            self.0 = Arc::new([attribute]);
-        } else {
-            self.0 = self.0.iter().cloned().chain([attribute]).collect();
+    pub fn push(&mut self, attribute: impl Into<Arc<Attribute>>) {
+        let attribute = attribute.into();
+        self.0 = match std::mem::take(&mut self.0) {
+            Repr::None => Repr::One(attribute),
+            Repr::One(first) => Repr::Many(Arc::new(vec![Arc::unwrap_or_clone(first), Arc::unwrap_or_clone(attribute)])),
+            Repr::Many(mut list) => {
+                Arc::make_mut(&mut list).push(Arc::unwrap_or_clone(attribute));
+                Repr::Many(list)
+            }
+        };
+    }
+
+    /// Adds an instance, or replaces the one with its `datasetId`.
+    pub fn put(&mut self, attribute: impl Into<Arc<Attribute>>) {
+        let attribute = attribute.into();
+        match &mut self.0 {
+            // Nearly always: what other states share with this one is left to them, not copied and overwritten.
+            Repr::One(present) if present.dataset_id == attribute.dataset_id => *present = attribute,
+            Repr::Many(list) => match list.iter().position(|a| a.dataset_id == attribute.dataset_id) {
+                Some(at) => Arc::make_mut(list)[at] = Arc::unwrap_or_clone(attribute),
+                None => Arc::make_mut(list).push(Arc::unwrap_or_clone(attribute)),
+            },
+            Repr::None | Repr::One(_) => self.push(attribute),
         }
     }
 
     /// Keeps those that satisfy `keep`.
     pub fn retain(&mut self, keep: impl FnMut(&&Attribute) -> bool) {
-        let kept: Vec<Attribute> = self.0.iter().filter(keep).cloned().collect();
-        if kept.len() < self.0.len() {
-            self.0 = kept.into();
+        let kept: Vec<Attribute> = self.iter().filter(keep).cloned().collect();
+        if kept.len() < self.len() {
+            *self = kept.into();
         }
     }
 
     /// All of them.
     #[must_use]
     pub fn as_slice(&self) -> &[Attribute] {
-        &self.0
+        match &self.0 {
+            Repr::None => &[],
+            Repr::One(one) => std::slice::from_ref(one),
+            Repr::Many(list) => list,
+        }
     }
 
     /// The same instances, known without looking at them.
     #[must_use]
     pub fn is_shared_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// The instance with this `datasetId`, for changing it.
-    pub(crate) fn instance_mut(&mut self, dataset_id: Option<&Iri>) -> Option<&mut Attribute> {
-        let at = self.0.iter().position(|a| a.dataset_id.as_ref() == dataset_id)?;
-        self.get_mut(at)
-    }
-}
-
-impl Default for Instances {
-    fn default() -> Self {
-        // All that are empty share one allocation.
-        static EMPTY: LazyLock<Instances> = LazyLock::new(|| Instances(Arc::new([])));
-        EMPTY.clone()
+        match (&self.0, &other.0) {
+            (Repr::None, Repr::None) => true,
+            (Repr::One(a), Repr::One(b)) => Arc::ptr_eq(a, b),
+            (Repr::Many(a), Repr::Many(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
     }
 }
 
@@ -61,77 +83,92 @@ impl Deref for Instances {
     type Target = [Attribute];
 
     fn deref(&self) -> &[Attribute] {
-        &self.0
+        self.as_slice()
     }
 }
 
 impl DerefMut for Instances {
     fn deref_mut(&mut self) -> &mut [Attribute] {
-        Arc::make_mut(&mut self.0)
+        match &mut self.0 {
+            Repr::None => &mut [],
+            Repr::One(one) => std::slice::from_mut(Arc::make_mut(one)),
+            Repr::Many(list) => Arc::make_mut(list).as_mut_slice(),
+        }
     }
 }
 
 impl PartialEq for Instances {
     fn eq(&self, other: &Self) -> bool {
-        self.is_shared_with(other) || self.0 == other.0
+        self.is_shared_with(other) || self.as_slice() == other.as_slice()
     }
 }
 
 impl PartialEq<Vec<Attribute>> for Instances {
     fn eq(&self, other: &Vec<Attribute>) -> bool {
-        *self.0 == **other
+        self.as_slice() == other.as_slice()
     }
 }
 
 impl From<Attribute> for Instances {
     fn from(attribute: Attribute) -> Self {
-        Self(Arc::new([attribute]))
+        Self(Repr::One(Arc::new(attribute)))
     }
 }
 
 impl From<Vec<Attribute>> for Instances {
-    fn from(list: Vec<Attribute>) -> Self {
-        Self(list.into())
+    fn from(mut list: Vec<Attribute>) -> Self {
+        Self(match list.len() {
+            0 => Repr::None,
+            1 => Repr::One(Arc::new(list.remove(0))),
+            _ => Repr::Many(Arc::new(list)),
+        })
     }
 }
 
 impl FromIterator<Attribute> for Instances {
     fn from_iter<I: IntoIterator<Item = Attribute>>(list: I) -> Self {
-        Self(list.into_iter().collect())
+        list.into_iter().collect::<Vec<_>>().into()
     }
 }
 
 impl IntoIterator for Instances {
-    type Item = Attribute;
+    type Item = Arc<Attribute>;
     type IntoIter = IntoInstances;
 
     fn into_iter(self) -> IntoInstances {
-        IntoInstances { of: self, at: 0 }
+        IntoInstances(match self.0 {
+            Repr::None => Left::One(None),
+            Repr::One(one) => Left::One(Some(one)),
+            Repr::Many(list) => Left::Many(Arc::unwrap_or_clone(list).into_iter()),
+        })
     }
 }
 
-/// The instances of one attribute, one by one; none is copied if nobody else has them.
+/// The instances of one attribute, one by one; none is copied if nobody else has them, nor is a single one.
 #[derive(Debug)]
-pub struct IntoInstances {
-    of: Instances,
-    at: usize,
+pub struct IntoInstances(Left);
+
+#[derive(Debug)]
+enum Left {
+    One(Option<Arc<Attribute>>),
+    Many(std::vec::IntoIter<Attribute>),
 }
 
 impl Iterator for IntoInstances {
-    type Item = Attribute;
+    type Item = Arc<Attribute>;
 
-    fn next(&mut self) -> Option<Attribute> {
-        let at = self.at;
-        self.at += 1;
-        match Arc::get_mut(&mut self.of.0) {
-            Some(own) => own.get_mut(at).map(|a| std::mem::replace(a, Attribute::hollow())),
-            None => self.of.0.get(at).cloned(),
+    fn next(&mut self) -> Option<Arc<Attribute>> {
+        match &mut self.0 {
+            Left::One(one) => one.take(),
+            Left::Many(list) => list.next().map(Arc::new),
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let n = self.of.0.len().saturating_sub(self.at);
-        (n, Some(n))
+        match &self.0 {
+            Left::One(one) => (usize::from(one.is_some()), Some(usize::from(one.is_some()))),
+            Left::Many(list) => list.size_hint(),
+        }
     }
 }
 
@@ -142,7 +179,7 @@ impl<'a> IntoIterator for &'a Instances {
     type IntoIter = std::slice::Iter<'a, Attribute>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.iter()
     }
 }
 
@@ -157,7 +194,7 @@ impl<'a> IntoIterator for &'a mut Instances {
 
 impl Serialize for Instances {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(to)
+        self.as_slice().serialize(to)
     }
 }
 
@@ -252,9 +289,9 @@ mod tests {
         assert_ne!(a, b);
         // Consumed while shared and alone, with the same result.
         let c = a.clone();
-        let shared: Vec<_> = c.into_iter().collect();
+        let shared: Vec<_> = c.into_iter().map(Arc::unwrap_or_clone).collect();
         assert_eq!(a, shared);
-        assert_eq!(a.into_iter().collect::<Vec<_>>(), shared);
+        assert_eq!(a.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>(), shared);
     }
 
     #[test]
@@ -269,7 +306,19 @@ mod tests {
         assert!(a.is_shared_with(&two));
         a.retain(|i| i.dataset_id.is_some());
         assert_eq!((a.len(), two.len()), (1, 2));
-        assert_eq!(a.instance_mut(Some(&Iri::known("urn:d:2"))), Some(&mut of(2, Some("urn:d:2"))));
+    }
+
+    #[test]
+    fn an_instance_is_put_where_its_dataset_is() {
+        let mut all = Instances::default();
+        for (n, dataset, want) in [(1, None, 1), (2, None, 1), (3, Some("urn:d:1"), 2), (4, Some("urn:d:2"), 3), (5, Some("urn:d:1"), 3), (6, None, 3)] {
+            let before = all.clone();
+            let attribute = Arc::new(of(n, dataset));
+            all.put(Arc::clone(&attribute));
+            assert_eq!(all.len(), want);
+            assert!(all.contains(&attribute) && !before.contains(&attribute), "{n}");
+        }
+        assert_eq!(all, vec![of(6, None), of(5, Some("urn:d:1")), of(4, Some("urn:d:2"))]);
     }
 
     #[test]

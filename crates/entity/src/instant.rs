@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 
 /// A point in time: microseconds since 1970-01-01T00:00:00Z, UTC.
@@ -78,7 +80,7 @@ impl FromStr for Instant {
     fn from_str(s: &str) -> Result<Self, InstantError> {
         let form = || InstantError::Form { found: s.chars().take(64).collect() };
         let b = s.as_bytes();
-        let digit = |i: usize| b.get(i).filter(|c| c.is_ascii_digit()).map(|c| i64::from(c - b'0'));
+        let digit = |i: usize| b.get(i).filter(|c| c.is_ascii_digit()).map(|c| i16::from(c - b'0'));
         let shape_ok = b.len() >= 20
             && b.len() <= 27
             && [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')].iter().all(|&(i, c)| b[i] == c)
@@ -86,9 +88,11 @@ impl FromStr for Instant {
         if !shape_ok {
             return Err(form());
         }
-        for i in [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18] {
-            digit(i).ok_or_else(form)?;
-        }
+        let number = |from: usize, n: usize| (from..from + n).try_fold(0_i16, |sum, i| Some(sum * 10 + digit(i)?)).ok_or_else(form);
+        // Each of two digits, so none is cut.
+        let two = |from: usize| number(from, 2).map(|n| n as i8);
+        let (year, month, day) = (number(0, 4)?, two(5)?, two(8)?);
+        let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
         let mut us = 0;
         if b.len() > 20 {
             if b[19] != b'.' && b[19] != b',' || b.len() == 21 {
@@ -96,15 +100,16 @@ impl FromStr for Instant {
             }
             let mut unit = 100_000;
             for i in 20..b.len() - 1 {
-                us += digit(i).ok_or_else(form)? * unit;
+                us += i64::from(digit(i).ok_or_else(form)?) * unit;
                 unit /= 10;
             }
         } else if b[19] != b'Z' {
             return Err(form());
         }
-        let whole: jiff::Timestamp = format!("{}Z", &s[..19])
-            .parse()
-            .map_err(|e: jiff::Error| InstantError::Impossible { found: s.to_owned(), reason: e.to_string() })?;
+        // A leap second is the one before it, as for most clocks.
+        let whole = DateTime::new(year, month, day, hour, minute, if second == 60 { 59 } else { second }, 0)
+            .and_then(|civil| Offset::UTC.to_timestamp(civil))
+            .map_err(|e| InstantError::Impossible { found: s.to_owned(), reason: e.to_string() })?;
         Ok(Self(whole.as_second() * 1_000_000 + us))
     }
 }
@@ -147,6 +152,8 @@ mod tests {
         check("2014-13-01T00:00:00Z", None);
         check("2014-02-30T00:00:00Z", None);
         check("2014-01-01T25:00:00Z", None);
+        check("2016-12-31T23:59:60Z", Some("2016-12-31T23:59:59Z"));
+        check("2016-12-31T23:59:61Z", None);
         check("2014-01-01T00:00:00.Z", None);
         check("2014-01-01T00:00:00.1234567Z", None);
         check("２014-01-01T00:00:00Z", None);

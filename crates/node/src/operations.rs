@@ -359,7 +359,7 @@ impl Node {
 
 /// The entity as a command would leave it; none if the command fails or removes it.
 fn after(command: &Command, current: Option<&Entity>) -> Option<Entity> {
-    let delta = entity::resolve(command.clone(), current).ok()?.delta?;
+    let mut delta = entity::resolve(command.clone(), current).ok()?.delta?;
     delta.apply(current.cloned(), Instant::default()).ok()?
 }
 

@@ -21,7 +21,7 @@ fn fact(name: &str, observed_s: Option<i64>, recorded_s: i64, value: AttributeVa
     let recorded_at = at(recorded_s);
     let instance =
         Attribute { observed_at: observed_s.map(at), created_at: recorded_at, modified_at: recorded_at, ..Attribute::new(value) };
-    Fact { entity_type: iri("Station"), entity: entity(), recorded_at, what: What::Value { name: iri(name), instance } }
+    Fact { entity_type: iri("Station"), entity: entity(), recorded_at, what: What::Value { name: iri(name), instance: instance.into() } }
 }
 
 fn property(name: &str, observed_s: i64, value: impl Into<Value>) -> Fact {

@@ -9,26 +9,42 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 
 /// A reading that says what it leaves out: the engine's own one only knows its columns.
-#[derive(Debug)]
 pub(crate) struct Explained {
     name: &'static str,
     what: String,
+    /// What takes time to find out, and is asked for by `EXPLAIN` only.
+    more: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     reading: Arc<dyn ExecutionPlan>,
+}
+
+impl fmt::Debug for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(self.name).field("what", &self.what).field("reading", &self.reading).finish_non_exhaustive()
+    }
 }
 
 impl Explained {
     /// `reading` is a leaf; `what` is said after the name in `EXPLAIN`.
     pub(crate) fn new(name: &'static str, what: String, reading: Arc<dyn ExecutionPlan>) -> Self {
-        Self { name, what, reading }
+        Self { name, what, more: None, reading }
+    }
+
+    /// With more to say in `EXPLAIN`.
+    pub(crate) fn with_more(self, more: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        Self { more: Some(more), ..self }
+    }
+
+    fn said(&self) -> String {
+        self.more.as_ref().map_or_else(|| self.what.clone(), |more| format!("{}{}", self.what, more()))
     }
 }
 
 impl DisplayAs for Explained {
     fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match kind {
-            DisplayFormatType::TreeRender => write!(f, "{}", self.what),
+            DisplayFormatType::TreeRender => write!(f, "{}", self.said()),
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                write!(f, "{}: {}", self.name, self.what)?;
+                write!(f, "{}: {}", self.name, self.said())?;
                 self.reading.fetch().map_or(Ok(()), |n| write!(f, ", limit={n}"))
             }
         }
@@ -62,7 +78,7 @@ impl ExecutionPlan for Explained {
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
         let reading = self.reading.with_fetch(limit)?;
-        Some(Arc::new(Self { name: self.name, what: self.what.clone(), reading }))
+        Some(Arc::new(Self { name: self.name, what: self.what.clone(), more: self.more.clone(), reading }))
     }
 
     fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -17,7 +17,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use entity::{Instant, Iri};
 use futures::StreamExt;
-use store::history::{HistoryScan, HistoryTable as Described};
+use store::history::{HistoryScan, HistoryTable as Described, Reading};
 
 use crate::Source;
 use crate::error::QueryError;
@@ -27,7 +27,7 @@ use crate::latest::{LOCATION_COLUMN, attribute_field, column_names, timestamp};
 use crate::pushdown::{ID, Narrowing, OBSERVED_AT, supported};
 
 /// Columns before the attributes, in the order in which the history gives them.
-const N_FIXED: usize = 4;
+pub(crate) const N_FIXED: usize = 4;
 
 /// Batches that are read before they are asked for.
 const BATCHES_AHEAD: usize = 2;
@@ -63,6 +63,23 @@ impl HistoryTable {
             attributes.push(column.name);
         }
         Self { source, entity_type: described.entity_type, attributes, schema: Arc::new(Schema::new(fields)), as_of }
+    }
+
+    pub(crate) fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
+    pub(crate) fn entity_type(&self) -> &Iri {
+        &self.entity_type
+    }
+
+    /// In the order of the columns after the fixed ones.
+    pub(crate) fn attributes(&self) -> &[Iri] {
+        &self.attributes
+    }
+
+    pub(crate) fn as_of(&self) -> Option<Instant> {
+        self.as_of
     }
 }
 
@@ -109,9 +126,14 @@ impl TableProvider for HistoryTable {
         };
         let schema: SchemaRef = Arc::new(self.schema.project(&wanted)?);
         let what = said(&self.source.short_name(&self.entity_type), &schema, &scan);
+        let (source, asked) = (self.source.clone(), scan.clone());
+        let reading = move || match source.history().reading(&asked) {
+            Ok(reading) => reading.as_ref().map_or_else(String::new, said_of_reading),
+            Err(e) => format!(", which cannot be told: {e}"),
+        };
         let partition = Partition { schema: schema.clone(), source: self.source.clone(), scan, columns };
         let plan = StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, limit)?;
-        Ok(Arc::new(Explained::new("HistoryExec", what, Arc::new(plan))))
+        Ok(Arc::new(Explained::new("HistoryExec", what, Arc::new(plan)).with_more(Arc::new(reading))))
     }
 }
 
@@ -156,35 +178,64 @@ impl PartitionStream for Partition {
 
     fn execute(&self, task: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (schema, source, scan, columns) = (self.schema.clone(), self.source.clone(), self.scan.clone(), self.columns.clone());
-        let reservation = MemoryConsumer::new("history").register(task.memory_pool());
-        let batches = futures::stream::once(async move {
-            let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
-            // The history reads files: not on a thread that answers sockets.
-            let reading = tokio::task::spawn_blocking(move || match source.history().stream(&scan) {
-                // Who no longer listens wants no more.
-                Ok(batches) => batches.map(|batch| sender.blocking_send(batch)).take_while(std::result::Result::is_ok).for_each(drop),
-                Err(e) => drop(sender.blocking_send(Err(e))),
-            });
-            futures::stream::try_unfold((receiver, Some(reading)), |(mut receiver, mut reading)| async move {
-                if let Some(batch) = receiver.recv().await {
-                    let batch = batch.map_err(|e| DataFusionError::from(QueryError::History(e)))?;
-                    return Ok(Some((batch, (receiver, reading))));
+        streamed(self.schema.clone(), &task, move |take| {
+            for batch in source.history().stream(&scan).map_err(QueryError::History)? {
+                let batch = batch.map_err(|e| DataFusionError::from(QueryError::History(e)));
+                if !take(batch.and_then(|batch| fit(&schema, &columns, &batch))) {
+                    break;
                 }
-                // A reader that panicked has not read everything.
-                if let Some(reading) = reading.take() {
-                    reading.await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
-                }
-                Ok(None)
-            })
-        });
-        let batches = batches.flatten().map(move |batch: Result<RecordBatch>| {
-            let batch = batch?;
-            // What has been read ahead is held, too.
-            reservation.try_resize(batch.get_array_memory_size() * (BATCHES_AHEAD + 1))?;
-            fit(&schema, &columns, &batch)
-        });
-        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
+            }
+            Ok(())
+        })
     }
+}
+
+/// What `read` hands over. The history reads files: not on a thread that answers sockets. It is told when nobody wants more.
+pub(crate) fn streamed(
+    schema: SchemaRef,
+    task: &TaskContext,
+    read: impl FnOnce(&mut dyn FnMut(Result<RecordBatch>) -> bool) -> Result<()> + Send + 'static,
+) -> SendableRecordBatchStream {
+    let reservation = MemoryConsumer::new("history").register(task.memory_pool());
+    let batches = futures::stream::once(async move {
+        let (sender, receiver) = tokio::sync::mpsc::channel(BATCHES_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || {
+            if let Err(e) = read(&mut |batch| sender.blocking_send(batch).is_ok()) {
+                // Who no longer listens does not want to know.
+                drop(sender.blocking_send(Err(e)));
+            }
+        });
+        futures::stream::try_unfold((receiver, Some(reading)), |(mut receiver, mut reading)| async move {
+            if let Some(batch) = receiver.recv().await {
+                return Ok(Some((batch?, (receiver, reading))));
+            }
+            // A reader that panicked has not read everything.
+            if let Some(reading) = reading.take() {
+                reading.await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+            }
+            Ok(None)
+        })
+    });
+    let batches = batches.flatten().map(move |batch: Result<RecordBatch>| {
+        let batch = batch?;
+        // What has been read ahead is held, too.
+        reservation.try_resize(batch.get_array_memory_size() * (BATCHES_AHEAD + 1))?;
+        Ok(batch)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+/// How much of the files is read, as `EXPLAIN` shows it.
+pub(crate) fn said_of_reading(reading: &Reading) -> String {
+    let Reading { n_files, n_files_read, n_units, n_units_read, n_recent, .. } = reading;
+    let mut said = format!(", {n_files_read} of {n_files} files");
+    if *n_files_read > 0 {
+        said.push_str(&format!(" ({n_units_read} of their {n_units} parts)"));
+    }
+    if *n_recent > 0 {
+        said.push_str(" and what is in memory");
+    }
+    said
 }
 
 /// Brings a batch of the history into the table's columns.

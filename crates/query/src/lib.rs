@@ -80,6 +80,7 @@ mod error;
 mod explained;
 mod flight;
 mod geometry;
+mod groups;
 mod guard;
 mod history;
 mod latest;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
@@ -67,6 +67,11 @@ impl Narrowing {
     }
 }
 
+/// Is a condition the same as what [`Narrowing`] makes of it?
+pub(crate) fn exact(condition: &Expr) -> bool {
+    ids(condition).is_some() || interval_us(condition, OBSERVED_AT).is_some()
+}
+
 /// Says for each condition whether it can narrow what is read.
 pub(crate) fn supported(filters: &[&Expr]) -> Vec<TableProviderFilterPushDown> {
     let useful = |f: &&Expr| Narrowing::of(std::slice::from_ref(*f)) != Narrowing::default();
@@ -101,7 +106,8 @@ fn ids(condition: &Expr) -> Option<BTreeSet<String>> {
     }
 }
 
-/// The half-open interval of the times in a column that a condition allows, in microseconds, if it is about nothing but that.
+/// The half-open interval of the times in a column that a condition allows, in microseconds, if it is about nothing but that. It is exactly what the
+/// condition says.
 pub(crate) fn interval_us(condition: &Expr, time: &str) -> Option<Range<i64>> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (&**left, &**right) {
@@ -174,7 +180,7 @@ fn bound(op: Operator, value: &ScalarValue) -> Option<Range<i64>> {
         _ => return None,
     };
     match op {
-        Operator::Eq => Some(floor..floor.checked_add(1)?),
+        Operator::Eq if floor == ceil => Some(floor..floor.checked_add(1)?),
         Operator::GtEq => Some(ceil..i64::MAX),
         Operator::Gt => Some(floor.checked_add(1)?..i64::MAX),
         Operator::Lt => Some(i64::MIN..ceil),
@@ -187,7 +193,10 @@ fn bound(op: Operator, value: &ScalarValue) -> Option<Range<i64>> {
 fn is_column(expr: &Expr, name: &str) -> bool {
     match expr {
         Expr::Column(column) => column.name() == name,
-        Expr::Cast(cast) => name != ID && is_column(&cast.expr, name),
+        Expr::Cast(cast) => {
+            let is_finer = matches!(cast.field.data_type(), DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _));
+            name != ID && is_finer && is_column(&cast.expr, name)
+        }
         _ => false,
     }
 }
@@ -240,6 +249,7 @@ mod tests {
         check(&at().gt(ns(5_001)), Some((6, i64::MAX)));
         check(&at().lt(ns(5_001)), Some((i64::MIN, 6)));
         check(&at().lt_eq(ns(-1)), Some((i64::MIN, 0)));
+        check(&at().eq(ns(5_001)), None);
         check(&at().not_eq(us(5)), None);
         check(&at().lt(us(5)).or(at().gt(us(9))), None);
         check(&col("recorded_at").lt(us(5)), None);

@@ -125,10 +125,10 @@ fn delta_json(delta: &Delta, context: &Context) -> Value {
 }
 
 /// Attributes as NGSI-LD writes them, normalized.
-fn attributes_json(delta: &Delta, attributes: &[(Iri, Attribute)], context: &Context) -> Value {
+fn attributes_json(delta: &Delta, attributes: &[(Iri, Arc<Attribute>)], context: &Context) -> Value {
     let mut fragment = Entity::new(delta.id.clone(), Iri::known(entity::LOCATION));
     for (name, attribute) in attributes {
-        fragment.put(name.clone(), attribute.clone());
+        fragment.put(name.clone(), Arc::clone(attribute));
     }
     let bytes = encode::entity(&fragment, &View::default(), context, encode::Document::Json);
     let mut json: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -103,7 +103,7 @@ fn facts(levels: &mut [[f64; PROPERTIES.len()]], quarter: i64, noise: &mut impl 
             let recorded_at = at(quarter).plus_micros(5_000_000 + i64::try_from(i).unwrap_or(0));
             let mut instance = Attribute::property(value).observed(at(quarter));
             (instance.created_at, instance.modified_at) = (recorded_at, recorded_at);
-            let what = What::Value { name: attribute(name), instance };
+            let what = What::Value { name: attribute(name), instance: instance.into() };
             facts.push(Fact { entity_type: entity_type(), entity: station(i), recorded_at, what });
         }
     }

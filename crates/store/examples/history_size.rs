@@ -113,7 +113,7 @@ fn facts(stations: &[Series], hour: usize) -> Vec<Fact> {
             // The instance exists since the first report.
             instance.created_at = Instant::from_secs(60);
             instance.modified_at = recorded_at;
-            let what = What::Value { name: attribute(name), instance };
+            let what = What::Value { name: attribute(name), instance: instance.into() };
             facts.push(Fact { entity_type: entity_type(), entity: station(i), recorded_at, what });
         }
     }

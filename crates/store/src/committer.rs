@@ -361,7 +361,7 @@ impl Committer {
                 continue;
             }
             answers.push(resolve(command, before.as_deref()).map(|resolved| {
-                if let Some(delta) = resolved.delta {
+                if let Some(mut delta) = resolved.delta {
                     let after = delta
                         .apply(before.as_deref().cloned(), recorded_at)
                         .expect("a delta that was resolved against this state fits it")
@@ -393,7 +393,7 @@ impl Committer {
         let recorded_at = self.tick();
         let mut taken = TakenRows { position, recorded_at, n_rows: rows.n_rows(), n_created: 0 };
         let n_changes_before = batch.changes.len();
-        for (before, delta) in deltas {
+        for (before, mut delta) in deltas {
             let after = delta.apply(before.as_deref().cloned(), recorded_at).expect("a new entity has its type").map(Arc::new);
             taken.n_created += usize::from(before.is_none());
             batch.put(Space::City, delta.id.clone(), before.as_ref(), after.as_ref());
@@ -503,7 +503,7 @@ pub(crate) fn replay_record(
     let Record { recorded_at, space, deltas, rows, erasure } = record::decode(bytes)?;
     let table = tables(space);
     let mut changes = Vec::with_capacity(deltas.len());
-    for delta in deltas {
+    for mut delta in deltas {
         let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
         table.apply_known([(delta.id.clone(), before.clone(), after.clone())]);

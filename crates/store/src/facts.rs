@@ -1,6 +1,7 @@
 //! What the history keeps of changes.
 
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use entity::{Entity, Iri};
 
@@ -97,16 +98,7 @@ fn push_values(change: &Committed, facts: &mut Vec<Fact>) {
             }
         }
     }
-    for (name, put) in &change.delta.put {
-        // The stamped instance, with its recorded times; a batch may have overwritten it, then the delta's own is stamped here.
-        let stamped = change.after.as_ref().and_then(|e| e.instance(name.as_str(), put.dataset_id.as_ref()));
-        let instance = stamped.cloned().unwrap_or_else(|| put.clone());
-        facts.push(fact(What::Value { name: name.clone(), instance }));
-    }
-    for (name, late) in &change.delta.late {
-        let mut instance = late.clone();
-        instance.created_at = change.recorded_at;
-        instance.modified_at = change.recorded_at;
-        facts.push(fact(What::Value { name: name.clone(), instance }));
+    for (name, instance) in change.delta.put.iter().chain(&change.delta.late) {
+        facts.push(fact(What::Value { name: name.clone(), instance: Arc::clone(instance) }));
     }
 }

@@ -135,7 +135,7 @@ impl Rows {
     }
 
     /// The newest values of an entity, as far as they are not older than the present ones.
-    fn news_of(&self, entity_idx: usize, before: Option<&Entity>) -> Vec<(Iri, Attribute)> {
+    fn news_of(&self, entity_idx: usize, before: Option<&Entity>) -> Vec<(Iri, Arc<Attribute>)> {
         let names = self.bulk.attributes();
         let rows = &self.newest[entity_idx * names.len()..][..names.len()];
         let mut put = Vec::new();
@@ -145,7 +145,7 @@ impl Rows {
             instance.unit_code = self.bulk.unit_code(attribute_idx).map(Into::into);
             let present = before.and_then(|e| e.attribute(name.as_str()));
             if present.is_none_or(|p| p.observed_at <= instance.observed_at && !p.says_the_same_as(&instance)) {
-                put.push((name.clone(), instance));
+                put.push((name.clone(), Arc::new(instance)));
             }
         }
         put

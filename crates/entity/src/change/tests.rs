@@ -24,7 +24,7 @@ fn run(commands: Vec<Command>) -> (Option<Entity>, Vec<Result<Outcome, CommandEr
     for (i, command) in commands.into_iter().enumerate() {
         match resolve(command, entity.as_ref()) {
             Ok(resolved) => {
-                if let Some(delta) = resolved.delta {
+                if let Some(mut delta) = resolved.delta {
                     entity = delta.apply(entity, Instant::from_secs(1_000_000 + i as i64)).unwrap();
                 }
                 outcomes.push(Ok(resolved.outcome));
@@ -91,7 +91,7 @@ fn deleting_what_is_not_there_is_an_error() {
 
 #[test]
 fn a_delta_for_an_unknown_entity_is_noticed() {
-    let delta = Delta { put: vec![(name("a"), Attribute::property(1))], ..Delta::of(&id()) };
+    let mut delta = Delta { put: vec![(name("a"), Attribute::property(1).into())], ..Delta::of(&id()) };
     assert_eq!(delta.apply(None, Instant::default()), Err(ApplyError { id: id() }));
 }
 

@@ -116,8 +116,18 @@ fn arb_entity() -> impl Strategy<Value = Entity> {
         })
 }
 
+/// Without recorded times, which are not written: they are those of the record.
+fn unrecorded(mut delta: Delta) -> Delta {
+    fn forget(a: &mut Attribute) {
+        (a.created_at, a.modified_at) = (Instant::default(), Instant::default());
+        a.sub_attributes.each_mut().for_each(forget);
+    }
+    delta.put.iter_mut().chain(&mut delta.late).for_each(|(_, a)| forget(Arc::make_mut(a)));
+    delta
+}
+
 fn arb_delta() -> impl Strategy<Value = Delta> {
-    let instances = || proptest::collection::vec((arb_iri(), arb_attribute()), 0..3);
+    let instances = || proptest::collection::vec((arb_iri(), arb_attribute().prop_map(Arc::new)), 0..3);
     (
         arb_entity(),
         any::<bool>(),
@@ -152,9 +162,9 @@ proptest! {
         encode_delta(&first, &mut bytes);
         encode_delta(&second, &mut bytes);
         let (read, n) = decode_delta(&bytes).unwrap();
-        prop_assert_eq!(read, first);
+        prop_assert_eq!(read, unrecorded(first));
         let (read, m) = decode_delta(&bytes[n..]).unwrap();
-        prop_assert_eq!(read, second);
+        prop_assert_eq!(read, unrecorded(second));
         prop_assert_eq!(n + m, bytes.len());
     }
 

@@ -26,6 +26,7 @@ pub(super) fn decode(profile: &Profile, topic: &TopicName, payload: &[u8], arriv
         None => arrived_at,
     };
     let mut entity = Entity::new(id, profile.entity_type.clone());
+    entity.attributes.reserve(profile.attributes.len() + 1);
     if let Some(location) = &profile.location
         && let Some(geometry) = place_of(location, &members)?
     {

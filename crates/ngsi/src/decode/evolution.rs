@@ -1,5 +1,7 @@
 //! The temporal form of an entity: each attribute a series of instances (ETSI GS CIM 009 V1.9.1, clauses 4.5.6 to 4.5.8).
 
+use std::sync::Arc;
+
 use entity::Entity;
 use serde_json::Value;
 
@@ -41,6 +43,6 @@ pub fn evolution(value: Value, context: &Context) -> Result<Evolution> {
             );
         }
     }
-    let attributes = attributes.into_iter().map(|(name, instances)| (name, instances.into_iter().collect())).collect();
+    let attributes = attributes.into_iter().map(|(name, instances)| (name, instances.into_iter().map(Arc::unwrap_or_clone).collect())).collect();
     Ok(Evolution { entity: Entity { id, ..Entity::from(Parts { id: None, ..parts }) }, attributes })
 }

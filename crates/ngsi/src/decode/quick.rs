@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use entity::{Attribute, AttributeValue, Attributes, Entity, Instances, Instant, Iri};
+use entity::{Attribute, Attributes, Entity, Instances, Instant, Iri};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
@@ -21,31 +21,74 @@ use crate::error::Result;
 
 /// The items of a batch in plain JSON, if each of them is an ordinary entity.
 pub(super) fn batch(bytes: &[u8], context: &Context) -> Option<Vec<BatchItem>> {
-    let items: Vec<&RawValue> = serde_json::from_slice(bytes).ok()?;
+    let items: Vec<Members<'_>> = serde_json::from_slice(bytes).ok()?;
     if items.is_empty() || items.len() > BATCH_ITEMS_MAX {
         return None;
     }
-    items.into_iter().map(|item| entity(item.get(), context).map(Ok)).collect()
+    let mut memo = Memo { context, names: Vec::new(), entity_type: None, time: None };
+    items.iter().map(|item| entity(item, &mut memo).map(Ok)).collect()
+}
+
+/// What one entity of a batch has in common with the one before: mostly its type, its attributes in their order, and the time.
+struct Memo<'a> {
+    context: &'a Context,
+    names: Vec<(&'a str, Iri)>,
+    entity_type: Option<(&'a str, Iri)>,
+    time: Option<(&'a str, Instant)>,
+}
+
+impl<'a> Memo<'a> {
+    /// The name of the attribute at a position of an entity.
+    fn name(&mut self, at: usize, name: &'a str) -> Option<Iri> {
+        if let Some((_, iri)) = self.names.get(at).filter(|(known, _)| *known == name) {
+            return Some(iri.clone());
+        }
+        attribute::check_name(name).ok()?;
+        let iri = self.context.expand(name).ok()?;
+        self.names.truncate(at);
+        if self.names.len() == at {
+            self.names.push((name, iri.clone()));
+        }
+        Some(iri)
+    }
+
+    fn entity_type(&mut self, name: &'a str) -> Option<Iri> {
+        if let Some((_, iri)) = self.entity_type.as_ref().filter(|(known, _)| *known == name) {
+            return Some(iri.clone());
+        }
+        let iri = super::parts::vocabulary(name, self.context).ok()?;
+        self.entity_type = Some((name, iri.clone()));
+        Some(iri)
+    }
+
+    fn time(&mut self, text: &'a str) -> Option<Instant> {
+        if let Some((_, at)) = self.time.filter(|(known, _)| *known == text) {
+            return Some(at);
+        }
+        let at = text.parse().ok()?;
+        self.time = Some((text, at));
+        Some(at)
+    }
 }
 
 /// An entity with an id, a type and attributes.
-fn entity(text: &str, context: &Context) -> Option<Entity> {
-    let members: Members<'_> = serde_json::from_str(text).ok()?;
+fn entity<'a>(members: &Members<'a>, memo: &mut Memo<'a>) -> Option<Entity> {
+    let context = memo.context;
     let tree = |raw: &RawValue| super::json(raw.get().as_bytes()).ok();
     let mut id = None;
     let mut types = Vec::new();
     let (mut scopes, mut expires_at) = (Vec::new(), None);
     let mut attributes = Attributes::with_capacity_and_hasher(members.0.len(), Default::default());
-    for (i, (key, raw)) in members.0.iter().enumerate() {
+    for (i, &(key, raw)) in members.0.iter().enumerate() {
         // Of members that are there twice the last one counts; that is for the long way.
-        if members.0[..i].iter().any(|(earlier, _)| earlier == key) {
+        if members.0[..i].iter().any(|(earlier, _)| *earlier == key) {
             return None;
         }
-        match *key {
+        match key {
             "id" => id = Some(plain_text(raw)?.parse::<Iri>().ok()?),
             "type" => {
                 types = match plain_text(raw) {
-                    Some(name) => vec![super::parts::vocabulary(name, context).ok()?],
+                    Some(name) => vec![memo.entity_type(name)?],
                     None => super::parts::names(&tree(raw)?, context).ok()?,
                 }
             }
@@ -54,37 +97,33 @@ fn entity(text: &str, context: &Context) -> Option<Entity> {
             "createdAt" | "modifiedAt" | "deletedAt" => {}
             keyword if keyword.starts_with('@') => return None,
             name => {
-                attribute::check_name(name).ok()?;
-                let iri = context.expand(name).ok()?;
-                let instances = instances(raw, context).ok()?;
+                let iri = memo.name(attributes.len(), name)?;
+                let instances = instances(raw, memo).ok()?;
                 if attributes.len() >= ATTRIBUTES_MAX || attributes.insert(iri, instances).is_some() {
                     return None;
                 }
             }
         }
     }
-    let mut types = types.into_iter();
-    let mut entity = Entity::new(id.filter(|id| id.as_str() != NGSI_LD_NULL)?, types.next()?);
-    entity.types.extend(types);
-    entity.scopes = scopes;
-    entity.expires_at = expires_at;
-    entity.attributes = attributes;
-    Some(entity)
+    let id = id.filter(|id: &Iri| id.as_str() != NGSI_LD_NULL)?;
+    if types.is_empty() {
+        return None;
+    }
+    let unset = Instant::default();
+    Some(Entity { id, types, scopes, attributes, created_at: unset, modified_at: unset, expires_at })
 }
 
-fn instances(raw: &RawValue, context: &Context) -> Result<Instances> {
-    if let Ok(plain) = serde_json::from_str::<Plain>(raw.get()) {
-        let mut attribute = Attribute::new(AttributeValue::Property(plain.value));
-        attribute.unit_code = plain.unit_code;
-        attribute.observed_at = plain.observed_at;
-        return Ok(attribute.into());
+fn instances<'a>(raw: &'a RawValue, memo: &mut Memo<'a>) -> Result<Instances> {
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    if let Ok(plain) = Plain(memo).deserialize(&mut json) {
+        return Ok(plain);
     }
     let value = super::json(raw.get().as_bytes())?;
-    Ok(attribute::instances(value, context, 0, super::Series::No)?.into())
+    Ok(attribute::instances(value, memo.context, 0, super::Series::No)?.into())
 }
 
 /// A string without escapes.
-fn plain_text(raw: &RawValue) -> Option<&str> {
+fn plain_text<'a>(raw: &'a RawValue) -> Option<&'a str> {
     serde_json::from_str(raw.get()).ok()
 }
 
@@ -113,12 +152,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// `{"type": "Property", "value": plain, "unitCode": text, "observedAt": time}`, the last two if they are there.
-struct Plain {
-    value: Value,
-    unit_code: Option<SmolStr>,
-    observed_at: Option<Instant>,
-}
+/// Reads `{"type": "Property", "value": plain, "unitCode": text, "observedAt": time}`, the last two if they are there.
+struct Plain<'m, 'a>(&'m mut Memo<'a>);
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "camelCase")]
@@ -129,45 +164,45 @@ enum Member {
     ObservedAt,
 }
 
-impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct OfObject;
-        impl<'de> Visitor<'de> for OfObject {
-            type Value = Plain;
+impl<'a> DeserializeSeed<'a> for Plain<'_, 'a> {
+    type Value = Instances;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an ordinary Property")
-            }
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> std::result::Result<Instances, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Plain, A::Error> {
-                let unusual = || de::Error::custom("unusual");
-                let (mut is_property, mut value, mut unit_code, mut observed_at) = (false, None, None, None);
-                while let Some(member) = map.next_key()? {
-                    let is_second = match member {
-                        Member::Type => std::mem::replace(&mut is_property, map.next_value::<&str>()? == "Property"),
-                        Member::Value => value.replace(map.next_value::<Scalar>()?.0).is_some(),
-                        Member::UnitCode => {
-                            let text: &str = map.next_value()?;
-                            if text.is_empty() || text == NGSI_LD_NULL {
-                                return Err(unusual());
-                            }
-                            unit_code.replace(SmolStr::new(text)).is_some()
-                        }
-                        Member::ObservedAt => {
-                            observed_at.replace(map.next_value::<&str>()?.parse::<Instant>().map_err(|_| unusual())?).is_some()
-                        }
-                    };
-                    if is_second {
+impl<'a> Visitor<'a> for Plain<'_, 'a> {
+    type Value = Instances;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an ordinary Property")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> std::result::Result<Instances, A::Error> {
+        let unusual = || de::Error::custom("unusual");
+        let (mut is_property, mut value, mut unit_code, mut observed_at) = (false, None, None, None);
+        while let Some(member) = map.next_key()? {
+            let is_second = match member {
+                Member::Type => std::mem::replace(&mut is_property, map.next_value::<&str>()? == "Property"),
+                Member::Value => value.replace(map.next_value::<Scalar>()?.0).is_some(),
+                Member::UnitCode => {
+                    let text: &str = map.next_value()?;
+                    if text.is_empty() || text == NGSI_LD_NULL {
                         return Err(unusual());
                     }
+                    unit_code.replace(SmolStr::new(text)).is_some()
                 }
-                match value {
-                    Some(value) if is_property => Ok(Plain { value, unit_code, observed_at }),
-                    _ => Err(unusual()),
-                }
+                Member::ObservedAt => observed_at.replace(self.0.time(map.next_value()?).ok_or_else(unusual)?).is_some(),
+            };
+            if is_second {
+                return Err(unusual());
             }
         }
-        deserializer.deserialize_map(OfObject)
+        match value {
+            Some(value) if is_property => Ok(Attribute { unit_code, observed_at, ..Attribute::property(value) }.into()),
+            _ => Err(unusual()),
+        }
     }
 }
 

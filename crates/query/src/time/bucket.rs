@@ -7,7 +7,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use entity::Instant;
+use store::history::Bucket as Cut;
 
 const DAY_US: i64 = 86_400_000_000;
 /// Where buckets start when no origin is given, as in TimescaleDB: 2000-01-03, a Monday, so that weeks begin on Mondays.
@@ -85,6 +87,37 @@ impl Bucket {
     }
 }
 
+/// The same buckets as the history cuts time into: of a width, one of them starting at `origin_us`; none if that is beyond what can be counted.
+pub(crate) fn of_width(width_us: i64, origin_us: i64) -> Option<Cut> {
+    let origin_us = origin_us.rem_euclid(width_us);
+    (origin_us <= Instant::MAX.micros()).then(|| Cut::Width { width_us, origin: Instant::from_micros(origin_us) })
+}
+
+/// The buckets and the time of a call of `time_bucket`, as the history cuts time, if everything but the time is constant.
+pub(crate) fn of_call(arguments: &[Expr]) -> Option<(Cut, &Expr)> {
+    let [Expr::Literal(wide, _), time, rest @ ..] = arguments else { return None };
+    let bucket = Bucket::new(width(wide).ok()??).ok()?;
+    let bucket = match rest {
+        [] => bucket,
+        [Expr::Literal(third, _)] => adjusted(bucket, third, Some(&"+00:00".into())).ok()??,
+        _ => return None,
+    };
+    let cut = match bucket.width {
+        Width::Micros(width_us) => {
+            of_width(width_us, bucket.origin.rem_euclid(width_us).checked_add(bucket.offset_us.rem_euclid(width_us))?)?
+        }
+        Width::Months(months) if bucket.offset_us == 0 && (1..=MONTHS_MAX).contains(&months) => {
+            let origin = Instant::from_micros(start_of_month(bucket.origin)?);
+            Cut::Months { months: u32::try_from(months).ok()?, origin, offset_s: 0 }
+        }
+        Width::Months(_) => return None,
+    };
+    Some((cut, time))
+}
+
+/// The widest bucket in months that the history is asked for.
+const MONTHS_MAX: i64 = 12_000;
+
 /// Without the months; none if it is too long.
 fn micros_of(interval: IntervalMonthDayNano) -> Option<i64> {
     i64::from(interval.days).checked_mul(DAY_US)?.checked_add(interval.nanoseconds / 1_000)
@@ -136,7 +169,7 @@ pub(super) fn interval() -> DataType {
 }
 
 /// The width that an argument gives.
-pub(super) fn width(value: &ScalarValue) -> Result<Option<IntervalMonthDayNano>> {
+pub(crate) fn width(value: &ScalarValue) -> Result<Option<IntervalMonthDayNano>> {
     match value.cast_to(&interval())? {
         ScalarValue::IntervalMonthDayNano(width) => Ok(width),
         other => exec_err!("a width of {other}"),
@@ -253,7 +286,6 @@ impl ScalarUDFImpl for TimeBucket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use entity::Instant;
     use proptest::prelude::*;
 
     fn us(text: &str) -> i64 {

@@ -18,11 +18,20 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionContext;
 
-/// Teaches the engine to fill gaps.
+use crate::groups;
+
+/// Teaches the engine to fill gaps, and to leave aggregates to the history.
 pub(crate) fn configure(builder: SessionStateBuilder) -> SessionStateBuilder {
     // First, while conditions still stand where the statement has them, and before anything else looks at the functions.
     let mut rules: Vec<_> = vec![Arc::new(gapfill::Rewrite) as _];
-    rules.extend(Optimizer::new().rules);
+    for rule in Optimizer::new().rules {
+        let pushes_filters = rule.name() == "push_down_filter";
+        rules.push(rule);
+        if pushes_filters {
+            // As soon as conditions stand beside the table, so that there is less for the other rules to look at.
+            rules.push(Arc::new(groups::Rewrite));
+        }
+    }
     builder.with_optimizer_rules(rules).with_query_planner(Arc::new(fill::Planner))
 }
 

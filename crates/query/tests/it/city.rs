@@ -49,7 +49,7 @@ impl AskedHistory {
     ) {
         instance.observed_at = (!observed_at.is_empty()).then(|| at(observed_at));
         (instance.created_at, instance.modified_at) = (at(recorded_at), at(recorded_at));
-        let what = What::Value { name: Iri::known(name), instance };
+        let what = What::Value { name: Iri::known(name), instance: instance.into() };
         let fact = Fact { entity_type: iri(entity_type), entity: Iri::known(entity), recorded_at: at(recorded_at), what };
         self.inner.append(vec![fact]);
     }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use futures::stream::FuturesOrdered;
 use mqtt::connection::{
     Cause, ConnectRequest, Event, Limits, Publish, ServerConnection, SubscribeRequest, UnsubscribeRequest, Version, Will,
@@ -76,7 +76,14 @@ pub(super) async fn run(mut socket: TcpStream, context: &Arc<MqttContext>, mut s
                 Ok(0) | Err(_) => client.connection.lost(),
                 Ok(n_bytes) => client.connection.receive(&buffer[..n_bytes]),
             },
-            Some((publish, outcome)) = client.commits.next(), if !client.commits.is_empty() => client.committed(&publish, outcome),
+            Some((publish, outcome)) = client.commits.next(), if !client.commits.is_empty() => {
+                let mut events = client.committed(&publish, outcome);
+                // What was made durable together is acknowledged together: with one write.
+                while let Some(Some((publish, outcome))) = client.commits.next().now_or_never() {
+                    events.extend(client.committed(&publish, outcome));
+                }
+                events
+            }
             Some(note) = inbox.recv() => match note {
                 Note::Deliver(d) => client.connection.deliver(&d.topic, &d.payload, d.qos, false),
                 Note::TakenOver => client.connection.disconnect(Refusal::new(Reason::SessionTakenOver, "another connection uses the same client identifier")),
@@ -205,10 +212,10 @@ impl Client<'_> {
             }
             return Ok(None);
         };
-        let observation = profile.decode(&publish.topic, &publish.payload, node.now()).map_err(|e| Refusal::from(&e))?;
-        let who = device_principal(&self.id);
+        let (who, arrived_at) = (device_principal(&self.id), node.now());
         loop {
-            match node.observe(&who, observation.clone()) {
+            let observation = profile.decode(&publish.topic, &publish.payload, arrived_at).map_err(|e| Refusal::from(&e))?;
+            match node.observe(&who, observation) {
                 Ok(commit) => return Ok(Some(commit)),
                 // Not reading on from this client is the back-pressure.
                 Err(e) if e.is_busy() => tokio::time::sleep(BUSY_WAIT).await,

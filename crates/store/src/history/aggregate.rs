@@ -26,6 +26,23 @@ pub const AGGREGATE_ROWS_MAX: usize = 5_000_000;
 /// Attributes of one question.
 pub const AGGREGATE_ATTRIBUTES_MAX: usize = 1_000;
 
+/// What has a line of its own in the answer of [`History::group`](super::History::group).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Groups {
+    /// Each bucket with a number, as in [`History::aggregate`](super::History::aggregate).
+    Numbers,
+    /// Each bucket in which a [`History::scan`](super::History::scan) has a row, be there a number in it or not: what SQL groups. Without an interval
+    /// rows without observed time are in it too: in a bucket of their own (null), or in the only one if time is not cut. After `bucket_start` there is
+    /// a column `rows` with their number (`Int64`).
+    Rows,
+}
+
+/// Name of the column with the number of rows.
+pub const ROWS_COLUMN: &str = "rows";
+
+/// The start of the bucket of what has no observed time, before all others.
+pub(super) const UNOBSERVED: i64 = i64::MIN;
+
 /// What is said about the values of a bucket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,14 +157,33 @@ impl AggregateQuery {
         Arc::new(Schema::new(fields))
     }
 
+    /// The schema of the answer of [`History::group`](super::History::group).
+    #[must_use]
+    pub fn group_schema(&self, groups: Groups) -> SchemaRef {
+        let plain = self.schema();
+        if groups == Groups::Numbers {
+            return plain;
+        }
+        let mut fields: Vec<Arc<Field>> = plain.fields().iter().cloned().collect();
+        let at = usize::from(self.per_entity);
+        fields[at] = Arc::new(Field::new("bucket_start", instant_type(), true));
+        fields.insert(at + 1, Arc::new(Field::new(ROWS_COLUMN, DataType::Int64, false)));
+        Arc::new(Schema::new(fields))
+    }
+
     /// Errors: [`HistoryError::Refused`] for a question that has no answer or too large a one.
     pub(super) fn check(&self) -> Result<(), HistoryError> {
+        if self.attributes.is_empty() || self.measures.is_empty() {
+            return Err(HistoryError::Refused { what: "an aggregate needs at least one attribute and one measure".to_owned() });
+        }
+        self.check_groups()
+    }
+
+    /// The same, where rows are enough.
+    pub(super) fn check_groups(&self) -> Result<(), HistoryError> {
         let refused = |what: String| Err(HistoryError::Refused { what });
         if let Some(fault) = self.bucket.fault() {
             return refused(fault);
-        }
-        if self.attributes.is_empty() || self.measures.is_empty() {
-            return refused("an aggregate needs at least one attribute and one measure".to_owned());
         }
         if self.attributes.len() > AGGREGATE_ATTRIBUTES_MAX {
             let n = self.attributes.len();
@@ -169,6 +205,14 @@ impl AggregateQuery {
         Ok(())
     }
 
+    /// The scan that has the rows of these groups.
+    pub(super) fn scan_of(&self, groups: Groups) -> HistoryScan {
+        match groups {
+            Groups::Numbers => self.scan(),
+            Groups::Rows => HistoryScan { observed: self.observed.clone(), ..self.scan() },
+        }
+    }
+
     /// The scan that has the values.
     pub(super) fn scan(&self) -> HistoryScan {
         HistoryScan {
@@ -178,6 +222,15 @@ impl AggregateQuery {
             // All time is more than the absence of an interval: rows without observed time are left out.
             observed: Some(self.observed.clone().unwrap_or(Instant::MIN..Instant::MAX)),
             as_of: self.as_of,
+        }
+    }
+
+    /// The start of the bucket that a moment lies in, or of the one of what has no observed time.
+    pub(super) fn bucket_start(&self, at_us: i64) -> i64 {
+        match self.bucket {
+            Bucket::Whole => self.bucket.of(0, self.observed.as_ref()).start,
+            _ if at_us == UNOBSERVED => UNOBSERVED,
+            bucket => bucket.of(at_us, self.observed.as_ref()).start,
         }
     }
 
@@ -245,6 +298,23 @@ pub struct Sources {
     /// Rows of roll-ups looked at.
     pub n_rollup_rows: u64,
     /// Days that came from roll-ups, for every entity but those of which something was learned later.
+    pub rollups: Vec<RollupUse>,
+}
+
+/// What answering a question reads, for those who wonder why it takes its time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// Files with values of the table.
+    pub n_files: usize,
+    /// Those of them that may have rows asked for.
+    pub n_files_read: usize,
+    /// Row groups of the files that are read: the parts of up to 65,536 rows.
+    pub n_units: usize,
+    /// Those of them that may have rows asked for.
+    pub n_units_read: usize,
+    /// Parts that are in memory only.
+    pub n_recent: usize,
+    /// Days that come from roll-ups instead.
     pub rollups: Vec<RollupUse>,
 }
 
@@ -385,12 +455,15 @@ impl Accumulator {
 #[derive(Default)]
 pub(super) struct Buckets {
     pub(super) starts: Vec<i64>,
+    /// Rows of a scan in each, where they are counted.
+    pub(super) rows: Vec<u64>,
     pub(super) accumulators: Vec<Accumulator>,
 }
 
 impl Buckets {
     pub(super) fn clear(&mut self) {
         self.starts.clear();
+        self.rows.clear();
         self.accumulators.clear();
     }
 
@@ -399,6 +472,7 @@ impl Buckets {
     pub(super) fn open(&mut self, start: i64, n_attributes: usize) -> usize {
         if self.starts.last() != Some(&start) {
             self.starts.push(start);
+            self.rows.push(0);
             self.accumulators.resize(self.accumulators.len() + n_attributes, Accumulator::default());
         }
         self.starts.len() - 1
@@ -408,9 +482,10 @@ impl Buckets {
 /// Where the answer grows.
 pub(super) struct Answer<'a> {
     query: &'a AggregateQuery,
+    groups: Groups,
     schema: SchemaRef,
-    /// Over all entities.
-    together: BTreeMap<i64, Vec<Accumulator>>,
+    /// Over all entities: the number of rows, and the numbers of each attribute.
+    together: BTreeMap<i64, (u64, Vec<Accumulator>)>,
     rows: Rows,
     n_rows: usize,
     batches: Vec<RecordBatch>,
@@ -421,6 +496,8 @@ struct Rows {
     n_rows: usize,
     entity_id: StringDictionaryBuilder<Int32Type>,
     bucket_start: TimestampMicrosecondBuilder,
+    /// If rows are counted.
+    counts: Option<Int64Builder>,
     columns: Vec<Column>,
 }
 
@@ -431,39 +508,39 @@ enum Column {
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn new(query: &'a AggregateQuery) -> Self {
-        Self { query, schema: query.schema(), together: BTreeMap::new(), rows: Rows::new(query), n_rows: 0, batches: Vec::new() }
+    pub(super) fn new(query: &'a AggregateQuery, groups: Groups) -> Self {
+        let (schema, rows) = (query.group_schema(groups), Rows::new(query, groups));
+        Self { query, groups, schema, together: BTreeMap::new(), rows, n_rows: 0, batches: Vec::new() }
     }
 
     /// Takes in one entity; entities come in the order of ids, each once.
     pub(super) fn entity(&mut self, id: &str, buckets: &Buckets) -> Result<(), HistoryError> {
         let n = self.query.attributes.len();
-        for (start, accumulators) in buckets.starts.iter().zip(buckets.accumulators.chunks_exact(n)) {
-            if accumulators.iter().all(|a| a.count == 0) {
+        for (i, (&start, &n_rows)) in buckets.starts.iter().zip(&buckets.rows).enumerate() {
+            let accumulators = &buckets.accumulators[i * n..(i + 1) * n];
+            let is_there = match self.groups {
+                Groups::Numbers => accumulators.iter().any(|a| a.count > 0),
+                Groups::Rows => n_rows > 0,
+            };
+            if !is_there {
                 continue;
             }
             if self.query.per_entity {
-                self.push(Some(id), *start, accumulators)?;
+                self.push(Some(id), start, n_rows, accumulators)?;
                 continue;
             }
-            let all = self.together.entry(*start).or_insert_with(|| vec![Accumulator::default(); n]);
-            for (mine, theirs) in all.iter_mut().zip(accumulators) {
+            let all = self.together.entry(start).or_insert_with(|| (0, vec![Accumulator::default(); n]));
+            all.0 += n_rows;
+            for (mine, theirs) in all.1.iter_mut().zip(accumulators) {
                 mine.merge(theirs);
             }
         }
-        self.check_size(self.n_rows + self.together.len())
+        Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>, HistoryError> {
-        for (start, accumulators) in std::mem::take(&mut self.together) {
-            self.push(None, start, &accumulators)?;
-        }
-        self.flush()?;
-        Ok(self.batches)
-    }
-
-    fn check_size(&self, n_rows: usize) -> Result<(), HistoryError> {
-        if n_rows <= AGGREGATE_ROWS_MAX {
+    /// Errors: [`HistoryError::Refused`] if it has grown too large.
+    pub(super) fn check_size(&self) -> Result<(), HistoryError> {
+        if self.n_rows + self.together.len() <= AGGREGATE_ROWS_MAX {
             return Ok(());
         }
         let what = format!(
@@ -472,8 +549,22 @@ impl<'a> Answer<'a> {
         Err(HistoryError::Refused { what })
     }
 
-    fn push(&mut self, entity: Option<&str>, start: i64, accumulators: &[Accumulator]) -> Result<(), HistoryError> {
-        self.rows.push(entity, start, accumulators, self.query.measures.len()).map_err(|e| self.refused(&e))?;
+    /// The batches that are complete, for one who does not wait for the end.
+    pub(super) fn take_batches(&mut self) -> Vec<RecordBatch> {
+        self.n_rows = 0;
+        std::mem::take(&mut self.batches)
+    }
+
+    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>, HistoryError> {
+        for (start, (n_rows, accumulators)) in std::mem::take(&mut self.together) {
+            self.push(None, start, n_rows, &accumulators)?;
+        }
+        self.flush()?;
+        Ok(self.batches)
+    }
+
+    fn push(&mut self, entity: Option<&str>, start: i64, n_rows: u64, accumulators: &[Accumulator]) -> Result<(), HistoryError> {
+        self.rows.push(entity, start, n_rows, accumulators, self.query.measures.len()).map_err(|e| self.refused(&e))?;
         self.n_rows += 1;
         if self.rows.n_rows == SCAN_BATCH_ROWS_MAX {
             self.flush()?;
@@ -483,7 +574,7 @@ impl<'a> Answer<'a> {
 
     fn flush(&mut self) -> Result<(), HistoryError> {
         if self.rows.n_rows > 0 {
-            let rows = std::mem::replace(&mut self.rows, Rows::new(self.query));
+            let rows = std::mem::replace(&mut self.rows, Rows::new(self.query, self.groups));
             self.batches.push(rows.finish(&self.schema, self.query.per_entity).map_err(|e| self.refused(&e))?);
         }
         Ok(())
@@ -495,7 +586,7 @@ impl<'a> Answer<'a> {
 }
 
 impl Rows {
-    fn new(query: &AggregateQuery) -> Self {
+    fn new(query: &AggregateQuery, groups: Groups) -> Self {
         let column = |m: &Measure| match m {
             Measure::Count => Column::Count(Int64Builder::new()),
             Measure::FirstAt | Measure::LastAt => Column::Time(*m, TimestampMicrosecondBuilder::new().with_timezone("UTC")),
@@ -505,18 +596,34 @@ impl Rows {
             n_rows: 0,
             entity_id: StringDictionaryBuilder::new(),
             bucket_start: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
+            counts: (groups == Groups::Rows).then(Int64Builder::new),
             columns: query.attributes.iter().flat_map(|_| query.measures.iter().map(column)).collect(),
         }
     }
 
-    fn push(&mut self, entity: Option<&str>, start: i64, accumulators: &[Accumulator], n_measures: usize) -> Result<(), ArrowError> {
+    fn push(
+        &mut self,
+        entity: Option<&str>,
+        start: i64,
+        n_rows: u64,
+        accumulators: &[Accumulator],
+        n_measures: usize,
+    ) -> Result<(), ArrowError> {
         self.n_rows += 1;
+        if let Some(counts) = &mut self.counts {
+            counts.append_value(count_of(n_rows));
+        }
         if let Some(id) = entity {
             self.entity_id.append(id)?;
         }
-        self.bucket_start.append_value(Instant::from_micros(start).micros());
-        for (columns, a) in self.columns.chunks_exact_mut(n_measures).zip(accumulators) {
-            columns.iter_mut().for_each(|c| c.push(a));
+        match start {
+            UNOBSERVED => self.bucket_start.append_null(),
+            start => self.bucket_start.append_value(start),
+        }
+        if n_measures > 0 {
+            for (columns, a) in self.columns.chunks_exact_mut(n_measures).zip(accumulators) {
+                columns.iter_mut().for_each(|c| c.push(a));
+            }
         }
         Ok(())
     }
@@ -527,6 +634,9 @@ impl Rows {
             arrays.push(Arc::new(self.entity_id.finish()));
         }
         arrays.push(Arc::new(self.bucket_start.finish()));
+        if let Some(mut counts) = self.counts {
+            arrays.push(Arc::new(counts.finish()));
+        }
         for column in self.columns {
             arrays.push(match column {
                 Column::Count(mut b) => Arc::new(b.finish()),
@@ -541,8 +651,7 @@ impl Rows {
 impl Column {
     fn push(&mut self, a: &Accumulator) {
         match self {
-            // A count of more than 2^63 does not fit into a disk.
-            Self::Count(b) => b.append_value(i64::try_from(a.count).unwrap_or(i64::MAX)),
+            Self::Count(b) => b.append_value(count_of(a.count)),
             Self::Number(_, b) if a.count == 0 => b.append_null(),
             Self::Time(_, b) if a.count == 0 => b.append_null(),
             Self::Number(measure, b) => b.append_value(match measure {
@@ -560,6 +669,11 @@ impl Column {
     }
 }
 
+fn count_of(n: u64) -> i64 {
+    // A count of more than 2^63 does not fit into a disk.
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
 /// A JSON text, if it is a number.
 pub(super) fn number_of_json(text: &str) -> Option<f64> {
     let first = *text.as_bytes().first()?;
@@ -570,10 +684,10 @@ pub(super) fn number_of_json(text: &str) -> Option<f64> {
 /// The definition: every row of the scan is looked at.
 pub(super) fn over_scan(
     query: &AggregateQuery,
+    groups: Groups,
     table: &HistoryTable,
     batches: impl Iterator<Item = Result<RecordBatch, HistoryError>>,
 ) -> Result<Aggregates, HistoryError> {
-    query.check()?;
     let n = query.attributes.len();
     let kind_of = |name: &Iri| table.columns.iter().find(|c| c.name == *name).map(|c| c.kind);
     let kinds: Vec<Option<ColumnKind>> = query.attributes.iter().map(kind_of).collect();
@@ -583,10 +697,12 @@ pub(super) fn over_scan(
         let batch = batch?;
         let (entities, times) = (batch.column(0).as_string::<i32>(), batch.column(2).as_primitive::<TimestampMicrosecondType>());
         sources.n_raw_rows += batch.num_rows() as u64;
-        for row in (0..batch.num_rows()).filter(|row| times.is_valid(*row)) {
-            let at_us = times.value(row);
+        for row in (0..batch.num_rows()).filter(|row| groups == Groups::Rows || times.is_valid(*row)) {
+            // Rows without observed time come first.
+            let at_us = if times.is_valid(row) { times.value(row) } else { UNOBSERVED };
             let buckets = all.entry(entities.value(row).to_owned()).or_default();
-            let bucket = buckets.open(query.bucket.of(at_us, query.observed.as_ref()).start, n);
+            let bucket = buckets.open(query.bucket_start(at_us), n);
+            buckets.rows[bucket] += 1;
             for (i, kind) in kinds.iter().enumerate() {
                 let column = batch.column(4 + i);
                 let number = match (kind, column.data_type()) {
@@ -602,9 +718,10 @@ pub(super) fn over_scan(
             }
         }
     }
-    let mut answer = Answer::new(query);
+    let mut answer = Answer::new(query, groups);
     for (id, buckets) in &all {
         answer.entity(id, buckets)?;
+        answer.check_size()?;
     }
     Ok(Aggregates { batches: answer.finish()?, sources })
 }

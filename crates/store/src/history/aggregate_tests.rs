@@ -25,12 +25,12 @@ fn value(entity: &str, attribute: &str, observed_s: impl Into<Option<i64>>, reco
         modified_at: recorded_at,
         ..entity::Attribute::property(v)
     };
-    Fact { entity_type: name("Station"), entity: station(entity), recorded_at, what: What::Value { name: name(attribute), instance } }
+    Fact { entity_type: name("Station"), entity: station(entity), recorded_at, what: What::Value { name: name(attribute), instance: instance.into() } }
 }
 
 fn of_dataset(mut fact: Fact, dataset: &str) -> Fact {
     if let What::Value { instance, .. } = &mut fact.what {
-        instance.dataset_id = Some(Iri::known(&format!("urn:dataset:{dataset}")));
+        Arc::make_mut(instance).dataset_id = Some(Iri::known(&format!("urn:dataset:{dataset}")));
     }
     fact
 }
@@ -267,6 +267,14 @@ mod properties {
             }
             let want = lines(&model.aggregate(&query).unwrap().batches);
             prop_assert_eq!(lines(&history.aggregate(&query).unwrap().batches), want);
+            for query in [query.clone(), AggregateQuery { attributes: Vec::new(), measures: Vec::new(), ..query }] {
+                let grouped = |history: &dyn History| {
+                    let mut batches = Vec::new();
+                    history.group(&query, Groups::Rows, &mut |batch| { batches.push(batch); true }).unwrap();
+                    lines(&batches)
+                };
+                prop_assert_eq!(grouped(&history), grouped(&model), "{:?}", query);
+            }
         }
     }
 }

@@ -252,7 +252,7 @@ impl BulkRows {
                     entity_type: self.entity_type.clone(),
                     entity: self.entities[self.entity_idxs[row] as usize].clone(),
                     recorded_at: self.recorded_at,
-                    what: What::Value { name: self.attributes[idx].clone(), instance },
+                    what: What::Value { name: self.attributes[idx].clone(), instance: Arc::new(instance) },
                 })
             })
         })

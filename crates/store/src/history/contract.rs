@@ -181,12 +181,12 @@ fn value(entity: &str, attribute: &str, observed_s: impl Into<Option<i64>>, reco
     let recorded_at = at(recorded_s);
     let instance =
         Attribute { observed_at: observed_s.into().map(at), created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) };
-    fact(entity, recorded_s, What::Value { name: name(attribute), instance })
+    fact(entity, recorded_s, What::Value { name: name(attribute), instance: instance.into() })
 }
 
 fn with(mut fact: Fact, change: impl FnOnce(&mut Attribute)) -> Fact {
     if let What::Value { instance, .. } = &mut fact.what {
-        change(instance);
+        change(Arc::make_mut(instance));
     }
     fact
 }
@@ -265,8 +265,8 @@ fn what_is_recorded_is_read_back_whole() {
         history.append(vec![full.clone(), place.clone()]);
         let evolution = history.evolution(&all_of("a")).unwrap().unwrap();
         let (What::Value { instance: full, .. }, What::Value { instance: place, .. }) = (full.what, place.what) else { unreachable!() };
-        assert_eq!(evolution.attributes[&name("pm25")], [full]);
-        assert_eq!(evolution.attributes[&name("location")], [place]);
+        assert_eq!(evolution.attributes[&name("pm25")], [Arc::unwrap_or_clone(full)]);
+        assert_eq!(evolution.attributes[&name("location")], [Arc::unwrap_or_clone(place)]);
         assert_eq!((evolution.id, evolution.entity_type, evolution.cut_at), (station("a"), name("Station"), None));
     });
 }
@@ -731,7 +731,7 @@ prop_compose! {
     ) -> Fact {
         let dataset_id = instance.dataset_id.clone();
         let mut f = fact(entity, recorded_s, match end {
-            None => What::Value { name: name(attribute), instance },
+            None => What::Value { name: name(attribute), instance: instance.into() },
             Some((0, _)) => What::EntityDeleted,
             Some((1, _)) => What::AttributeDeleted { name: name(attribute), dataset_id },
             Some((_, first)) => What::Became(About {

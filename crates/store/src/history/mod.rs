@@ -47,7 +47,10 @@ pub(crate) mod value;
 pub use value::{kind_of, plain_of};
 
 pub use about::{About, Marked};
-pub use aggregate::{AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Cell, Measure, RollupUse, Sources};
+pub use aggregate::{
+    AGGREGATE_ATTRIBUTES_MAX, AGGREGATE_ROWS_MAX, AggregateQuery, Aggregates, Cell, Groups, Measure, ROWS_COLUMN, Reading, RollupUse,
+    Sources,
+};
 pub use as_of::{AS_OF_INSTANCES_MAX, entity_as_of};
 pub use bucket::Bucket;
 pub use kept::Kept;
@@ -83,7 +86,7 @@ pub enum What {
         /// The attribute.
         name: Iri,
         /// The instance.
-        instance: Attribute,
+        instance: Arc<Attribute>,
     },
     /// An attribute instance was removed.
     AttributeDeleted {
@@ -444,7 +447,37 @@ pub trait History: Send + Sync {
         query.check()?;
         let table = self.tables().into_iter().find(|t| t.entity_type == query.entity_type);
         let Some(table) = table else { return Ok(Aggregates { batches: Vec::new(), sources: Sources::default() }) };
-        aggregate::over_scan(query, &table, self.stream(&query.scan())?)
+        aggregate::over_scan(query, Groups::Numbers, &table, self.stream(&query.scan())?)
+    }
+
+    /// The same for SQL: what a [`History::scan`] at this moment would give, grouped. So values that retention has removed are not in it, even where a
+    /// roll-up still knows them; with [`Groups::Rows`] there need be no attribute or measure. `take` is given the batches (of
+    /// [`AggregateQuery::group_schema`]) as they are made, and ends the reading by answering false; an empty one now and then while
+    /// nothing is complete. Rows are sorted as those of an aggregate are.
+    ///
+    /// Errors: those of [`History::aggregate`], but the answer may be longer if it has a row per entity.
+    fn group(&self, query: &AggregateQuery, groups: Groups, take: &mut dyn FnMut(RecordBatch) -> bool) -> Result<Sources, HistoryError> {
+        query.check_groups()?;
+        let table = self.tables().into_iter().find(|t| t.entity_type == query.entity_type);
+        let Some(table) = table else { return Ok(Sources::default()) };
+        let answer = aggregate::over_scan(query, groups, &table, self.stream(&query.scan_of(groups))?)?;
+        let _ = answer.batches.into_iter().all(take);
+        Ok(answer.sources)
+    }
+
+    /// What [`History::stream`] would read now; none if this history has no files.
+    fn reading(&self, _scan: &HistoryScan) -> Result<Option<Reading>, HistoryError> {
+        Ok(None)
+    }
+
+    /// What [`History::group`] would read now; none if this history has no files.
+    fn reading_of_groups(&self, _query: &AggregateQuery, _groups: Groups) -> Result<Option<Reading>, HistoryError> {
+        Ok(None)
+    }
+
+    /// One of [`History::tables`].
+    fn table(&self, entity_type: &Iri) -> Option<HistoryTable> {
+        self.tables().into_iter().find(|t| t.entity_type == *entity_type)
     }
 
     /// Rolls up the days that are over at `now` and removes what is older than the policy says, as far as one pass goes. An engine that

@@ -174,6 +174,9 @@ pub struct Rollup {
     pub days: (i64, i64),
     /// The attributes it has.
     pub attributes: Vec<Iri>,
+    /// It says how many rows each bucket has, of whatever attributes; those of earlier versions do not, and are built anew in time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counts_rows: bool,
     /// Everything recorded until then about these days and attributes is in it.
     pub recorded_to: Instant,
     /// Entities and days of which something was learned later.

@@ -4,6 +4,8 @@
 //! *pieces*: slices of decoded batches. A piece in which time strictly increases, and which overlaps no other, holds no correction: its
 //! columns go into the accumulators as slices, bucket by bucket. The rows of pieces that overlap are put in order first, and of each moment
 //! the latest value counts, as in a scan. Rows of a roll-up join in where it covers whole days of the question (see `rollup`).
+//!
+//! Where rows are counted, those without observed time may count too: they come first in each entity, and are looked at one by one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -15,12 +17,12 @@ use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 
-use super::super::aggregate::{Answer, Buckets, number_of_json};
+use super::super::aggregate::{Answer, Buckets, UNOBSERVED, number_of_json};
 use super::super::erasure::Erasures;
 use super::super::rollup::DAY_US;
-use super::super::{AggregateQuery, Aggregates, HistoryError, Sources};
+use super::super::{AggregateQuery, Aggregates, Groups, HistoryError, Reading, Sources};
 use super::recent::Layer;
-use super::rollup::{OpenRollup, PARTS, Plan, Stale, accumulator_of, part_names};
+use super::rollup::{OpenRollup, PARTS, Plan, Stale, accumulator_of, part_names, rows_name};
 use super::scan::{Layers, without_all_erased};
 use super::segment::Wanted;
 use super::sheet::{Sheet, Sheets};
@@ -29,40 +31,148 @@ use super::write::{FileColumn, KEY_COLUMNS, columns_for, sheets_of};
 /// Answers `query`, from roll-ups where they say the same.
 pub(super) fn aggregate(query: &AggregateQuery, layers: &Layers, rollups: &[OpenRollup]) -> Result<Aggregates, HistoryError> {
     query.check()?;
-    let mut answer = Answer::new(query);
-    let sources = for_each_entity(query, layers, rollups, &mut |id, buckets| answer.entity(id, buckets))?;
+    let mut answer = Answer::new(query, Groups::Numbers);
+    let question = Question { query, rows: false, shown_from: None };
+    let sources = for_each_entity(question, layers, rollups, &mut |id, buckets| {
+        answer.entity(id, buckets)?;
+        answer.check_size()?;
+        Ok(true)
+    })?;
     Ok(Aggregates { batches: answer.finish()?, sources })
 }
 
-/// Calls `take` with the numbers of each entity, in the order of ids; returns where they come from.
-pub(super) fn for_each_entity(
+/// After so many entities who waits for an answer over all of them is asked whether he still does.
+const ENTITIES_BETWEEN: usize = 64;
+
+/// Answers `query` as [`super::History::group`] says. All values observed on the day `shown_from` or later are still there.
+pub(super) fn group(
     query: &AggregateQuery,
+    groups: Groups,
+    shown_from: i64,
     layers: &Layers,
     rollups: &[OpenRollup],
-    take: &mut dyn FnMut(&str, &Buckets) -> Result<(), HistoryError>,
+    take: &mut dyn FnMut(RecordBatch) -> bool,
 ) -> Result<Sources, HistoryError> {
-    let observed = query.observed.clone().unwrap_or(Instant::MIN..Instant::MAX);
-    let plan = Plan::of(query, &observed, rollups);
-    let entities: Option<Arc<BTreeSet<Iri>>> = query.entities.as_ref().map(|ids| Arc::new(ids.iter().cloned().collect()));
-    let mut cursors = Vec::new();
-    for range in &plan.raw {
-        open_raw(query, layers, &Asked { observed: range.clone(), entities: entities.clone(), cut: Cut::Not }, &mut cursors)?;
-    }
-    for (rollup, days) in &plan.rolled {
-        let at = |day: i64| Instant::from_micros(day.saturating_mul(DAY_US));
-        let observed = at(days.start)..at(days.end);
-        let is_stale = |(id, stale): &(&Iri, &BTreeSet<i64>)| {
-            stale.range(days.clone()).next().is_some() && entities.as_ref().is_none_or(|wanted| wanted.contains(*id))
-        };
-        let stale: BTreeSet<Iri> = rollup.stale.iter().filter(is_stale).map(|(id, _)| id.clone()).collect();
-        if !stale.is_empty() {
-            let asked = Asked { observed: observed.clone(), entities: Some(Arc::new(stale)), cut: Cut::Only(Arc::clone(&rollup.stale)) };
-            open_raw(query, layers, &asked, &mut cursors)?;
+    query.check_groups()?;
+    let mut answer = Answer::new(query, groups);
+    let (mut goes_on, mut n_entities) = (true, 0_usize);
+    let question = Question { query, rows: groups == Groups::Rows, shown_from: Some(shown_from) };
+    let sources = for_each_entity(question, layers, rollups, &mut |id, buckets| {
+        answer.entity(id, buckets)?;
+        if query.per_entity {
+            goes_on = answer.take_batches().into_iter().all(&mut *take);
+        } else {
+            answer.check_size()?;
+            n_entities += 1;
+            if n_entities % ENTITIES_BETWEEN == 0 {
+                goes_on = take(RecordBatch::new_empty(query.group_schema(groups)));
+            }
         }
-        let asked = Asked { observed, entities: entities.clone(), cut: Cut::Except(Arc::clone(&rollup.stale)) };
-        open_rollup(query, rollup, &asked, &mut cursors)?;
+        Ok(goes_on)
+    })?;
+    if goes_on {
+        let _ = answer.finish()?.into_iter().all(take);
     }
-    let mut sources = merge(query, cursors, take)?;
+    Ok(sources)
+}
+
+/// What [`group`] would read.
+pub(super) fn reading_of_groups(
+    query: &AggregateQuery,
+    groups: Groups,
+    shown_from: i64,
+    layers: &Layers,
+    rollups: &[OpenRollup],
+) -> Result<Reading, HistoryError> {
+    let question = Question { query, rows: groups == Groups::Rows, shown_from: Some(shown_from) };
+    let mut reads: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); layers.segments.len()];
+    let plan = question.asked(rollups);
+    for asked in &plan.raw {
+        let wanted = asked.wanted(query);
+        for (read, segment) in reads.iter_mut().zip(&layers.segments) {
+            read.extend(segment.units(&wanted)?.iter().map(|u| u.row_group_idx));
+        }
+    }
+    let mut reading = layers.reading(&reads)?;
+    reading.rollups = plan.plan.uses();
+    Ok(reading)
+}
+
+/// A question, and what for.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) query: &'a AggregateQuery,
+    /// Rows are counted, and those without observed time are among them if the query has no interval.
+    pub(super) rows: bool,
+    /// Only what a scan shows counts, which is all from this day on; none if what is known from roll-ups only counts too.
+    pub(super) shown_from: Option<i64>,
+}
+
+/// What is asked of whom.
+struct AskedOfAll {
+    plan: Plan,
+    /// Of the values.
+    raw: Vec<Asked>,
+    /// Of each roll-up of the plan.
+    rolled: Vec<Asked>,
+}
+
+impl Question<'_> {
+    fn asked(&self, rollups: &[OpenRollup]) -> AskedOfAll {
+        let query = self.query;
+        let observed = query.observed.clone().unwrap_or(Instant::MIN..Instant::MAX);
+        let plan = Plan::of(self, &observed, rollups);
+        let entities: Option<Arc<BTreeSet<Iri>>> = query.entities.as_ref().map(|ids| Arc::new(ids.iter().cloned().collect()));
+        let mut raw: Vec<Asked> = plan
+            .raw
+            .iter()
+            .map(|range| Asked { observed: range.clone(), entities: entities.clone(), cut: Cut::Not, unobserved: Unobserved::Without })
+            .collect();
+        if self.rows && query.observed.is_none() {
+            match raw.as_mut_slice() {
+                // One look at everything.
+                [all] if plan.rolled.is_empty() => all.unobserved = Unobserved::Too,
+                _ => {
+                    let (observed, unobserved) = (observed.clone(), Unobserved::Only);
+                    raw.push(Asked { observed, entities: entities.clone(), cut: Cut::Not, unobserved });
+                }
+            }
+        }
+        let mut rolled = Vec::new();
+        for (rollup, days) in &plan.rolled {
+            let at = |day: i64| Instant::from_micros(day.saturating_mul(DAY_US));
+            let observed = at(days.start)..at(days.end);
+            let is_stale = |(id, stale): &(&Iri, &BTreeSet<i64>)| {
+                stale.range(days.clone()).next().is_some() && entities.as_ref().is_none_or(|wanted| wanted.contains(*id))
+            };
+            let stale: BTreeSet<Iri> = rollup.stale.iter().filter(is_stale).map(|(id, _)| id.clone()).collect();
+            let unobserved = Unobserved::Without;
+            if !stale.is_empty() {
+                let (entities, cut) = (Some(Arc::new(stale)), Cut::Only(Arc::clone(&rollup.stale)));
+                raw.push(Asked { observed: observed.clone(), entities, cut, unobserved });
+            }
+            rolled.push(Asked { observed, entities: entities.clone(), cut: Cut::Except(Arc::clone(&rollup.stale)), unobserved });
+        }
+        AskedOfAll { plan, raw, rolled }
+    }
+}
+
+/// Calls `take` with the numbers of each entity, in the order of ids, until it answers false; returns where they come from.
+pub(super) fn for_each_entity(
+    question: Question<'_>,
+    layers: &Layers,
+    rollups: &[OpenRollup],
+    take: &mut dyn FnMut(&str, &Buckets) -> Result<bool, HistoryError>,
+) -> Result<Sources, HistoryError> {
+    let AskedOfAll { plan, raw, rolled } = question.asked(rollups);
+    let mut cursors = Vec::new();
+    for asked in &raw {
+        open_raw(question, layers, asked, &mut cursors)?;
+    }
+    for ((rollup, _), asked) in plan.rolled.iter().zip(&rolled) {
+        open_rollup(question, rollup, asked, &mut cursors)?;
+    }
+    let mut sources = merge(question, cursors, take)?;
     sources.rollups = plan.uses();
     Ok(sources)
 }
@@ -72,6 +182,28 @@ struct Asked {
     observed: Range<Instant>,
     entities: Option<Arc<BTreeSet<Iri>>>,
     cut: Cut,
+    unobserved: Unobserved,
+}
+
+/// What is asked of rows without observed time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unobserved {
+    Without,
+    Too,
+    Only,
+}
+
+impl Asked {
+    fn wanted(&self, query: &AggregateQuery) -> Wanted {
+        Wanted {
+            entities: self.entities.clone(),
+            observed: Some(self.observed.clone()).filter(|_| self.unobserved == Unobserved::Without),
+            unobserved_only: self.unobserved == Unobserved::Only,
+            recorded_from: None,
+            recorded_to: query.as_of,
+            values_only: true,
+        }
+    }
 }
 
 /// Which days of an entity count.
@@ -108,12 +240,12 @@ impl Cut {
 }
 
 fn open_rollup<'a>(
-    query: &AggregateQuery,
+    question: Question<'_>,
     rollup: &'a OpenRollup,
     asked: &Asked,
     cursors: &mut Vec<Cursor<'a>>,
 ) -> Result<(), HistoryError> {
-    let names: Vec<Iri> = query.attributes.iter().flat_map(part_names).collect();
+    let names: Vec<Iri> = question.query.attributes.iter().flat_map(part_names).chain(question.rows.then(rows_name)).collect();
     let wanted = Wanted { entities: asked.entities.clone(), observed: Some(asked.observed.clone()), ..Wanted::default() };
     let units: Vec<usize> = rollup.file.units(&wanted)?.iter().map(|u| u.row_group_idx).collect();
     if units.is_empty() {
@@ -128,15 +260,12 @@ fn open_rollup<'a>(
 }
 
 /// A cursor for each layer that may have rows of what is asked.
-fn open_raw<'a>(query: &AggregateQuery, layers: &'a Layers, asked: &Asked, cursors: &mut Vec<Cursor<'a>>) -> Result<(), HistoryError> {
+fn open_raw<'a>(question: Question<'_>, layers: &'a Layers, asked: &Asked, cursors: &mut Vec<Cursor<'a>>) -> Result<(), HistoryError> {
+    let query = question.query;
     let names: BTreeSet<&Iri> = query.attributes.iter().collect();
-    let wanted = Wanted {
-        entities: asked.entities.clone(),
-        observed: Some(asked.observed.clone()),
-        recorded_from: None,
-        recorded_to: query.as_of,
-        values_only: true,
-    };
+    let wanted = asked.wanted(query);
+    // Marks have no observed time either.
+    let keys = if asked.unobserved == Unobserved::Without { KEYS.as_slice() } else { &ALL_KEYS };
     let mut push = |layer: usize, batches: Batches<'a>, as_of: Option<Instant>| -> Result<(), HistoryError> {
         let mut cursor = Cursor::new(layer, batches, asked, query.attributes.clone());
         cursor.as_of_us = as_of.map(Instant::micros);
@@ -153,16 +282,14 @@ fn open_raw<'a>(query: &AggregateQuery, layers: &'a Layers, asked: &Asked, curso
         // Nothing in the file is younger than what is asked for, mostly.
         let as_of = query.as_of.filter(|at| segment.segment.recorded.1 > *at);
         match erased {
-            None => push(layer, Box::new(segment.pages(units, &wanted, &KEYS, &names)?), as_of)?,
+            None => push(layer, Box::new(segment.pages(units, &wanted, keys, &names)?), as_of)?,
             Some(erasures) => {
-                let columns: Vec<FileColumn> = segment
-                    .footer
-                    .columns
-                    .iter()
-                    .filter(|c| names.contains(&c.name))
-                    .map(|c| FileColumn { meta: false, ..c.clone() })
-                    .collect();
+                let all = segment.footer.columns.iter();
+                // Whether a row is left, only all its columns know.
+                let columns: Vec<FileColumn> =
+                    all.filter(|c| question.rows || names.contains(&c.name)).map(|c| FileColumn { meta: false, ..c.clone() }).collect();
                 let columns = Arc::new(columns);
+                let names = columns.iter().map(|c| &c.name).collect();
                 let pages = segment.pages(units, &wanted, &ALL_KEYS, &names)?;
                 let sheets = pages.map(move |batch| Ok(Sheet { batch: batch?, columns: Arc::clone(&columns) }));
                 push(layer, without(Box::new(sheets), erasures, query), as_of)?;
@@ -172,7 +299,10 @@ fn open_raw<'a>(query: &AggregateQuery, layers: &'a Layers, asked: &Asked, curso
     for (age, layer) in layers.recent.iter().enumerate() {
         let sheets: Sheets = match layer {
             Layer::Bulk(bulk) => Box::new(std::iter::once(Ok(bulk.sheet.clone()))),
-            Layer::Facts(facts) => sheets_of(facts.clone(), columns_for(facts, Some(&names)), query.entity_type.clone()),
+            Layer::Facts(facts) => {
+                let columns = columns_for(facts, Some(&names).filter(|_| erased.is_none() || !question.rows));
+                sheets_of(facts.clone(), columns, query.entity_type.clone())
+            }
         };
         let batches: Batches<'a> = match erased {
             None => Box::new(sheets.map(|sheet| sheet.map(|s| s.batch))),
@@ -183,7 +313,8 @@ fn open_raw<'a>(query: &AggregateQuery, layers: &'a Layers, asked: &Asked, curso
     Ok(())
 }
 
-/// Sheets without what is erased. They have the attributes asked for only: a row that is left out because these are erased has no number.
+/// Sheets without what is erased. Unless rows count they have the attributes asked for only: a row that is left out because these are erased
+/// has no number.
 fn without<'a>(sheets: Sheets, erasures: &Arc<Erasures>, query: &AggregateQuery) -> Batches<'a> {
     let left = without_all_erased(sheets, Arc::clone(erasures), query.as_of, query.entity_type.clone());
     Box::new(left.map(|sheet| sheet.map(|s| s.batch)))
@@ -198,15 +329,15 @@ type Batches<'a> = Box<dyn Iterator<Item = Result<RecordBatch, HistoryError>> + 
 
 /// One entity after the other, from all cursors.
 fn merge(
-    query: &AggregateQuery,
+    question: Question<'_>,
     mut cursors: Vec<Cursor<'_>>,
-    take: &mut dyn FnMut(&str, &Buckets) -> Result<(), HistoryError>,
+    take: &mut dyn FnMut(&str, &Buckets) -> Result<bool, HistoryError>,
 ) -> Result<Sources, HistoryError> {
     let mut heap: BinaryHeap<Reverse<(String, usize)>> = BinaryHeap::new();
     for (i, cursor) in cursors.iter().enumerate() {
         heap.extend(cursor.entity().map(|id| Reverse((id.to_owned(), i))));
     }
-    let mut state = OneEntity::new(query);
+    let mut state = OneEntity::new(question);
     while let Some(Reverse((id, first))) = heap.pop() {
         let mut of_it = vec![first];
         while let Some(Reverse((next, i))) = heap.peek()
@@ -221,7 +352,9 @@ fn merge(
             heap.extend(cursors[i].entity().map(|next| Reverse((next.to_owned(), i))));
         }
         state.run();
-        take(&id, &state.buckets)?;
+        if !take(&id, &state.buckets)? {
+            break;
+        }
     }
     Ok(state.sources)
 }
@@ -233,6 +366,8 @@ struct Chunk {
     dataset: DictionaryArray<Int32Type>,
     observed: TimestampMicrosecondArray,
     recorded: TimestampMicrosecondArray,
+    /// What the rows say instead of values, if that was asked for.
+    marks: Option<DictionaryArray<Int32Type>>,
     values: Vec<Values>,
 }
 
@@ -258,8 +393,13 @@ impl Chunk {
             dataset: key(1).as_dictionary::<Int32Type>().clone(),
             observed: key(2).as_primitive::<TimestampMicrosecondType>().clone(),
             recorded: key(3).as_primitive::<TimestampMicrosecondType>().clone(),
+            marks: find(KEY_COLUMNS[4]).map(|a| a.as_dictionary::<Int32Type>().clone()),
             values: names.iter().map(values).collect(),
         }
+    }
+
+    fn is_mark(&self, row: usize) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.is_valid(row))
     }
 
     fn n_rows(&self) -> usize {
@@ -304,6 +444,7 @@ struct Cursor<'a> {
     as_of_us: Option<i64>,
     /// Which days of each entity count.
     cut: Cut,
+    unobserved: Unobserved,
     is_rollup: bool,
     names: Vec<Iri>,
 }
@@ -313,8 +454,8 @@ impl<'a> Cursor<'a> {
         let Range { start, end } = asked.observed;
         // The last instant that can be written counts, too.
         let limits = start.micros()..end.micros().saturating_add(i64::from(end == Instant::MAX));
-        let (entities, cut) = (asked.entities.clone(), asked.cut.clone());
-        Self { layer, batches, chunk: None, row: 0, limits, entities, as_of_us: None, cut, is_rollup: false, names }
+        let (entities, cut, unobserved) = (asked.entities.clone(), asked.cut.clone(), asked.unobserved);
+        Self { layer, batches, chunk: None, row: 0, limits, entities, as_of_us: None, cut, unobserved, is_rollup: false, names }
     }
 
     fn entity(&self) -> Option<&str> {
@@ -349,8 +490,13 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, id: &str, pieces: &mut Vec<Piece>) -> Result<(), HistoryError> {
         while let Some(chunk) = self.chunk.as_ref().filter(|c| c.entity_at(self.row) == id) {
             let end = run_end(chunk, self.row);
-            for limits in self.cut.of(id, &self.limits) {
-                pieces.extend(Piece::of(chunk, self.row..end, limits, self));
+            if self.unobserved != Unobserved::Without {
+                pieces.extend(Piece::unobserved(chunk, self.row..end, self));
+            }
+            if self.unobserved != Unobserved::Only {
+                for limits in self.cut.of(id, &self.limits) {
+                    pieces.extend(Piece::of(chunk, self.row..end, limits, self));
+                }
             }
             self.row = end;
             self.settle()?;
@@ -382,6 +528,25 @@ struct Piece {
 }
 
 impl Piece {
+    /// The rows among `rows` without observed time; none if there are none.
+    fn unobserved(chunk: &Arc<Chunk>, rows: Range<usize>, cursor: &Cursor<'_>) -> Option<Self> {
+        let end = rows.clone().find(|row| chunk.observed.is_valid(*row)).unwrap_or(rows.end);
+        let Cursor { layer, as_of_us, .. } = *cursor;
+        let (limits, rows) = (UNOBSERVED..UNOBSERVED, rows.start..end);
+        let there = Self {
+            chunk: Arc::clone(chunk),
+            rows,
+            layer,
+            limits,
+            as_of_us,
+            first: UNOBSERVED,
+            last: UNOBSERVED,
+            plain: false,
+            is_rollup: false,
+        };
+        Some(there).filter(|piece| !piece.rows.is_empty())
+    }
+
     /// The rows among `rows` that count; none if there are none.
     fn of(chunk: &Arc<Chunk>, rows: Range<usize>, limits: Range<i64>, cursor: &Cursor<'_>) -> Option<Self> {
         // Rows without observed time come first.
@@ -402,6 +567,7 @@ impl Piece {
 /// The work on one entity.
 struct OneEntity<'a> {
     query: &'a AggregateQuery,
+    rows: bool,
     squares: bool,
     pieces: Vec<Piece>,
     buckets: Buckets,
@@ -411,9 +577,10 @@ struct OneEntity<'a> {
 }
 
 impl<'a> OneEntity<'a> {
-    fn new(query: &'a AggregateQuery) -> Self {
+    fn new(question: Question<'a>) -> Self {
         let (buckets, sources) = (Buckets::default(), Sources::default());
-        Self { query, squares: query.needs_squares(), pieces: Vec::new(), buckets, sources, spans: Vec::new() }
+        let Question { query, rows, .. } = question;
+        Self { query, rows, squares: query.needs_squares(), pieces: Vec::new(), buckets, sources, spans: Vec::new() }
     }
 
     fn clear(&mut self) {
@@ -442,6 +609,8 @@ impl<'a> OneEntity<'a> {
             let (cluster, others) = rest.split_at(n);
             rest = others;
             match cluster {
+                // As it is first of all times, it is the first bucket.
+                [piece, ..] if piece.last == UNOBSERVED => self.unobserved(cluster),
                 [piece] if piece.is_rollup => self.rolled(piece),
                 [piece] if piece.plain => self.slice(piece),
                 _ => self.row_by_row(cluster),
@@ -470,6 +639,11 @@ impl<'a> OneEntity<'a> {
                 }
                 self.buckets.accumulators[bucket * n + i].merge(&accumulator_of(&parts, at));
             }
+            if self.rows
+                && let Some(Some(n_rows)) = piece.chunk.values.last().and_then(|column| column.at(row))
+            {
+                self.buckets.rows[bucket] += n_rows as u64;
+            }
         }
     }
 
@@ -487,6 +661,7 @@ impl<'a> OneEntity<'a> {
             while row < piece.rows.end && times[row] < range.end {
                 row += 1;
             }
+            self.buckets.rows[bucket] += (row - from) as u64;
             self.spans.push((bucket, from..row));
         }
         for (i, values) in piece.chunk.values.iter().enumerate() {
@@ -520,6 +695,34 @@ impl<'a> OneEntity<'a> {
         }
     }
 
+    /// Rows without observed time: each recorded time is one, and those of the same one are the same row.
+    fn unobserved(&mut self, pieces: &[Piece]) {
+        let n = self.query.attributes.len();
+        let mut rows: Vec<Row<'_>> = Vec::new();
+        for piece in pieces {
+            for row in piece.rows.clone().filter(|row| !piece.chunk.is_mark(*row)) {
+                let recorded_at = piece.chunk.recorded.value(row);
+                if piece.as_of_us.is_none_or(|as_of| recorded_at <= as_of) {
+                    let (dataset, layer) = (piece.chunk.dataset_at(row), piece.layer);
+                    rows.push(Row { at: UNOBSERVED, dataset, recorded_at, layer, chunk: &piece.chunk, row });
+                }
+            }
+        }
+        if rows.is_empty() {
+            return;
+        }
+        rows.sort_unstable_by_key(|r| (r.recorded_at, r.dataset, r.layer));
+        let bucket = self.buckets.open(self.query.bucket_start(UNOBSERVED), n);
+        for same in rows.chunk_by(|a, b| (a.recorded_at, a.dataset) == (b.recorded_at, b.dataset)) {
+            self.buckets.rows[bucket] += 1;
+            for i in 0..n {
+                if let Some(Some(x)) = same.iter().rev().find_map(|r| r.chunk.values[i].at(r.row)) {
+                    self.buckets.accumulators[bucket * n + i].add(UNOBSERVED, x, self.squares);
+                }
+            }
+        }
+    }
+
     /// Rows of which some speak of the same moment: the one recorded last counts, attribute by attribute.
     fn row_by_row(&mut self, pieces: &[Piece]) {
         let n = self.query.attributes.len();
@@ -541,6 +744,7 @@ impl<'a> OneEntity<'a> {
                 range = self.query.bucket.of(at, self.query.observed.as_ref());
                 bucket = self.buckets.open(range.start, n);
             }
+            self.buckets.rows[bucket] += 1;
             for i in 0..n {
                 if let Some(Some(x)) = moment.iter().rev().find_map(|r| r.chunk.values[i].at(r.row)) {
                     self.buckets.accumulators[bucket * n + i].add(at, x, self.squares);

@@ -110,6 +110,7 @@ impl<'a> Answer<'a> {
         let wanted = Wanted {
             entities: Some(Arc::new(BTreeSet::from([query.entity.clone()]))),
             observed: interval_of(TimeProperty::ObservedAt),
+            unobserved_only: false,
             // What was recorded before is not in the interval and corrects nothing in it.
             recorded_from: interval_of(TimeProperty::ModifiedAt).map(|i| i.start),
             recorded_to: query.as_of,
@@ -167,7 +168,7 @@ impl<'a> Answer<'a> {
             }
             for (name, attribute) in values.iter().filter(|(name, _)| is_visible(Some(name.as_str()))) {
                 if self.names.as_ref().is_none_or(|names| names.contains(name)) {
-                    let candidate = Candidate { recorded_at: key.recorded_at, source: source.clone(), attribute: attribute.clone() };
+                    let candidate = Candidate { recorded_at: key.recorded_at, source: source.clone(), attribute: Attribute::clone(attribute) };
                     self.candidates.entry(name.clone()).or_default().push(candidate);
                     self.n_candidates += 1;
                 }

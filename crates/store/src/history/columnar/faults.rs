@@ -41,7 +41,7 @@ fn value(entity: &str, observed_s: i64, recorded_s: i64, v: i64) -> Fact {
         modified_at: recorded_at,
         ..entity::Attribute::property(v)
     };
-    let what = What::Value { name: name("pm25"), instance };
+    let what = What::Value { name: name("pm25"), instance: instance.into() };
     Fact { entity_type: name("Station"), entity: station(entity), recorded_at, what }
 }
 

@@ -223,7 +223,7 @@ mod tests {
             entity_type: Iri::known("https://example.org/Station"),
             entity: Iri::known("urn:ngsi-ld:Station:1"),
             recorded_at: at,
-            what: What::Value { name: Iri::known("https://example.org/v"), instance: Attribute::property(hour).observed(at) },
+            what: What::Value { name: Iri::known("https://example.org/v"), instance: Attribute::property(hour).observed(at).into() },
         }
     }
 

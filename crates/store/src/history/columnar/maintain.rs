@@ -15,7 +15,7 @@ use super::super::bucket::month_start;
 use super::super::rollup::DAY_US;
 use super::super::value::SeenByName;
 use super::super::{AggregateQuery, Bucket, ColumnKind, HistoryError, HistoryPolicy, Kept, Maintained, Measure, Rollup, RollupWidth};
-use super::aggregate::for_each_entity;
+use super::aggregate::{Question, for_each_entity};
 use super::marks::{self, Mark};
 use super::recent::Layer;
 use super::rollup::{OpenRollup, RollupWriter};
@@ -146,7 +146,7 @@ impl Pass<'_> {
             fresh_to.is_some_and(|to| r.stale.values().flatten().any(|day| *day < to) || (r.is_stale && r.info.days.0 < to))
         };
         let is_due = |r: &OpenRollup| (r.is_stale || !r.stale.is_empty()) && self.now.micros_since(r.info.recorded_to) > REFRESH_US;
-        let rebuild = existing.iter().any(|r| lacks(r) || goes(r) || is_due(r)) || (is_over && existing.len() > 1);
+        let rebuild = existing.iter().any(|r| lacks(r) || goes(r) || is_due(r) || !r.info.counts_rows) || (is_over && existing.len() > 1);
         if rebuild && !existing.iter().any(|r| is_bound(r)) {
             let all = existing.iter().map(|r| r.days());
             return vec![all.fold(days.clone(), |a, b| a.start.min(b.start)..a.end.max(b.end))];
@@ -296,13 +296,15 @@ impl Inner {
             width: task.width,
             days: (task.days.start, task.days.end),
             attributes: task.attributes.clone(),
+            counts_rows: true,
             recorded_to,
             stale: Vec::new(),
             is_stale: false,
             is_erased: false,
             final_to,
         };
-        let built = for_each_entity(&query, &layers, &finals, &mut |id, buckets| writer.entity(id, buckets))
+        let question = Question { query: &query, rows: true, shown_from: None };
+        let built = for_each_entity(question, &layers, &finals, &mut |id, buckets| writer.entity(id, buckets).map(|()| true))
             .and_then(|_| writer.finish())
             .and_then(|built| built.map(|b| self.keep(entity_type, b, Some(info.clone()))).transpose());
         let mut replaced = self.replaced();

@@ -5,11 +5,12 @@ use entity::Attribute;
 use proptest::prelude::*;
 
 use super::*;
+use crate::history::aggregate::over_scan;
 use crate::history::columnar::ColumnarHistory;
 use crate::history::memory::MemoryHistory;
 use crate::history::{
-    About, Aggregates, ErasedInstances, ErasedTimes, Erasure, Fact, History, HistoryScan, RetentionRule, RollupRule, RollupUse, Segment,
-    TemporalQuery, TimeProperty, What, entity_as_of,
+    About, Aggregates, ErasedInstances, ErasedTimes, Erasure, Fact, Groups, History, HistoryScan, HistoryTable, RetentionRule, RollupRule,
+    RollupUse, Segment, TemporalQuery, TimeProperty, What, entity_as_of,
 };
 
 const HOUR_S: i64 = 3_600;
@@ -32,7 +33,7 @@ fn station(i: u8) -> Iri {
 fn value(entity: u8, name: &str, observed_s: i64, recorded_s: i64, v: f64) -> Fact {
     let recorded_at = at(recorded_s);
     let instance = Attribute { created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) }.observed(at(observed_s));
-    Fact { entity_type: iri("Station"), entity: station(entity), recorded_at, what: What::Value { name: iri(name), instance } }
+    Fact { entity_type: iri("Station"), entity: station(entity), recorded_at, what: What::Value { name: iri(name), instance: instance.into() } }
 }
 
 fn policy() -> HistoryPolicy {
@@ -334,7 +335,14 @@ proptest! {
         aligned: bool,
         per_entity: bool,
         as_of_step in prop::option::weighted(0.3, 0_i64..12),
+        raw_days in prop::option::weighted(0.3, 1_u32..4),
+        one_left in prop::option::weighted(0.2, 1_u32..4),
     ) {
+        let mut policy = if raw_days.is_some() { keeping(raw_days, None) } else { policy() };
+        if one_left.is_some() {
+            let rule = RetentionRule { entity_type: None, attributes: Some(vec![iri("u")]), raw_days: one_left, rollup_days: None };
+            policy.retention.insert(0, rule);
+        }
         let dir = tempfile::tempdir().unwrap();
         let (mut history, model) = (open(dir.path(), Vec::new()), MemoryHistory::default());
         for (i, (values, then, erase)) in steps.iter().enumerate() {
@@ -344,7 +352,21 @@ proptest! {
                 .iter()
                 .enumerate()
                 .map(|(n, (entity, first, hour, v))| {
-                    value(*entity, if *first { "t" } else { "u" }, hour * HOUR_S + i64::from(*v) * 20, now_s + n as i64 + 1, f64::from(*v) / 8.0)
+                    let name = if *first { "t" } else { "u" };
+                    // Rows without a number, without a time, and of another dataset.
+                    let name = if v % 7 == 0 { "name" } else { name };
+                    let at_s = hour * HOUR_S + i64::from(*v) * 20;
+                    let mut fact = value(*entity, name, at_s, now_s + n as i64 + 1, f64::from(*v) / 8.0);
+                    if let What::Value { instance, .. } = &mut fact.what {
+                        if name == "name" {
+                            instance.value = Attribute::property("text").value;
+                        }
+                        if v % 11 == 0 {
+                            instance.observed_at = None;
+                        }
+                        instance.dataset_id = (v % 5 == 0).then(|| Iri::known("urn:dataset:x"));
+                    }
+                    fact
                 })
                 .collect();
             history.append(facts.clone());
@@ -367,7 +389,7 @@ proptest! {
                 history.committed();
             }
             if *then > 1 {
-                maintain_all(&history, &policy(), at(now_s + 6 * HOUR_S));
+                maintain_all(&history, &policy, at(now_s + 6 * HOUR_S));
             }
             if *then > 3 {
                 let segments = history.seal().unwrap();
@@ -381,8 +403,79 @@ proptest! {
             as_of: as_of_step.map(|step| at(step * 12 * HOUR_S + 5)),
             ..query(bucket, from_h * HOUR_S, to_h * HOUR_S)
         };
-        prop_assert_eq!(history.aggregate(&query).unwrap().batches, model.aggregate(&query).unwrap().batches);
+        if policy.retention.is_empty() {
+            prop_assert_eq!(history.aggregate(&query).unwrap().batches, model.aggregate(&query).unwrap().batches);
+        }
+        for (groups, observed) in [(Groups::Numbers, true), (Groups::Numbers, false), (Groups::Rows, true), (Groups::Rows, false)] {
+            let query = AggregateQuery { observed: query.observed.clone().filter(|_| observed), ..query.clone() };
+            let mut got = Vec::new();
+            let done = history.group(&query, groups, &mut |batch| {
+                got.push(batch);
+                true
+            });
+            match history.stream(&query.scan_of(groups)) {
+                Err(_) => prop_assert!(done.is_err()),
+                Ok(rows) => {
+                    let table = history.tables().into_iter().find(|t| t.entity_type == query.entity_type).unwrap_or(HistoryTable {
+                        entity_type: query.entity_type.clone(),
+                        columns: Vec::new(),
+                    });
+                    let want = over_scan(&query, groups, &table, rows).unwrap().batches;
+                    let schema = query.group_schema(groups);
+                    prop_assert_eq!(
+                        arrow::compute::concat_batches(&schema, &got).unwrap(),
+                        arrow::compute::concat_batches(&schema, &want).unwrap(),
+                        "{:?} {:?}", groups, query
+                    );
+                }
+            }
+        }
     }
+}
+
+#[test]
+fn sql_asks_roll_ups_only_for_what_the_values_say_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(dir.path(), Vec::new());
+    history.append(days(6));
+    let mut name = value(1, "name", 2 * DAY_S + 60, 6 * DAY_S, 0.0);
+    if let What::Value { instance, .. } = &mut name.what {
+        instance.value = Attribute::property("text").value;
+    }
+    let unobserved = Fact { what: What::EntityDeleted, ..value(1, "t", 0, 6 * DAY_S, 0.0) };
+    history.append(vec![name, unobserved]);
+    history.seal().unwrap();
+    maintain_all(&history, &keeping(Some(4), None), at(6 * DAY_S + 3 * HOUR_S));
+    let of = |groups, observed: Option<Range<Instant>>| {
+        let query = AggregateQuery {
+            measures: vec![Measure::Count],
+            attributes: vec![iri("t")],
+            per_entity: false,
+            observed,
+            ..query(Bucket::day(0), 0, 1)
+        };
+        let mut lines: Vec<(i64, i64)> = Vec::new();
+        let sources = history.group(&query, groups, &mut |batch| {
+            let column = |i: usize| batch.column(i).as_primitive::<arrow::datatypes::Int64Type>().clone();
+            let counts = batch.num_columns() - 1;
+            lines.extend(column(1).values().iter().copied().zip(column(counts).values().iter().copied()));
+            true
+        });
+        let answer = Aggregates { batches: Vec::new(), sources: sources.unwrap() };
+        assert_eq!(history.reading_of_groups(&query, groups).unwrap().unwrap().rollups, answer.sources.rollups);
+        (lines, uses(&answer), answer.sources.n_raw_rows)
+    };
+    // Two days are known from roll-ups only: SQL does not show them. One day has a row without a number.
+    let counted = vec![(145, 144), (144, 144), (144, 144), (144, 144)];
+    assert_eq!(of(Groups::Rows, Some(at(0)..at(6 * DAY_S))), (counted.clone(), vec![(2, 6, RollupWidth::Day)], 0));
+    // What has no observed time is looked for where it may be; what was deleted is not a row.
+    let (lines, used, _) = of(Groups::Rows, None);
+    assert_eq!((lines, used), (counted, vec![(2, 6, RollupWidth::Day)]));
+    let whole = HistoryScan { entity_type: iri("Station"), attributes: Vec::new(), entities: None, observed: None, as_of: None };
+    let reading = history.reading(&whole).unwrap().unwrap();
+    assert_eq!((reading.n_files, reading.n_files_read), (1, 1));
+    let late = HistoryScan { observed: Some(at(60 * DAY_S)..at(61 * DAY_S)), ..whole };
+    assert_eq!(history.reading(&late).unwrap().unwrap().n_files_read, 0);
 }
 
 #[test]

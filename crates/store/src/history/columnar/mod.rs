@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
+use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 use host::{Disk, RealDisk};
 
@@ -41,10 +42,11 @@ use self::segment::{Attributes, OBSERVED, OpenSegment, Wanted};
 use self::sheet::BulkSheet;
 use self::write::{Built, Effort, Footer, columns_for, note_file, sheets_of};
 use super::erasure::Erasures;
+use super::rollup::DAY_US;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
-    AggregateQuery, Aggregates, BulkRows, ERASURES_MAX, Erasure, Evolution, Fact, History, HistoryError, HistoryPolicy, HistoryScan,
-    HistoryTable, Kept, Maintained, Marked, Rollup, ScanStream, Segment, TemporalQuery,
+    AggregateQuery, Aggregates, BulkRows, ERASURES_MAX, Erasure, Evolution, Fact, Groups, History, HistoryError, HistoryPolicy,
+    HistoryScan, HistoryTable, Kept, Maintained, Marked, Reading, Rollup, ScanStream, Segment, Sources, TemporalQuery,
 };
 use crate::blobs::{Blobs, DiskBlobs};
 
@@ -583,10 +585,8 @@ fn job_of<'a>(entity_type: &'a Iri, segments: &[Arc<OpenSegment>], effort: Effor
 impl History for ColumnarHistory {
     fn append(&self, facts: Vec<Fact>) {
         let mut shared = self.inner.write();
-        for fact in facts {
-            shared.rollups.learn(&fact);
-            shared.recent.append(fact);
-        }
+        facts.iter().for_each(|fact| shared.rollups.learn(fact));
+        shared.recent.append(facts);
     }
 
     fn append_rows(&self, rows: BulkRows) {
@@ -696,12 +696,30 @@ impl History for ColumnarHistory {
 
     fn aggregate(&self, query: &AggregateQuery) -> Result<Aggregates, HistoryError> {
         self.kept(&query.entity_type).check(&query.entity_type, Some(&query.attributes), query.as_of)?;
-        let (layers, rollups) = {
-            let shared = self.inner.read();
-            let layers = shared.layers(&query.entity_type, query.entities.as_deref(), query.as_of);
-            (layers, shared.rollups.of_type(&query.entity_type))
-        };
+        let (layers, rollups, _) = self.inner.read().asked(query);
         aggregate::aggregate(query, &layers, &rollups)
+    }
+
+    fn group(&self, query: &AggregateQuery, groups: Groups, take: &mut dyn FnMut(RecordBatch) -> bool) -> Result<Sources, HistoryError> {
+        self.kept(&query.entity_type).check(&query.entity_type, Some(&query.attributes), query.as_of)?;
+        let (layers, rollups, shown_from) = self.inner.read().asked(query);
+        aggregate::group(query, groups, shown_from, &layers, &rollups, take)
+    }
+
+    fn reading(&self, scan: &HistoryScan) -> Result<Option<Reading>, HistoryError> {
+        let layers = self.inner.read().layers(&scan.entity_type, scan.entities.as_deref(), scan.as_of);
+        scan::reading(scan, &layers).map(Some)
+    }
+
+    fn reading_of_groups(&self, query: &AggregateQuery, groups: Groups) -> Result<Option<Reading>, HistoryError> {
+        let (layers, rollups, shown_from) = self.inner.read().asked(query);
+        aggregate::reading_of_groups(query, groups, shown_from, &layers, &rollups).map(Some)
+    }
+
+    fn table(&self, entity_type: &Iri) -> Option<HistoryTable> {
+        let shared = self.inner.read();
+        let is_known = shared.sealed_seen.contains_key(entity_type) || shared.in_memory().any(|r| r.tables.contains_key(entity_type));
+        is_known.then(|| shared.table(entity_type))
     }
 
     fn maintain(&self, policy: &HistoryPolicy, now: Instant) -> Result<Maintained, HistoryError> {
@@ -724,6 +742,17 @@ impl Shared {
             recent: tables.flat_map(|t| t.only(entities)).collect(),
             erasures: self.erasures.get(entity_type).filter(|e| e.concern(entities, as_of)).cloned(),
         }
+    }
+
+    /// What a question about numbers is asked of: the values, the roll-ups, and the day from which on all values are still there.
+    fn asked(&self, query: &AggregateQuery) -> (Layers, Vec<OpenRollup>, i64) {
+        let layers = self.layers(&query.entity_type, query.entities.as_deref(), query.as_of);
+        let since = self.kept.get(&query.entity_type).and_then(|kept| {
+            let of_attributes = query.attributes.iter().filter_map(|name| kept.attributes.get(name).copied());
+            of_attributes.chain(kept.since).max()
+        });
+        let shown_from = since.map_or(i64::MIN, |at| (at.micros() + DAY_US - 1).div_euclid(DAY_US));
+        (layers, self.rollups.of_type(&query.entity_type), shown_from)
     }
 
     fn table(&self, entity_type: &Iri) -> HistoryTable {

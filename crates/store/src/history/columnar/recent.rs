@@ -37,7 +37,7 @@ impl RowKey {
 }
 
 /// The values of a row. Few, so a list.
-pub(super) type Values = Vec<(Iri, Attribute)>;
+pub(super) type Values = Vec<(Iri, Arc<Attribute>)>;
 
 /// The rows of one entity.
 pub(super) type EntityRows = BTreeMap<RowKey, Values>;
@@ -77,30 +77,45 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Takes one fact in. A fact that is known already is replaced.
-    pub(super) fn append(&mut self, fact: Fact) {
-        let Fact { entity_type, entity, recorded_at, what } = fact;
-        let table = self.tables.entry(entity_type.clone()).or_default();
-        let (key, value) = match what {
-            What::Value { name, instance } => {
-                table.see(&name, &instance);
-                let dataset_id = instance.dataset_id.clone();
-                (RowKey { observed_at: instance.observed_at, recorded_at, dataset_id, mark: None }, Some((name, instance)))
+    /// Takes facts in, in their order. A fact that is known already is replaced.
+    pub(super) fn append(&mut self, facts: Vec<Fact>) {
+        let mut facts = facts.into_iter().peekable();
+        while let Some(Fact { entity_type, entity, recorded_at, what }) = facts.next() {
+            if !self.tables.contains_key(&entity_type) {
+                self.tables.insert(entity_type.clone(), Table::default());
             }
-            What::AttributeDeleted { name, dataset_id } => {
-                let mark = Some(Mark::AttributeDeleted(name.as_str()).to_text());
-                (RowKey { observed_at: None, recorded_at, dataset_id, mark }, None)
-            }
-            What::EntityDeleted => {
-                (RowKey { observed_at: None, recorded_at, dataset_id: None, mark: Some(Mark::EntityDeleted.to_text()) }, None)
-            }
-            What::Became(about) => {
-                let text = about.to_text(recorded_at);
-                let mark = if about.is_at_home(&entity_type) { Mark::Became(&text) } else { Mark::BecameToo(&text) };
-                (RowKey { observed_at: None, recorded_at, dataset_id: None, mark: Some(mark.to_text()) }, None)
-            }
-        };
-        table.facts_for(recorded_at).put(entity, key, value);
+            let table = self.tables.get_mut(&entity_type).expect("it is there now");
+            let of_row = |dataset_id, mark: Option<Mark<'_>>| RowKey { observed_at: None, recorded_at, dataset_id, mark: mark.map(|m| m.to_text()) };
+            let key = match what {
+                What::Value { name, instance } => {
+                    let key = RowKey { observed_at: instance.observed_at, ..of_row(instance.dataset_id.clone(), None) };
+                    // What an entity reports together comes together: its row is looked for once.
+                    let (known, seen) = table.facts_for(recorded_at);
+                    let mut row = known.row(entity.clone(), key);
+                    see(seen, &name, &instance);
+                    row.put(name, instance);
+                    while let Some(Fact { what: What::Value { name, instance }, .. }) = facts.next_if(|next| {
+                        let What::Value { instance, .. } = &next.what else { return false };
+                        next.recorded_at == recorded_at
+                            && instance.observed_at == row.key.observed_at
+                            && instance.dataset_id == row.key.dataset_id
+                            && next.entity == entity
+                            && next.entity_type == entity_type
+                    }) {
+                        see(seen, &name, &instance);
+                        row.put(name, instance);
+                    }
+                    continue;
+                }
+                What::AttributeDeleted { name, dataset_id } => of_row(dataset_id, Some(Mark::AttributeDeleted(name.as_str()))),
+                What::EntityDeleted => of_row(None, Some(Mark::EntityDeleted)),
+                What::Became(about) => {
+                    let text = about.to_text(recorded_at);
+                    of_row(None, Some(if about.is_at_home(&entity_type) { Mark::Became(&text) } else { Mark::BecameToo(&text) }))
+                }
+            };
+            table.facts_for(recorded_at).0.put_mark(entity, key);
+        }
     }
 
     /// Takes bulk rows in, and what their values have in common.
@@ -170,8 +185,8 @@ impl Table {
         self.layers.push(layer);
     }
 
-    /// The layer that facts of this recorded time are put into.
-    fn facts_for(&mut self, recorded_at: Instant) -> &mut Facts {
+    /// The layer that facts of this recorded time are put into, and what all values have in common.
+    fn facts_for(&mut self, recorded_at: Instant) -> (&mut Facts, &mut SeenByName) {
         let last = self.layers.iter().rposition(|l| matches!(l, Layer::Facts(_)));
         let idx = match last {
             Some(idx) if !self.times_behind.contains(&recorded_at) => idx,
@@ -181,16 +196,35 @@ impl Table {
             }
         };
         match &mut self.layers[idx] {
-            Layer::Facts(facts) => facts,
+            Layer::Facts(facts) => (facts, &mut self.seen),
             Layer::Bulk(_) => unreachable!("the index is one of a layer of facts"),
         }
     }
+}
 
-    fn see(&mut self, name: &Iri, instance: &Attribute) {
-        match self.seen.get_mut(name) {
-            Some(seen) => seen.add(instance),
+fn see(by_name: &mut SeenByName, name: &Iri, instance: &Attribute) {
+    match by_name.get_mut(name) {
+        Some(seen) => seen.add(instance),
+        None => {
+            by_name.insert(name.clone(), Seen::of(instance));
+        }
+    }
+}
+
+/// A row that is being filled.
+struct OpenRow<'a> {
+    key: RowKey,
+    values: &'a mut Values,
+    n_facts: &'a mut usize,
+}
+
+impl OpenRow<'_> {
+    fn put(&mut self, name: Iri, instance: Arc<Attribute>) {
+        match self.values.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, slot)) => *slot = instance,
             None => {
-                self.seen.insert(name.clone(), Seen::of(instance));
+                self.values.push((name, instance));
+                *self.n_facts += 1;
             }
         }
     }
@@ -206,28 +240,24 @@ impl Facts {
         for (entity, rows) in &newer.entities {
             for (key, values) in rows.iter() {
                 if values.is_empty() {
-                    self.put(entity.clone(), key.clone(), None);
-                }
-                for value in values {
-                    self.put(entity.clone(), key.clone(), Some(value.clone()));
+                    self.put_mark(entity.clone(), key.clone());
+                } else {
+                    let mut row = self.row(entity.clone(), key.clone());
+                    values.iter().cloned().for_each(|(name, instance)| row.put(name, instance));
                 }
             }
         }
     }
 
-    fn put(&mut self, entity: Iri, key: RowKey, value: Option<(Iri, Attribute)>) {
+    fn row(&mut self, entity: Iri, key: RowKey) -> OpenRow<'_> {
+        let rows = Arc::make_mut(self.entities.entry(entity).or_default());
+        OpenRow { values: rows.entry(key.clone()).or_default(), key, n_facts: &mut self.n_facts }
+    }
+
+    fn put_mark(&mut self, entity: Iri, key: RowKey) {
         let rows = Arc::make_mut(self.entities.entry(entity).or_default());
         let n_rows_before = rows.len();
-        let values = rows.entry(key).or_default();
-        match value {
-            None => self.n_facts += rows.len() - n_rows_before,
-            Some((name, instance)) => match values.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, slot)) => *slot = instance,
-                None => {
-                    values.push((name, instance));
-                    self.n_facts += 1;
-                }
-            },
-        }
+        rows.entry(key).or_default();
+        self.n_facts += rows.len() - n_rows_before;
     }
 }

@@ -18,7 +18,8 @@ use entity::{Instant, Iri};
 use super::super::aggregate::{Accumulator, Buckets, Sum};
 use super::super::rollup::DAY_US;
 use super::super::value::SeenByName;
-use super::super::{AggregateQuery, BulkRows, ErasedTimes, Erasure, Fact, HistoryError, Rollup, RollupUse, RollupWidth, Segment, What};
+use super::super::{BulkRows, ErasedTimes, Erasure, Fact, HistoryError, Rollup, RollupUse, RollupWidth, Segment, What};
+use super::aggregate::Question;
 use super::segment::OpenSegment;
 use super::write::{Built, Effort, FileColumn, Footer, SegmentWriter, schema_of};
 
@@ -35,6 +36,11 @@ pub(super) const PARTS: [&str; 11] =
 /// would ever meet one of a value: they are in different files.
 pub(super) fn part_names(attribute: &Iri) -> impl Iterator<Item = Iri> + '_ {
     PARTS.iter().map(move |part| Iri::known(&format!("{attribute}~{part}")))
+}
+
+/// The column with the number of rows.
+pub(super) fn rows_name() -> Iri {
+    Iri::known("urn:conurb:history:rows")
 }
 
 /// The parts of an accumulator as numbers: times are µs since the start of the bucket, so that a float holds them exactly.
@@ -306,7 +312,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(query: &AggregateQuery, observed: &Range<Instant>, rollups: &[OpenRollup]) -> Self {
+    pub(super) fn of(question: &Question<'_>, observed: &Range<Instant>, rollups: &[OpenRollup]) -> Self {
+        let query = question.query;
         let whole = observed.start.micros().div_euclid(DAY_US) + i64::from(observed.start.micros().rem_euclid(DAY_US) > 0)
             ..observed.end.micros().div_euclid(DAY_US);
         let all_days = whole.start..whole.end.max(whole.start);
@@ -316,8 +323,8 @@ impl Plan {
             if !query.bucket.is_made_of(width.micros()) {
                 continue;
             }
-            let usable = rollups.iter().filter(|r| r.info.width == width && is_usable(query, r));
-            for r in usable.filter_map(|r| if r.is_stale { r.final_part() } else { Some(r.clone()) }) {
+            let usable = rollups.iter().filter(|r| r.info.width == width && is_usable(question, r));
+            for r in usable.filter_map(|r| question.part_of(r)) {
                 let mut still_open = Vec::new();
                 for days in open {
                     let common = days.start.max(r.info.days.0)..days.end.min(r.info.days.1);
@@ -361,10 +368,29 @@ impl Plan {
     }
 }
 
-fn is_usable(query: &AggregateQuery, r: &OpenRollup) -> bool {
+fn is_usable(question: &Question<'_>, r: &OpenRollup) -> bool {
+    let query = question.query;
+    let has_rows = r.info.counts_rows || !question.rows || question.shown_from.is_none();
     !r.is_erased
+        && has_rows
         && query.as_of.is_none_or(|as_of| as_of >= r.info.recorded_to)
         && query.attributes.iter().all(|name| r.info.attributes.contains(name))
+}
+
+impl Question<'_> {
+    /// The days of a roll-up that say what is asked for.
+    fn part_of(&self, r: &OpenRollup) -> Option<OpenRollup> {
+        match self.shown_from {
+            None if r.is_stale => r.final_part(),
+            None => Some(r.clone()),
+            Some(_) if r.is_stale => None,
+            Some(from) => {
+                let (first, end) = r.info.days;
+                let first = first.max(from).max(r.final_to.unwrap_or(i64::MIN));
+                (first < end).then(|| OpenRollup { info: Arc::new(Rollup { days: (first, end), ..(*r.info).clone() }), ..r.clone() })
+            }
+        }
+    }
 }
 
 /// A roll-up that is being written.
@@ -381,7 +407,8 @@ pub(super) struct RollupWriter {
 
 impl RollupWriter {
     pub(super) fn new(entity_type: &Iri, attributes: &[Iri], recorded_to: Instant) -> Self {
-        let columns: Vec<FileColumn> = attributes.iter().flat_map(part_names).map(|name| FileColumn::of_bulk(name, true, false)).collect();
+        let names = attributes.iter().flat_map(part_names).chain([rows_name()]);
+        let columns: Vec<FileColumn> = names.map(|name| FileColumn::of_bulk(name, true, false)).collect();
         let (columns, seen) = (Arc::new(columns), SeenByName::new());
         let footer = Footer { entity_type: entity_type.clone(), columns, seen, erasures: Vec::new(), kept: None, thorough: true };
         let writer = SegmentWriter::new(footer.clone(), Effort::Thorough);
@@ -401,8 +428,9 @@ impl RollupWriter {
 
     /// Takes in one entity; entities come in the order of ids.
     pub(super) fn entity(&mut self, id: &str, buckets: &Buckets) -> Result<(), HistoryError> {
-        for (start, accumulators) in buckets.starts.iter().zip(buckets.accumulators.chunks_exact(self.n_attributes)) {
-            if accumulators.iter().all(|a| a.count == 0) {
+        let counted = buckets.starts.iter().zip(&buckets.rows);
+        for ((start, n_rows), accumulators) in counted.zip(buckets.accumulators.chunks_exact(self.n_attributes)) {
+            if *n_rows == 0 && accumulators.iter().all(|a| a.count == 0) {
                 continue;
             }
             self.entity_id.append_value(id);
@@ -413,6 +441,9 @@ impl RollupWriter {
                 } else {
                     columns.iter_mut().zip(parts_of(a, *start)).for_each(|(c, part)| c.append_value(part));
                 }
+            }
+            if let Some(rows) = self.columns.last_mut() {
+                rows.append_value(*n_rows as f64);
             }
             self.n_rows += 1;
             if self.n_rows == BATCH_ROWS {

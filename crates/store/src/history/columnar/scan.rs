@@ -13,7 +13,7 @@ use arrow::record_batch::RecordBatch;
 use entity::{Instant, Iri};
 
 use super::super::erasure::Erasures;
-use super::super::{ColumnKind, HistoryError, HistoryScan, HistoryTable, SCAN_BATCH_ROWS_MAX, ScanStream};
+use super::super::{ColumnKind, HistoryError, HistoryScan, HistoryTable, Reading, SCAN_BATCH_ROWS_MAX, ScanStream};
 use super::cell;
 use super::erase::without_erased;
 use super::gather::Column;
@@ -33,16 +33,44 @@ pub(super) struct Layers {
     pub(super) erasures: Option<Arc<Erasures>>,
 }
 
-/// Begins to answer `scan`.
-pub(super) fn scan(scan: &HistoryScan, layers: Layers) -> Result<ScanStream, HistoryError> {
-    let names: BTreeSet<&Iri> = scan.attributes.iter().collect();
-    let wanted = Wanted {
+impl Layers {
+    /// What is read if these row groups of each segment are.
+    pub(super) fn reading(&self, reads: &[BTreeSet<usize>]) -> Result<Reading, HistoryError> {
+        let mut reading = Reading { n_recent: self.recent.len(), ..Reading::default() };
+        for (segment, read) in self.segments.iter().zip(reads).filter(|(s, _)| !s.footer.is_note()) {
+            reading.n_files += 1;
+            if !read.is_empty() {
+                reading.n_files_read += 1;
+                reading.n_units += segment.metadata()?.metadata().num_row_groups();
+                reading.n_units_read += read.len();
+            }
+        }
+        Ok(reading)
+    }
+}
+
+fn wanted_for(scan: &HistoryScan) -> Wanted {
+    Wanted {
         entities: scan.entities.as_ref().map(|ids| Arc::new(ids.iter().cloned().collect())),
         observed: scan.observed.clone(),
+        unobserved_only: false,
         recorded_from: None,
         recorded_to: scan.as_of,
         values_only: true,
-    };
+    }
+}
+
+/// What [`scan`] would read.
+pub(super) fn reading(scan: &HistoryScan, layers: &Layers) -> Result<Reading, HistoryError> {
+    let wanted = wanted_for(scan);
+    let units = layers.segments.iter().map(|s| Ok(s.units(&wanted)?.iter().map(|u| u.row_group_idx).collect()));
+    layers.reading(&units.collect::<Result<Vec<BTreeSet<usize>>, HistoryError>>()?)
+}
+
+/// Begins to answer `scan`.
+pub(super) fn scan(scan: &HistoryScan, layers: Layers) -> Result<ScanStream, HistoryError> {
+    let names: BTreeSet<&Iri> = scan.attributes.iter().collect();
+    let wanted = wanted_for(scan);
     let kind_of = |name: &Iri| layers.table.columns.iter().find(|c| c.name == *name).map_or(ColumnKind::Text, |c| c.kind);
     let kinds: Vec<ColumnKind> = scan.attributes.iter().map(kind_of).collect();
     let schema = layers.table.scan_schema(&scan.attributes);

@@ -65,6 +65,8 @@ pub(super) struct Wanted {
     pub(super) entities: Option<Arc<BTreeSet<Iri>>>,
     /// Only rows observed in here; none without observed time then.
     pub(super) observed: Option<Range<Instant>>,
+    /// Only rows without observed time are looked for. Only whole row groups and pages are left out for this.
+    pub(super) unobserved_only: bool,
     /// Only rows recorded at or after.
     pub(super) recorded_from: Option<Instant>,
     /// Only rows recorded at or before.
@@ -236,7 +238,7 @@ impl OpenSegment {
             Some((range, n)) => (Some(range), n),
             None => (self.segment.observed, None),
         };
-        if !wanted.recorded_within(recorded) || !wanted.observed_within(observed) {
+        if !wanted.recorded_within(recorded) || !wanted.observed_within(observed) || (wanted.unobserved_only && n_unobserved == Some(0)) {
             return None;
         }
         Some(match observed {
@@ -467,7 +469,11 @@ fn page_wanted(index: &ColumnIndexMetaData, page_idx: usize, column_idx: usize, 
         ColumnIndexMetaData::INT64(times) => {
             let range = times.min_value(page_idx).zip(times.max_value(page_idx));
             let range = range.map(|(min, max)| (Instant::from_micros(*min), Instant::from_micros(*max)));
-            if column_idx == OBSERVED { wanted.observed_within(range) } else { range.is_none_or(|r| wanted.recorded_within(r)) }
+            if column_idx == OBSERVED {
+                wanted.observed_within(range) && !(wanted.unobserved_only && times.null_count(page_idx) == Some(0))
+            } else {
+                range.is_none_or(|r| wanted.recorded_within(r))
+            }
         }
         _ => true,
     }

@@ -25,7 +25,7 @@ fn attribute(name: &str) -> Iri {
 fn value(entity: usize, name: &str, observed_s: i64, recorded_s: i64, v: impl Into<entity::Value>) -> Fact {
     let recorded_at = at(recorded_s);
     let instance = Attribute { created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) }.observed(at(observed_s));
-    Fact { entity_type: attribute("Station"), entity: station(entity), recorded_at, what: What::Value { name: attribute(name), instance } }
+    Fact { entity_type: attribute("Station"), entity: station(entity), recorded_at, what: What::Value { name: attribute(name), instance: instance.into() } }
 }
 
 fn query(entity: usize) -> TemporalQuery {
@@ -353,7 +353,7 @@ fn readers_see_each_fact_once_while_others_append_seal_and_compact() {
                         seen.len() >= n_before && seen.iter().copied().eq(0..i64::try_from(seen.len()).unwrap()),
                         "{n_before} {seen:?}"
                     );
-                    let n_scanned: usize = history.scan(&table).unwrap().iter().map(arrow::record_batch::RecordBatch::num_rows).sum();
+                    let n_scanned: usize = history.scan(&table).unwrap().iter().map(RecordBatch::num_rows).sum();
                     assert!((seen.len()..=usize::try_from(N).unwrap()).contains(&n_scanned), "{n_scanned} after {}", seen.len());
                 }
             });

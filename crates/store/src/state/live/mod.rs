@@ -388,7 +388,7 @@ impl Core {
     /// What was just written is likely to be asked for.
     fn keep_in_cache(&self, thawed: &Changes) {
         let whole: Vec<(u32, Arc<Entity>)> = self.read(|inner| {
-            let whole = thawed.iter().filter_map(|(id, document)| match document {
+            let whole = thawed.iter().filter_map(|(id, waiting)| match &waiting.document {
                 Some(super::Document::Whole(e)) => Some((inner.ids.find(id.as_str())?, Arc::clone(e))),
                 _ => None,
             });

@@ -12,8 +12,23 @@ use crate::state::Space;
 /// Entities packed for each one that comes in, while memory is short.
 const PACKED_PER_CHANGE: usize = 2;
 
-/// The changes of one checkpoint; a document that is none stands for an entity that is gone.
-pub(super) type Changes = FastMap<Iri, Option<Document>>;
+/// The changes of one checkpoint.
+pub(super) type Changes = FastMap<Iri, Waiting>;
+
+/// What a checkpoint has to write of an entity.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    /// None: the entity is gone.
+    pub(super) document: Option<Document>,
+    /// About how many bytes of memory it takes.
+    weight: usize,
+}
+
+impl Waiting {
+    fn of(document: Option<Document>) -> Self {
+        Self { weight: weight_of_document(document.as_ref()), document }
+    }
+}
 
 /// Changes since the last checkpoint, and those that a checkpoint is writing.
 #[derive(Default)]
@@ -37,19 +52,19 @@ impl Overlay {
     /// The changed document of an entity that is there.
     pub(super) fn get(&self, id: &str) -> Option<&Document> {
         match self.current.get(id) {
-            Some(found) => found.as_ref(),
-            None => self.frozen.get(id)?.as_ref(),
+            Some(found) => found.document.as_ref(),
+            None => self.frozen.get(id)?.document.as_ref(),
         }
     }
 
     pub(super) fn put(&mut self, id: &Iri, entity: Option<&Arc<Entity>>) {
-        let document = entity.map(|e| Document::Whole(Arc::clone(e)));
-        self.bytes += weight_of_document(document.as_ref());
-        if document.is_some() {
+        let waiting = Waiting::of(entity.map(|e| Document::Whole(Arc::clone(e))));
+        self.bytes += waiting.weight;
+        if waiting.document.is_some() {
             self.whole.push_back(id.clone());
         }
-        if let Some(old) = self.current.insert(id.clone(), document) {
-            self.bytes -= weight_of_document(old.as_ref());
+        if let Some(old) = self.current.insert(id.clone(), waiting) {
+            self.bytes -= old.weight;
         }
         for _ in 0..PACKED_PER_CHANGE {
             // The queue names what was changed often more than once: that must not make it longer than what there is.
@@ -58,13 +73,13 @@ impl Overlay {
             }
             let Some(oldest) = self.whole.pop_front() else { break };
             if self.bytes > self.pack_above_bytes
-                && let Some(Some(document)) = self.current.get_mut(&oldest)
-                && let Document::Whole(e) = document
+                && let Some(waiting) = self.current.get_mut(&oldest)
+                && let Some(Document::Whole(e)) = &waiting.document
             {
-                let packed = Document::Packed(Document::pack(e).into());
-                self.bytes += weight_of_document(Some(&packed));
-                self.bytes -= weight_of_document(Some(document));
-                *document = packed;
+                let packed = Waiting::of(Some(Document::Packed(Document::pack(e).into())));
+                self.bytes += packed.weight;
+                self.bytes -= waiting.weight;
+                *waiting = packed;
             }
         }
     }
@@ -89,7 +104,7 @@ impl Overlay {
             self.frozen_bytes = self.bytes;
         } else {
             Arc::make_mut(&mut self.frozen).extend(current);
-            self.frozen_bytes = self.frozen.values().map(|d| weight_of_document(d.as_ref())).sum();
+            self.frozen_bytes = self.frozen.values().map(|waiting| waiting.weight).sum();
         }
         self.bytes = 0;
         Arc::clone(&self.frozen)
@@ -104,7 +119,7 @@ impl Overlay {
 
 /// The changes of a checkpoint in the form that documents take.
 pub(super) fn changed(space: Space, changes: &Changes) -> impl Iterator<Item = Changed> {
-    changes.iter().map(move |(id, document)| (space, id.clone(), document.clone()))
+    changes.iter().map(move |(id, waiting)| (space, id.clone(), waiting.document.clone()))
 }
 
 fn weight_of_document(document: Option<&Document>) -> usize {
@@ -173,8 +188,8 @@ mod tests {
         assert!(overlay.get("urn:x:2").is_none(), "it is gone");
         // A checkpoint that failed: the next one has everything.
         let again = overlay.freeze();
-        assert_eq!(again[&younger.id].as_ref().unwrap().entity("").unwrap(), younger);
-        assert!(again[&b.id].is_none());
+        assert_eq!(again[&younger.id].document.as_ref().unwrap().entity("").unwrap(), younger);
+        assert!(again[&b.id].document.is_none());
         overlay.thaw();
         assert!(overlay.get("urn:x:1").is_none());
         assert_eq!(overlay.bytes(), 0);
