@@ -311,7 +311,9 @@ mod tests {
     #[test]
     fn an_instance_is_put_where_its_dataset_is() {
         let mut all = Instances::default();
-        for (n, dataset, want) in [(1, None, 1), (2, None, 1), (3, Some("urn:d:1"), 2), (4, Some("urn:d:2"), 3), (5, Some("urn:d:1"), 3), (6, None, 3)] {
+        for (n, dataset, want) in
+            [(1, None, 1), (2, None, 1), (3, Some("urn:d:1"), 2), (4, Some("urn:d:2"), 3), (5, Some("urn:d:1"), 3), (6, None, 3)]
+        {
             let before = all.clone();
             let attribute = Arc::new(of(n, dataset));
             all.put(Arc::clone(&attribute));

@@ -43,6 +43,7 @@ pub fn evolution(value: Value, context: &Context) -> Result<Evolution> {
             );
         }
     }
-    let attributes = attributes.into_iter().map(|(name, instances)| (name, instances.into_iter().map(Arc::unwrap_or_clone).collect())).collect();
+    let attributes =
+        attributes.into_iter().map(|(name, instances)| (name, instances.into_iter().map(Arc::unwrap_or_clone).collect())).collect();
     Ok(Evolution { entity: Entity { id, ..Entity::from(Parts { id: None, ..parts }) }, attributes })
 }

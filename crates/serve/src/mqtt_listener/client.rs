@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
 use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 use mqtt::connection::{
     Cause, ConnectRequest, Event, Limits, Publish, ServerConnection, SubscribeRequest, UnsubscribeRequest, Version, Will,
 };

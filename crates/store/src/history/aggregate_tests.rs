@@ -25,7 +25,12 @@ fn value(entity: &str, attribute: &str, observed_s: impl Into<Option<i64>>, reco
         modified_at: recorded_at,
         ..entity::Attribute::property(v)
     };
-    Fact { entity_type: name("Station"), entity: station(entity), recorded_at, what: What::Value { name: name(attribute), instance: instance.into() } }
+    Fact {
+        entity_type: name("Station"),
+        entity: station(entity),
+        recorded_at,
+        what: What::Value { name: name(attribute), instance: instance.into() },
+    }
 }
 
 fn of_dataset(mut fact: Fact, dataset: &str) -> Fact {

@@ -168,7 +168,8 @@ impl<'a> Answer<'a> {
             }
             for (name, attribute) in values.iter().filter(|(name, _)| is_visible(Some(name.as_str()))) {
                 if self.names.as_ref().is_none_or(|names| names.contains(name)) {
-                    let candidate = Candidate { recorded_at: key.recorded_at, source: source.clone(), attribute: Attribute::clone(attribute) };
+                    let candidate =
+                        Candidate { recorded_at: key.recorded_at, source: source.clone(), attribute: Attribute::clone(attribute) };
                     self.candidates.entry(name.clone()).or_default().push(candidate);
                     self.n_candidates += 1;
                 }

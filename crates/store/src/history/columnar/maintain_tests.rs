@@ -33,7 +33,12 @@ fn station(i: u8) -> Iri {
 fn value(entity: u8, name: &str, observed_s: i64, recorded_s: i64, v: f64) -> Fact {
     let recorded_at = at(recorded_s);
     let instance = Attribute { created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) }.observed(at(observed_s));
-    Fact { entity_type: iri("Station"), entity: station(entity), recorded_at, what: What::Value { name: iri(name), instance: instance.into() } }
+    Fact {
+        entity_type: iri("Station"),
+        entity: station(entity),
+        recorded_at,
+        what: What::Value { name: iri(name), instance: instance.into() },
+    }
 }
 
 fn policy() -> HistoryPolicy {
@@ -358,6 +363,7 @@ proptest! {
                     let at_s = hour * HOUR_S + i64::from(*v) * 20;
                     let mut fact = value(*entity, name, at_s, now_s + n as i64 + 1, f64::from(*v) / 8.0);
                     if let What::Value { instance, .. } = &mut fact.what {
+                        let instance = Arc::make_mut(instance);
                         if name == "name" {
                             instance.value = Attribute::property("text").value;
                         }
@@ -440,7 +446,7 @@ fn sql_asks_roll_ups_only_for_what_the_values_say_too() {
     history.append(days(6));
     let mut name = value(1, "name", 2 * DAY_S + 60, 6 * DAY_S, 0.0);
     if let What::Value { instance, .. } = &mut name.what {
-        instance.value = Attribute::property("text").value;
+        Arc::make_mut(instance).value = Attribute::property("text").value;
     }
     let unobserved = Fact { what: What::EntityDeleted, ..value(1, "t", 0, 6 * DAY_S, 0.0) };
     history.append(vec![name, unobserved]);

@@ -85,7 +85,8 @@ impl Recent {
                 self.tables.insert(entity_type.clone(), Table::default());
             }
             let table = self.tables.get_mut(&entity_type).expect("it is there now");
-            let of_row = |dataset_id, mark: Option<Mark<'_>>| RowKey { observed_at: None, recorded_at, dataset_id, mark: mark.map(|m| m.to_text()) };
+            let of_row =
+                |dataset_id, mark: Option<Mark<'_>>| RowKey { observed_at: None, recorded_at, dataset_id, mark: mark.map(|m| m.to_text()) };
             let key = match what {
                 What::Value { name, instance } => {
                     let key = RowKey { observed_at: instance.observed_at, ..of_row(instance.dataset_id.clone(), None) };

@@ -25,7 +25,12 @@ fn attribute(name: &str) -> Iri {
 fn value(entity: usize, name: &str, observed_s: i64, recorded_s: i64, v: impl Into<entity::Value>) -> Fact {
     let recorded_at = at(recorded_s);
     let instance = Attribute { created_at: recorded_at, modified_at: recorded_at, ..Attribute::property(v) }.observed(at(observed_s));
-    Fact { entity_type: attribute("Station"), entity: station(entity), recorded_at, what: What::Value { name: attribute(name), instance: instance.into() } }
+    Fact {
+        entity_type: attribute("Station"),
+        entity: station(entity),
+        recorded_at,
+        what: What::Value { name: attribute(name), instance: instance.into() },
+    }
 }
 
 fn query(entity: usize) -> TemporalQuery {
