@@ -71,7 +71,7 @@ impl City {
             let mut changes = Vec::new();
             for command in steps.iter().map(command) {
                 let id = command.id().clone();
-                if let Ok(Resolved { delta: Some(delta), .. }) = entity::resolve(command, state.get(&id)) {
+                if let Ok(Resolved { delta: Some(mut delta), .. }) = entity::resolve(command, state.get(&id)) {
                     let before = state.remove(&id);
                     let after = delta.apply(before.clone(), recorded_at).unwrap();
                     table.apply([(id.clone(), after.clone().map(Arc::new))]);
@@ -190,7 +190,7 @@ fn a_time_from_before_the_history_is_kept_is_an_error() {
     for day in 0..10 {
         let seen = Entity::new(id(1), iri("Station")).with(iri("t"), Attribute::property(day).observed(at(day * DAY_S)));
         let resolved = entity::resolve(Command::Observe(seen), entity.as_ref()).unwrap();
-        let (delta, recorded_at) = (resolved.delta.unwrap(), at(day * DAY_S + 1));
+        let (mut delta, recorded_at) = (resolved.delta.unwrap(), at(day * DAY_S + 1));
         let before = entity.take();
         entity = delta.apply(before.clone(), recorded_at).unwrap();
         let (before, after) = (before.map(Arc::new), entity.clone().map(Arc::new));

@@ -132,7 +132,7 @@ mod tests {
 
     fn change(command: Command, before: Option<Entity>) -> Committed {
         let resolved = resolve(command, before.as_ref()).unwrap();
-        let delta: Delta = resolved.delta.unwrap();
+        let mut delta: Delta = resolved.delta.unwrap();
         let at = Instant::from_secs(1);
         let after = delta.apply(before.clone(), at).unwrap().map(Arc::new);
         Committed { position: 1, space: Space::City, recorded_at: at, before: before.map(Arc::new), after, delta: Arc::new(delta) }

@@ -365,12 +365,12 @@ proptest! {
                     if let What::Value { instance, .. } = &mut fact.what {
                         let instance = Arc::make_mut(instance);
                         if name == "name" {
-                            instance.value = Attribute::property("text").value;
+                            Arc::make_mut(instance).value = Attribute::property("text").value;
                         }
                         if v % 11 == 0 {
-                            instance.observed_at = None;
+                            Arc::make_mut(instance).observed_at = None;
                         }
-                        instance.dataset_id = (v % 5 == 0).then(|| Iri::known("urn:dataset:x"));
+                        Arc::make_mut(instance).dataset_id = (v % 5 == 0).then(|| Iri::known("urn:dataset:x"));
                     }
                     fact
                 })
