@@ -363,7 +363,6 @@ proptest! {
                     let at_s = hour * HOUR_S + i64::from(*v) * 20;
                     let mut fact = value(*entity, name, at_s, now_s + n as i64 + 1, f64::from(*v) / 8.0);
                     if let What::Value { instance, .. } = &mut fact.what {
-                        let instance = Arc::make_mut(instance);
                         if name == "name" {
                             Arc::make_mut(instance).value = Attribute::property("text").value;
                         }
