@@ -245,7 +245,7 @@ fn check_skimmed(bytes: &[u8], entity: &Entity) {
             (SkimmedValue::Text(t), AttributeValue::Property(v)) => assert_eq!(v, t),
             (SkimmedValue::Point(p), AttributeValue::Geo(g)) => assert_eq!(g.plain_point(), Some(*p)),
             (SkimmedValue::Target(n), AttributeValue::Relationship(targets)) => {
-                assert_eq!([whole(*n)], *targets.iter().map(Iri::as_str).collect::<Vec<_>>())
+                assert_eq!([whole(*n)], *targets.iter().map(Iri::as_str).collect::<Vec<_>>());
             }
             (SkimmedValue::Compound, AttributeValue::Property(v)) => assert!(v.is_null() || v.is_array() || v.is_object(), "{v}"),
             (SkimmedValue::Texts(texts), AttributeValue::Language(map)) => {

@@ -151,8 +151,7 @@ proptest::proptest! {
             ring.push(ring[0]);
             ring
         };
-        let outer = ring(1.0);
-        let mut rings = vec![outer.clone()];
+        let mut rings = vec![ring(1.0)];
         if hole {
             rings.push(ring(0.25));
         }

@@ -174,13 +174,14 @@ impl Run<'_> {
         };
         loop {
             let look = if source.is_walk() && self.trace.n_looked_at >= walked_max {
-                walked_max = u64::MAX;
+                // Later it may look different.
+                walked_max = self.trace.n_looked_at.saturating_mul(8).max(WALKED_MAX);
                 // If matches stay as rare as they were.
                 let n_missing = self.request.offset.saturating_add(self.request.limit).saturating_add(1).saturating_sub(self.n_matched);
-                let n_to_walk = if self.request.count {
+                let n_to_walk = if self.request.count || self.n_matched == 0 {
                     usize::MAX
                 } else {
-                    (self.trace.n_looked_at as usize).saturating_mul(n_missing) / self.n_matched.max(1)
+                    (self.trace.n_looked_at as usize).saturating_mul(n_missing) / self.n_matched
                 };
                 self.look_by_column(&mut source, n_to_walk, cursor.as_deref(), n_wanted)
             } else {
