@@ -123,7 +123,7 @@ fn instances<'a>(raw: &'a RawValue, memo: &mut Memo<'a>) -> Result<Instances> {
 }
 
 /// A string without escapes.
-fn plain_text<'a>(raw: &'a RawValue) -> Option<&'a str> {
+fn plain_text(raw: &RawValue) -> Option<&str> {
     serde_json::from_str(raw.get()).ok()
 }
 

@@ -31,7 +31,7 @@ fn value(entity: u8, name: &str, observed_s: Option<i64>, recorded_s: i64, v: im
     let instance =
         Attribute { created_at: recorded_at, modified_at: recorded_at, observed_at: observed_s.map(at), ..Attribute::property(v) };
     let entity = entity::Iri::known(&format!("urn:ngsi-ld:Station:{entity}"));
-    Fact { entity_type: iri("Station"), entity, recorded_at, what: What::Value { name: iri(name), instance } }
+    Fact { entity_type: iri("Station"), entity, recorded_at, what: What::Value { name: iri(name), instance: instance.into() } }
 }
 
 /// Only a history.
@@ -347,7 +347,7 @@ proptest! {
                 let v_json = if name == "name" { serde_json::json!("text") } else { serde_json::json!(f64::from(*v) / 8.0) };
                 let mut fact = value(*entity, name, observed, now_s + n as i64 + 1, v_json);
                 if let What::Value { instance, .. } = &mut fact.what {
-                    instance.dataset_id = (v % 5 == 0).then(|| entity::Iri::known("urn:dataset:x"));
+                    Arc::make_mut(instance).dataset_id = (v % 5 == 0).then(|| entity::Iri::known("urn:dataset:x"));
                 }
                 fact
             };

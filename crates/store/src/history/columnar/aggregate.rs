@@ -137,7 +137,7 @@ impl<'a> Question<'a> {
                 // One look at everything.
                 [all] if plan.rolled.is_empty() => all.unobserved = Unobserved::Too,
                 _ => {
-                    let (observed, unobserved) = (observed.clone(), Unobserved::Only);
+                    let unobserved = Unobserved::Only;
                     raw.push(Asked { observed, entities: entities.clone(), cut: Cut::Not, unobserved });
                 }
             }
