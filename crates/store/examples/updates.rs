@@ -16,6 +16,10 @@ use host::{Disk, RealDisk, Stopwatch, SystemClock};
 use store::state::Space;
 use store::{Options, Store, Submission, SubmitError};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const ENTITIES: usize = 20_000;
 
 fn main() {
