@@ -6,25 +6,24 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+#[path = "../../store/examples/stations/mod.rs"]
+mod stations;
+
 use std::error::Error;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMicrosecondArray};
 use arrow::record_batch::RecordBatch;
-use entity::{Attribute, Entity, Instant, Iri};
+use entity::{Attribute, Entity, Iri};
 use host::Stopwatch;
 use query::{Engine, Limits, Source};
+use stations::{PROPERTIES, QUARTERS, at, attribute, entity_type, noise, station};
 use store::history::columnar::ColumnarHistory;
 use store::history::{BulkRows, History};
 
-const PROPERTIES: [&str; 5] = ["pm25", "pm10", "no2", "o3", "temperature"];
 const STATIONS: usize = 600;
-const QUARTERS: i64 = 2_880;
 const QUARTERS_PER_SEAL: i64 = 960;
 const QUARTERS_AT_ONCE: i64 = 96;
-const QUARTER_US: i64 = 900_000_000;
-/// 2024-01-01.
-const START_S: i64 = 1_704_067_200;
 
 struct City {
     entities: Vec<Arc<Entity>>,
@@ -146,28 +145,4 @@ fn rows(from: i64, levels: &mut [f64], noise: &mut impl FnMut() -> f64) -> Resul
         arrays.push((attribute(name).to_string(), Arc::new(Float64Array::from(values))));
     }
     Ok(BulkRows::new(entity_type(), at(from + QUARTERS_AT_ONCE), RecordBatch::try_from_iter(arrays)?)?)
-}
-
-fn noise() -> impl FnMut() -> f64 {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
-    }
-}
-
-fn at(quarter: i64) -> Instant {
-    Instant::from_secs(START_S).plus_micros(quarter * QUARTER_US)
-}
-
-fn station(i: usize) -> Iri {
-    Iri::known(&format!("urn:ngsi-ld:AirQualityObserved:Station-{i:04}"))
-}
-
-fn entity_type() -> Iri {
-    Iri::known("https://uri.fiware.org/ns/dataModels#AirQualityObserved")
-}
-
-fn attribute(name: &str) -> Iri {
-    Iri::known(&format!("https://uri.fiware.org/ns/dataModels#{name}"))
 }

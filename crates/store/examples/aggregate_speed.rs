@@ -6,19 +6,17 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+mod stations;
+
 use std::error::Error;
 
-use entity::{Attribute, Instant, Iri};
+use entity::Attribute;
 use host::Stopwatch;
+use stations::{PROPERTIES, QUARTER_US, QUARTERS, at, attribute, entity_type, noise, station};
 use store::history::columnar::ColumnarHistory;
 use store::history::{AggregateQuery, Bucket, Fact, History, Measure, What};
 
-const PROPERTIES: [&str; 5] = ["pm25", "pm10", "no2", "o3", "temperature"];
-const QUARTERS: i64 = 2_880;
 const QUARTERS_PER_SEAL: i64 = 288;
-const QUARTER_US: i64 = 900_000_000;
-/// 2024-01-01.
-const START_S: i64 = 1_704_067_200;
 const REPEATS: usize = 9;
 /// Time over which quick questions are measured, in µs.
 const QUICK_US: u128 = 200_000;
@@ -108,28 +106,4 @@ fn facts(levels: &mut [[f64; PROPERTIES.len()]], quarter: i64, noise: &mut impl 
         }
     }
     facts
-}
-
-fn noise() -> impl FnMut() -> f64 {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
-    }
-}
-
-fn at(quarter: i64) -> Instant {
-    Instant::from_secs(START_S).plus_micros(quarter * QUARTER_US)
-}
-
-fn station(i: usize) -> Iri {
-    Iri::known(&format!("urn:ngsi-ld:AirQualityObserved:Station-{i:04}"))
-}
-
-fn entity_type() -> Iri {
-    Iri::known("https://uri.fiware.org/ns/dataModels#AirQualityObserved")
-}
-
-fn attribute(name: &str) -> Iri {
-    Iri::known(&format!("https://uri.fiware.org/ns/dataModels#{name}"))
 }

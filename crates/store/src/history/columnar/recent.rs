@@ -81,10 +81,7 @@ impl Recent {
     pub(super) fn append(&mut self, facts: Vec<Fact>) {
         let mut facts = facts.into_iter().peekable();
         while let Some(Fact { entity_type, entity, recorded_at, what }) = facts.next() {
-            if !self.tables.contains_key(&entity_type) {
-                self.tables.insert(entity_type.clone(), Table::default());
-            }
-            let table = self.tables.get_mut(&entity_type).expect("it is there now");
+            let table = self.tables.entry(entity_type.clone()).or_default();
             let of_row =
                 |dataset_id, mark: Option<Mark<'_>>| RowKey { observed_at: None, recorded_at, dataset_id, mark: mark.map(|m| m.to_text()) };
             let key = match what {
