@@ -13,7 +13,7 @@ use datafusion::prelude::SessionContext;
 use entity::{Instant, Iri};
 use store::history::{AGGREGATE_ATTRIBUTES_MAX, Groups, Measure};
 
-use super::shape::is_bounded;
+use super::shape::{BUCKETS_MAX, is_bounded};
 use super::table::{Grouped, Output};
 use crate::catalog::Tables;
 use crate::history::{HistoryTable, N_FIXED};
@@ -109,7 +109,7 @@ impl TableFunctionImpl for Function {
         }
         let counted = from.map_or(i64::MIN, Instant::micros)..to.unwrap_or(Instant::from_secs(END_S)).micros();
         if !is_bounded(cut, Some(&counted), None) {
-            return plan_err!("{NAME}: these are more than 2000000 buckets; give a shorter time or a greater width");
+            return plan_err!("{NAME}: these are more than {BUCKETS_MAX} buckets; give a shorter time or a greater width");
         }
         let grouped = Grouped {
             source: self.tables.source.clone(),

@@ -20,7 +20,7 @@ use crate::pushdown::{ID, Narrowing, OBSERVED_AT, exact};
 use crate::time::bucket;
 
 /// Buckets of time that one entity, or all together, may have: the history keeps them in memory.
-const BUCKETS_MAX: i128 = 2_000_000;
+pub(super) const BUCKETS_MAX: i128 = 2_000_000;
 /// How far the future may reach in a question without end.
 const FUTURE_US: i64 = 366 * 86_400_000_000;
 
