@@ -81,7 +81,7 @@ impl Terms {
         if let Some(known) = self.by_rest[prefix].get(rest) {
             return known.clone();
         }
-        let name = name_of(PREFIXES[prefix], rest);
+        let name = name_of(PREFIXES[prefix], rest).interned();
         if self.n == TERMS_MAX {
             *self = Self::default();
         }

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use entity::{Entity, Iri};
+use entity::{Attribute, Entity, Iri};
 
 use crate::committer::Committed;
 use crate::hash::FastMap;
@@ -98,7 +98,9 @@ fn push_values(change: &Committed, facts: &mut Vec<Fact>) {
             }
         }
     }
-    for (name, instance) in change.delta.put.iter().chain(&change.delta.late) {
-        facts.push(fact(What::Value { name: name.clone(), instance: Arc::clone(instance) }));
+    // Nearly always everything that an entity reports together was observed together.
+    let row_of = |(_, instance): &(Iri, Arc<Attribute>)| (instance.observed_at, instance.dataset_id.clone());
+    for list in [&change.delta.put, &change.delta.late] {
+        facts.extend(list.chunk_by(|a, b| row_of(a) == row_of(b)).map(|values| fact(What::Values(values.to_vec()))));
     }
 }

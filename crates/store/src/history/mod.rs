@@ -88,6 +88,9 @@ pub enum What {
         /// The instance.
         instance: Arc<Attribute>,
     },
+    /// The same of several attributes whose instances were observed at the same time under the same `datasetId`: what an entity reports
+    /// together. A history takes it in; what it tells of is one [`What::Value`] for each.
+    Values(Vec<(Iri, Arc<Attribute>)>),
     /// An attribute instance was removed.
     AttributeDeleted {
         /// The attribute.
@@ -168,7 +171,7 @@ impl Deletion {
     pub(super) fn of(fact: Fact) -> Option<Self> {
         let Fact { entity_type, recorded_at, what, .. } = fact;
         let (attribute, dataset_id) = match what {
-            What::Value { .. } | What::Became(_) => return None,
+            What::Value { .. } | What::Values(_) | What::Became(_) => return None,
             What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id),
             What::EntityDeleted => (None, None),
         };

@@ -554,7 +554,7 @@ fn job_of_table<'a>(entity_type: &'a Iri, table: &Table) -> Job<'a> {
         }
     };
     let sources = table.layers.iter().map(source).collect();
-    Job { entity_type, sources, seen: table.seen.clone(), days, effort: Effort::Quick }
+    Job { entity_type, sources, seen: table.seen().clone(), days, effort: Effort::Quick }
 }
 
 /// What is to be written of files.
@@ -758,7 +758,7 @@ impl Shared {
     fn table(&self, entity_type: &Iri) -> HistoryTable {
         let mut seen = self.sealed_seen.get(entity_type).cloned().unwrap_or_default();
         for recent in self.in_memory() {
-            if let Some(Table { seen: more, .. }) = recent.tables.get(entity_type) {
+            if let Some(more) = recent.tables.get(entity_type).map(Table::seen) {
                 merge_seen(&mut seen, more);
             }
         }

@@ -174,7 +174,7 @@ pub(super) fn schema_of(columns: &[FileColumn]) -> SchemaRef {
 pub(super) fn sheets_of(facts: Facts, columns: Vec<FileColumn>, entity_type: Iri) -> Sheets {
     let columns = Arc::new(columns);
     let schema = schema_of(&columns);
-    let mut entities = facts.entities.into_iter();
+    let mut entities = facts.into_sorted().into_iter();
     Box::new(std::iter::from_fn(move || {
         let column_idx_by_name: HashMap<&Iri, usize> = columns.iter().enumerate().map(|(idx, c)| (&c.name, idx)).collect();
         let gathered: Vec<(Iri, Arc<EntityRows>)> = {
