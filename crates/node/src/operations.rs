@@ -5,9 +5,9 @@ use std::sync::Arc;
 use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector, Version};
 use host::Stopwatch;
 use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request, term};
-use store::Committed;
 use store::history::{AttributeColumn, Deletion, Evolution, History, HistoryPolicy, TemporalQuery};
 use store::state::{ColumnScan, Explanation, Latest, OrderBy, Page, PageRequest, Space};
+use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::error::NodeError;
@@ -108,7 +108,7 @@ impl Node {
     ) -> Result<Result<Outcome, CommandError>, NodeError> {
         self.permit(who, Action::Write, None)?;
         let concerns_agreements = self.check_agreements(std::slice::from_ref(&command))?;
-        let outcomes = self.submit_if(Space::City, vec![(command, version)])?.await?;
+        let outcomes = self.submit_if(Space::City, vec![command], vec![version])?.await?;
         if concerns_agreements {
             self.compile_policy();
         }
@@ -145,19 +145,20 @@ impl Node {
         space: Space,
         commands: Vec<Command>,
     ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
-        self.submit_if(space, commands.into_iter().map(|c| (c, None)).collect())
+        self.submit_if(space, commands, Vec::new())
     }
 
     /// The same for commands that are for one version of their entity only.
     fn submit_if(
         &self,
         space: Space,
-        commands: Vec<(Command, Option<Version>)>,
+        commands: Vec<Command>,
+        versions: Vec<Option<Version>>,
     ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
         let stopwatch = Stopwatch::start();
         let metrics = Arc::clone(self.metrics());
         let (sender, receiver) = oneshot::channel();
-        let submitted = self.store.submit_if(space, commands, move |answer| {
+        let submitted = self.store.submit_if(Submission { space, commands }, versions, move |answer| {
             // The asker may have gone; the change is made all the same.
             let _ = sender.send(answer);
         });

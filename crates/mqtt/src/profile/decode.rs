@@ -91,14 +91,14 @@ pub(super) fn decode(profile: &Profile, topic: &TopicName, payload: &[u8], arriv
     {
         let mut attribute = Attribute::new(AttributeValue::Geo(geometry));
         attribute.observed_at = location.timed.then_some(observed_at);
-        entity.put(profile.location_name.clone(), attribute);
+        entity.attributes.insert(profile.location_name.clone(), attribute.into());
     }
     for mapping in &profile.attributes {
         if let Some(value) = value_of(&mapping.source, &members)? {
             let mut attribute = Attribute::new(value);
             attribute.observed_at = mapping.timed.then_some(observed_at);
             attribute.unit_code.clone_from(&mapping.unit_code);
-            entity.put(mapping.name.clone(), attribute);
+            entity.attributes.insert(mapping.name.clone(), attribute.into());
         }
     }
     if entity.attributes.is_empty() {

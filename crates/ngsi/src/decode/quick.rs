@@ -19,12 +19,16 @@ use super::{ATTRIBUTES_MAX, BATCH_ITEMS_MAX, BatchItem, attribute};
 use crate::NGSI_LD_NULL;
 use crate::context::Context;
 
+/// About what an entity of a few attributes takes as text.
+const ITEM_BYTES: usize = 512;
+
 /// The items of a batch in plain JSON, if each of them is an ordinary entity.
 pub(super) fn batch(bytes: &[u8], context: &Context) -> Option<Vec<BatchItem>> {
     let mut memo = Memo { context, names: Vec::new(), entity_type: None, time: None };
     // Looked at once: that each of its texts is UTF-8 need not be asked then.
     let mut json = serde_json::Deserializer::from_str(std::str::from_utf8(bytes).ok()?);
-    let items = Items(&mut memo).deserialize(&mut json).ok()?;
+    let room = (bytes.len() / ITEM_BYTES).min(BATCH_ITEMS_MAX);
+    let items = Items { memo: &mut memo, room }.deserialize(&mut json).ok()?;
     json.end().ok()?;
     (!items.is_empty()).then_some(items)
 }
@@ -77,7 +81,11 @@ impl<'a> Memo<'a> {
 }
 
 /// Reads the array of entities.
-struct Items<'m, 'a>(&'m mut Memo<'a>);
+struct Items<'m, 'a> {
+    memo: &'m mut Memo<'a>,
+    /// For how many there is to be room at first.
+    room: usize,
+}
 
 impl<'a> DeserializeSeed<'a> for Items<'_, 'a> {
     type Value = Vec<BatchItem>;
@@ -95,9 +103,9 @@ impl<'a> Visitor<'a> for Items<'_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut read: Vec<BatchItem> = Vec::new();
+        let mut read: Vec<BatchItem> = Vec::with_capacity(self.room);
         let mut n_attributes = 8;
-        while let Some(entity) = items.next_element_seed(OneEntity { memo: &mut *self.0, n_attributes })? {
+        while let Some(entity) = items.next_element_seed(OneEntity { memo: &mut *self.memo, n_attributes })? {
             if read.len() == BATCH_ITEMS_MAX {
                 return Err(unusual());
             }
