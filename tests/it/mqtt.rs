@@ -104,7 +104,8 @@ fn of_many_messages_at_once_each_is_kept_and_only_the_wrong_ones_are_refused() {
     gateway.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     assert!(gateway.wait().unwrap().success());
     for (i, station) in STATIONS.into_iter().enumerate() {
-        let path = format!("/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:AirQualityObserved:beijing:{station}?attrs=pm25&format=temporalValues");
+        let path =
+            format!("/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:AirQualityObserved:beijing:{station}?attrs=pm25&format=temporalValues");
         let past = node.get(&path).expect(200).json();
         let values: Vec<_> = past["pm25"]["values"].as_array().unwrap().iter().map(|v| v[0].as_u64().unwrap() as usize).collect();
         assert_eq!(values, (i..600).step_by(3).collect::<Vec<_>>(), "{station}");
