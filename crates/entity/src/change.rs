@@ -358,8 +358,7 @@ fn observe(e: Entity, current: &Entity) -> Resolved {
     delta.scopes = delta.scopes.filter(|s| *s != current.scopes);
     delta.expires_at = delta.expires_at.filter(|e| Some(*e) != current.expires_at);
     for (name, attribute) in std::mem::take(&mut delta.put) {
-        let instances = current.idx_of(&name).map_or(&[][..], |idx| current.attributes[idx].as_slice());
-        match instances.iter().find(|i| i.dataset_id == attribute.dataset_id) {
+        match current.instance_named(&name, attribute.dataset_id.as_ref()) {
             Some(present) if present.says_the_same_as(&attribute) => {}
             Some(present) if attribute.observed_at < present.observed_at && attribute.observed_at.is_some() => {
                 delta.late.push((name, attribute));

@@ -39,7 +39,7 @@ impl AllKnown {
 fn concerns(erasure: &Erasure, fact: &Fact) -> bool {
     let (attribute, dataset_id, observed_at) = match &fact.what {
         What::Value { name, instance } => (Some(name), instance.dataset_id.as_ref(), instance.observed_at),
-        What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id.as_ref(), None),
+        What::AttributeDeleted { name, dataset_id } | What::Restated { name, dataset_id, .. } => (Some(name), dataset_id.as_ref(), None),
         What::EntityDeleted | What::Became(_) | What::Values(_) => (None, None, None),
     };
     let row = Erasable { dataset_id: dataset_id.map(Iri::as_str), observed_at, recorded_at: fact.recorded_at };
@@ -61,7 +61,7 @@ impl<'a> Known<'a> {
     fn of(fact: &'a Fact) -> Option<Self> {
         match &fact.what {
             What::Value { name, instance } => Some(Self { fact, name, instance }),
-            What::Values(_) | What::AttributeDeleted { .. } | What::EntityDeleted | What::Became(_) => None,
+            What::Values(_) | What::AttributeDeleted { .. } | What::Restated { .. } | What::EntityDeleted | What::Became(_) => None,
         }
     }
 

@@ -98,6 +98,16 @@ pub enum What {
         /// Which instance.
         dataset_id: Option<Iri>,
     },
+    /// The present value of an attribute instance became one that was observed earlier than a value known before. Without this, such a value
+    /// is a late one: it tells of the past, and is not what was known last.
+    Restated {
+        /// The attribute.
+        name: Iri,
+        /// Which instance.
+        dataset_id: Option<Iri>,
+        /// When the value was observed.
+        observed_at: Instant,
+    },
     /// The entity was removed.
     EntityDeleted,
     /// The entity is new, or its types, scopes or expiry became these. There is one such fact per entity and recorded time, in the table of
@@ -171,7 +181,7 @@ impl Deletion {
     pub(super) fn of(fact: Fact) -> Option<Self> {
         let Fact { entity_type, recorded_at, what, .. } = fact;
         let (attribute, dataset_id) = match what {
-            What::Value { .. } | What::Values(_) | What::Became(_) => return None,
+            What::Value { .. } | What::Values(_) | What::Restated { .. } | What::Became(_) => return None,
             What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id),
             What::EntityDeleted => (None, None),
         };

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::super::erasure::Erasable;
 use super::super::value::{Seen, SeenByName, kind_of, merge_seen};
 use super::super::{ColumnKind, Erasure, Fact, What};
-use super::marks::Mark;
+use super::marks::{self, Mark};
 use super::sheet::BulkSheet;
 use crate::hash::FastMap;
 
@@ -179,6 +179,10 @@ impl Table {
             What::Value { name, instance } => return self.take_row(entity, recorded_at, vec![(name, instance)]),
             What::Values(values) => return self.take_row(entity, recorded_at, values),
             What::AttributeDeleted { name, dataset_id } => of_row(dataset_id, Some(Mark::AttributeDeleted(name.as_str()))),
+            What::Restated { name, dataset_id, observed_at } => {
+                let text = marks::restated(&name, observed_at);
+                of_row(dataset_id, Some(Mark::Restated(&text)))
+            }
             What::EntityDeleted => of_row(None, Some(Mark::EntityDeleted)),
             What::Became(about) => {
                 let text = about.to_text(recorded_at);

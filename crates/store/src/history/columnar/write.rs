@@ -27,8 +27,8 @@ use super::segment::{OBSERVED, RECORDED};
 use super::sheet::{Sheet, Sheets};
 
 /// Format version of the files. 1: without erasures, which a program that knows only this version would not see; 2: without what entities
-/// became, which such a program would take for damage; 3: the one described here.
-pub(super) const FORMAT_VERSION: u32 = 3;
+/// became, which such a program would take for damage; 3: without what was restated, likewise; 4: the one described here.
+pub(super) const FORMAT_VERSION: u32 = 4;
 /// Footer key of the format version.
 pub(super) const VERSION_KEY: &str = "conurb.history.version";
 /// Footer key of the [`Footer`].
