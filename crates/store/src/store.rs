@@ -1,9 +1,12 @@
 //! Log, state and history together.
 
+mod answer;
+mod checkpointer;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,17 +14,20 @@ use arrow::record_batch::RecordBatch;
 use entity::{CommandError, Instant, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
+use self::answer::{Answer, Notifier};
+pub(crate) use self::checkpointer::Held;
+use self::checkpointer::{CheckpointRequest, Checkpointer};
 use crate::backlog::Backlog;
 use crate::blobs::{self, Blobs};
 use crate::changes::{self, Changes, ChangesError};
-use crate::committer::{Answers, Capture, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
+use crate::committer::{Answers, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
 use crate::format::{self, FormatError};
 use crate::history::columnar::{ColumnarHistory, ColumnarOptions};
 use crate::history::{History, HistoryError, HistoryPolicy, Maintained, Segment};
 use crate::log::file::FileLog;
 use crate::log::{Log, LogError, LogReader};
 use crate::rows::{Rows, SubmitRowsError, TakenRows};
-use crate::state::{Budget, Documents, DocumentsError, FjallDocuments, Frozen, LiveTable, MEMORY_BYTES_MIN, Manifest, Space};
+use crate::state::{Budget, Documents, DocumentsError, FjallDocuments, LiveTable, MEMORY_BYTES_MIN, Manifest, Space};
 
 /// Writes that may wait for the committer; more are refused with [`SubmitError::Busy`].
 const WAITING_MAX: usize = 8_192;
@@ -272,24 +278,6 @@ pub struct Store {
     keeper: Mutex<Option<Keeper>>,
     /// Held as long as the store lives, so that no second program opens the folder.
     lock: Option<std::fs::File>,
-}
-
-/// What the checkpointer is asked.
-enum CheckpointRequest {
-    /// A checkpoint would be good.
-    Wake,
-    /// A checkpoint, and word of it.
-    Checkpoint(Box<dyn FnOnce(Result<(), CheckpointError>) + Send>),
-    /// A checkpoint, and then a look at it before there is another one.
-    Hold(Hold),
-}
-
-type Hold = Box<dyn FnOnce(Result<Held<'_>, CheckpointError>) + Send>;
-
-/// A checkpoint that stays as it is while one looks at it.
-pub(crate) struct Held<'a> {
-    pub(crate) manifest: &'a Manifest,
-    pub(crate) documents: &'a dyn Documents,
 }
 
 /// Keeps the history's files from being deleted.
@@ -722,47 +710,6 @@ pub(crate) fn lock_dir(dir: &Path) -> Result<std::fs::File, OpenError> {
     Ok(file)
 }
 
-/// A place for one answer, on which one thread waits: a fraction of a channel.
-struct Answer<T> {
-    place: Mutex<Option<Result<T, SubmitError>>>,
-    given: Condvar,
-}
-
-impl<T> Default for Answer<T> {
-    fn default() -> Self {
-        Self { place: Mutex::new(None), given: Condvar::new() }
-    }
-}
-
-impl<T> Answer<T> {
-    fn wait(&self) -> Result<T, SubmitError> {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(answer) = place.take() {
-                return answer;
-            }
-            place = self.given.wait(place).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// Gives the answer; if it is dropped without one, the committer has ended.
-struct Notifier<T>(Arc<Answer<T>>);
-
-impl<T> Notifier<T> {
-    fn give(&self, answer: Result<T, SubmitError>) {
-        *self.0.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-        self.0.given.notify_one();
-    }
-}
-
-impl<T> Drop for Notifier<T> {
-    fn drop(&mut self) {
-        self.0.place.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Err(SubmitError::Closed));
-        self.0.given.notify_one();
-    }
-}
-
 /// A store on its way up.
 struct Loading {
     log: Box<dyn Log>,
@@ -802,73 +749,6 @@ impl Loading {
         shared.next_position.store(log.next_position(), Ordering::Relaxed);
         shared.set_log_bytes(log.size_bytes());
         Ok(())
-    }
-}
-
-/// Writes checkpoints, off the latency path.
-struct Checkpointer {
-    shared: Arc<Shared>,
-    documents: Arc<dyn Documents>,
-    requests: SyncSender<Request>,
-}
-
-impl Checkpointer {
-    fn run(mut self, inbox: &Receiver<CheckpointRequest>, every: Duration) {
-        let mut done_position = 0;
-        loop {
-            let request = match inbox.recv_timeout(every) {
-                Ok(r) => r,
-                Err(RecvTimeoutError::Timeout) if self.shared.next_position.load(Ordering::Relaxed) > done_position => {
-                    CheckpointRequest::Wake
-                }
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let result = self.checkpoint();
-            match &result {
-                Ok(manifest) => done_position = manifest.next_position,
-                // The committer is gone: so is the store.
-                Err(CheckpointError::Closed) => return,
-                Err(e) => {
-                    tracing::error!(error = e as &dyn std::error::Error, "no checkpoint; the log keeps everything until the next one");
-                }
-            }
-            match request {
-                CheckpointRequest::Wake => {}
-                CheckpointRequest::Checkpoint(reply) => reply(result.map(|_| ())),
-                CheckpointRequest::Hold(look) => look(
-                    result
-                        .as_ref()
-                        .map(|manifest| Held { manifest, documents: self.documents.as_ref() })
-                        .map_err(|e| CheckpointError::Failed(host::chain(e))),
-                ),
-            }
-        }
-    }
-
-    fn checkpoint(&mut self) -> Result<Manifest, CheckpointError> {
-        let (sender, receiver) = sync_channel(1);
-        let capture = Request::Capture(Box::new(move |capture: Capture| {
-            let _ = sender.send(capture);
-        }));
-        self.requests.send(capture).map_err(|_| CheckpointError::Closed)?;
-        // What an earlier checkpoint failed to write is captured again.
-        let Capture { next_position, last_recorded_us, frozen } = receiver.recv().map_err(|_| CheckpointError::Closed)?;
-        // Sealing covers at least every fact of the capture; later ones are sealed early and found again by a replay, which the history forgives.
-        let segments = self.shared.history.seal()?;
-        let n_documents: usize = frozen.iter().map(Frozen::len).sum();
-        let manifest = Manifest { next_position, last_recorded_us, segments, ..Manifest::default() };
-        self.documents.checkpoint(&mut frozen.iter().flat_map(Frozen::changed), &manifest)?;
-        for space in Space::ALL {
-            self.shared.table(space).thaw();
-        }
-        self.shared.set_segments(&manifest.segments);
-        if self.shared.n_pins.load(Ordering::SeqCst) == 0 {
-            self.shared.history.committed();
-        }
-        self.requests.send(Request::Trim(next_position)).map_err(|_| CheckpointError::Closed)?;
-        tracing::debug!(next_position, n_documents, "checkpoint");
-        Ok(manifest)
     }
 }
 
