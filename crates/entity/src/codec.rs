@@ -3,7 +3,8 @@
 //! Compact and quick to read rather than readable: about a third of the JSON form. A first byte says the format; JSON begins with `{`, so a
 //! reader can tell the two apart. Numbers are little-endian base-128 varints (signed ones zigzag), texts have their length before them, and
 //! texts that begin with a well-known namespace have that replaced by its number in a table that only ever grows.
-//! Recorded times of attributes are written as differences from the entity's.
+//! Recorded times of attributes are written as differences from the entity's. Changes that are written together name a type or an attribute
+//! once: where it comes again, a number says which one it was.
 //!
 //! **Invariant:** what is read back is what was written; no bytes make the decoder panic (kept by property tests and a fuzz target).
 
@@ -28,6 +29,13 @@ pub const FORMAT: u8 = 1;
 const TERMS_MAX: usize = 8_192;
 /// Instances of an attribute for which room is made before they are read.
 const INSTANCES_RESERVED: usize = 16;
+/// Deltas for which room is made before they are read.
+const DELTAS_RESERVED: usize = 4_096;
+/// Names that a writer of deltas, and their reader, remembers; further ones are written in full each time.
+const SEEN_MAX: usize = 256;
+/// Smaller numbers before a name are those of prefixes, larger ones say which of the names seen it is.
+const SEEN_BASE: usize = 64;
+const _: () = assert!(PREFIXES.len() <= SEEN_BASE, "the numbers of prefixes are below those of names");
 /// Deepest nesting of values and sub-attributes that is read.
 const DEPTH_MAX: usize = 200;
 
@@ -147,20 +155,33 @@ pub fn decode_entity(bytes: &[u8]) -> Result<Entity, CodecError> {
     Ok(entity)
 }
 
-/// Appends the binary form of a delta to `out`, without the format's byte: for records that hold several.
-pub fn encode_delta(delta: &Delta, out: &mut Vec<u8>) {
-    let mut writer = Writer(std::mem::take(out));
-    writer.delta(delta);
+/// Appends the binary form of deltas to `out`, without the format's byte and without how many there are.
+pub fn encode_deltas(deltas: &[&Delta], out: &mut Vec<u8>) {
+    let mut writer = Writer(std::mem::take(out), Some(SeenTerms::default()));
+    deltas.iter().for_each(|delta| writer.delta(delta));
     *out = writer.0;
 }
 
-/// Reads a delta from the beginning of `bytes`; returns it and how many bytes it took.
+/// How names stand in deltas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TermForm {
+    /// Each in full: records of stores up to format 2.
+    Full,
+    /// Once, as [`encode_deltas`] writes them.
+    Once,
+}
+
+/// Reads `n` deltas from the beginning of `bytes`; returns them and how many bytes they took.
 ///
-/// Errors: [`CodecError`], positions counted from the beginning of `bytes`.
-pub fn decode_delta(bytes: &[u8]) -> Result<(Delta, usize), CodecError> {
-    let mut input = Reader { bytes, at: 0 };
-    let delta = input.delta()?;
-    Ok((delta, input.at))
+/// Errors: which delta cannot be read, and why; positions are counted from the beginning of `bytes`.
+pub fn decode_deltas(bytes: &[u8], n: usize, form: TermForm) -> Result<(Vec<Delta>, usize), (usize, CodecError)> {
+    let mut input = Reader { bytes, at: 0, seen: (form == TermForm::Once).then(Vec::new) };
+    // What is claimed is not believed before it is there.
+    let mut deltas = Vec::with_capacity(n.min(DELTAS_RESERVED));
+    for idx in 0..n {
+        deltas.push(input.delta().map_err(|e| (idx, e))?);
+    }
+    Ok((deltas, input.at))
 }
 
 /// Attributes' members that are there.
@@ -184,8 +205,30 @@ mod part {
     pub(super) const REMOVE: u8 = 32;
 }
 
+/// The bytes, and the names that were written already if they are not to be written again.
 #[derive(Default)]
-struct Writer(Vec<u8>);
+struct Writer(Vec<u8>, Option<SeenTerms>);
+
+/// The names of types and attributes that were written, in their order.
+#[derive(Default)]
+struct SeenTerms {
+    names: Vec<Iri>,
+    /// The one behind that which came last: entities of a type have the same attributes in the same order.
+    next: usize,
+}
+
+impl SeenTerms {
+    /// Which one it is; none if it was not written yet, and is from now on.
+    fn idx_of(&mut self, name: &Iri) -> Option<usize> {
+        let is_next = self.names.get(self.next).is_some_and(|n| n == name);
+        let idx = if is_next { Some(self.next) } else { self.names.iter().position(|n| n == name) };
+        if idx.is_none() && self.names.len() < SEEN_MAX {
+            self.names.push(name.clone());
+        }
+        self.next = idx.map_or(self.names.len(), |idx| idx + 1);
+        idx
+    }
+}
 
 impl Writer {
     fn number(&mut self, mut n: u64) {
@@ -211,9 +254,22 @@ impl Writer {
         self.text(&name[PREFIXES[i].len()..]);
     }
 
+    /// A name that many entities share.
+    fn term(&mut self, name: &Iri) {
+        match self.1.as_mut().and_then(|seen| seen.idx_of(name)) {
+            Some(idx) => self.number((SEEN_BASE + idx) as u64),
+            None => self.name(name.as_str()),
+        }
+    }
+
     fn names(&mut self, names: &[Iri]) {
         self.number(names.len() as u64);
         names.iter().for_each(|n| self.name(n.as_str()));
+    }
+
+    fn terms(&mut self, names: &[Iri]) {
+        self.number(names.len() as u64);
+        names.iter().for_each(|n| self.term(n));
     }
 
     fn scopes(&mut self, scopes: &[Scope]) {
@@ -241,7 +297,7 @@ impl Writer {
 
     fn entity(&mut self, e: &Entity) {
         self.name(e.id.as_str());
-        self.names(&e.types);
+        self.terms(&e.types);
         self.scopes(&e.scopes);
         self.signed(e.modified_at.micros());
         self.instant(e.created_at, e.modified_at);
@@ -253,7 +309,7 @@ impl Writer {
     fn attributes(&mut self, attributes: &Attributes, base: Option<Instant>) {
         self.number(attributes.len() as u64);
         for (name, instances) in attributes {
-            self.name(name.as_str());
+            self.term(name);
             self.number(instances.len() as u64);
             instances.iter().for_each(|a| self.attribute(a, base));
         }
@@ -289,7 +345,7 @@ impl Writer {
             self.attributes(&a.sub_attributes, base);
         }
         if let Some(q) = &a.qualifiers {
-            self.names(&q.object_types);
+            self.terms(&q.object_types);
             self.optional_name(q.value_type.as_ref());
             self.optional_instant(q.expires_at);
         }
@@ -390,7 +446,7 @@ impl Writer {
         set(!d.remove.is_empty(), part::REMOVE);
         self.0.push(parts);
         self.name(d.id.as_str());
-        self.names(&d.types);
+        self.terms(&d.types);
         if let Some(scopes) = &d.scopes {
             self.scopes(scopes);
         }
@@ -404,7 +460,7 @@ impl Writer {
         if !d.remove.is_empty() {
             self.number(d.remove.len() as u64);
             for (name, dataset_id) in &d.remove {
-                self.name(name.as_str());
+                self.term(name);
                 self.optional_name(dataset_id.as_ref());
             }
         }
@@ -413,7 +469,7 @@ impl Writer {
     fn instances(&mut self, instances: &[(Iri, Arc<Attribute>)]) {
         self.number(instances.len() as u64);
         for (name, attribute) in instances {
-            self.name(name.as_str());
+            self.term(name);
             self.attribute(attribute, None);
         }
     }
@@ -422,6 +478,8 @@ impl Writer {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The names that were read already, if they are not written again.
+    seen: Option<Vec<Iri>>,
 }
 
 type Read<T> = Result<T, CodecError>;
@@ -431,7 +489,7 @@ impl<'a> Reader<'a> {
     fn of(bytes: &'a [u8]) -> Read<Self> {
         match bytes.first() {
             None => Err(CodecError::Short { at_byte: 0, what: "the format" }),
-            Some(&FORMAT) => Ok(Self { bytes, at: 1 }),
+            Some(&FORMAT) => Ok(Self { bytes, at: 1, seen: None }),
             Some(&found) => Err(CodecError::Format { found }),
         }
     }
@@ -492,6 +550,10 @@ impl<'a> Reader<'a> {
     /// The number of a prefix, and what follows it.
     fn parts_of_name(&mut self) -> Read<(usize, &'a str)> {
         let i = self.number()?;
+        self.parts_behind(i)
+    }
+
+    fn parts_behind(&mut self, i: u64) -> Read<(usize, &'a str)> {
         let prefix = usize::try_from(i).ok().filter(|i| *i < PREFIXES.len()).ok_or_else(|| self.wrong("an unknown prefix"))?;
         Ok((prefix, self.text()?))
     }
@@ -503,8 +565,17 @@ impl<'a> Reader<'a> {
 
     /// A name that many entities share.
     fn term(&mut self) -> Read<Iri> {
-        let (prefix, rest) = self.parts_of_name()?;
-        Ok(TERMS.with_borrow_mut(|terms| terms.get(prefix, rest)))
+        let i = self.number()?;
+        let seen_idx = usize::try_from(i).ok().and_then(|i| i.checked_sub(SEEN_BASE));
+        if let (Some(idx), Some(seen)) = (seen_idx, &self.seen) {
+            return seen.get(idx).cloned().ok_or_else(|| self.wrong("a name that did not come before"));
+        }
+        let (prefix, rest) = self.parts_behind(i)?;
+        let name = TERMS.with_borrow_mut(|terms| terms.get(prefix, rest));
+        if let Some(seen) = self.seen.as_mut().filter(|seen| seen.len() < SEEN_MAX) {
+            seen.push(name.clone());
+        }
+        Ok(name)
     }
 
     fn names(&mut self) -> Read<Vec<Iri>> {

@@ -134,7 +134,7 @@ impl fmt::Display for Instant {
         put(20, 6, frac);
         let n_bytes = match frac {
             0 => "0000-00-00T00:00:00".len(),
-            _ if frac % 1000 == 0 => "0000-00-00T00:00:00.000".len(),
+            _ if frac.is_multiple_of(1000) => "0000-00-00T00:00:00.000".len(),
             _ => text.len(),
         };
         f.write_str(std::str::from_utf8(&text[..n_bytes]).map_err(|_| fmt::Error)?)?;

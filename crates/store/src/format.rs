@@ -1,6 +1,6 @@
 //! The format of a node's folder: which program may open it, and what is brought up to date when an older one is.
 //!
-//! `format.json` holds `{"format": 2, "createdBy": "0.1.0", "writtenBy": "0.1.0", "id": "...", "history": ""}`. A folder without it and with a log is of format 1, which had none.
+//! `format.json` holds `{"format": 3, "createdBy": "0.1.0", "writtenBy": "0.1.0", "id": "...", "history": ""}`. A folder without it and with a log is of format 1, which had none.
 
 use std::fs;
 use std::io;
@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// The format that this program writes.
 ///
-/// 1: records of the log are JSON. 2: records are binary, frames of the log have keys, documents may be binary.
-pub const FORMAT: u32 = 2;
+/// 1: records of the log are JSON. 2: records are binary, frames of the log have keys, documents may be binary. 3: a record names each type and
+/// attribute once.
+pub const FORMAT: u32 = 3;
 
 /// Name of the file in the node's folder.
 pub const FORMAT_FILE: &str = "format.json";
@@ -154,9 +155,9 @@ mod tests {
         let taken = take_over(dir.path()).unwrap();
         assert_eq!((taken.format, taken.created_by.as_str()), (FORMAT, "unknown"));
         assert_ne!(taken.id, made.id);
-        fs::write(&path, r#"{"format":3,"createdBy":"0.1.0","writtenBy":"9.9.9"}"#).unwrap();
+        fs::write(&path, r#"{"format":4,"createdBy":"0.1.0","writtenBy":"9.9.9"}"#).unwrap();
         let newer = take_over(dir.path()).unwrap_err().to_string();
-        assert!(newer.contains("format 3, written by version 9.9.9; this program reads up to format 2"), "{newer}");
+        assert!(newer.contains("format 4, written by version 9.9.9; this program reads up to format 3"), "{newer}");
         fs::write(&path, "{").unwrap();
         assert!(matches!(take_over(dir.path()), Err(FormatError::Damaged { .. })));
     }

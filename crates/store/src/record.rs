@@ -1,27 +1,31 @@
 //! Records of the log: what one submission came to.
 //!
 //! ```text
-//! changes = 1 space:u8 recorded_at_us:i64 n:u32 delta*                                             (little endian; a delta as in `entity::codec`)
-//! rows    = 2 recorded_at_us:i64 type_bytes:u32 type ipc_bytes:u32 ipc n:u32 delta*                 (ipc: an Arrow stream of one batch)
+//! changes = 4 space:u8 recorded_at_us:i64 n:u32 delta*                                             (little endian; deltas as in `entity::codec`)
+//! rows    = 5 recorded_at_us:i64 type_bytes:u32 type ipc_bytes:u32 ipc n:u32 delta*                 (ipc: an Arrow stream of one batch)
 //! erasure = 3 recorded_at_us:i64 json                                                              (what is taken out of the history)
-//! old     = {"a":...,"s":...,"d":[...]}                                                             (JSON, written by earlier versions)
+//! old     = {"a":...,"s":...,"d":[...]}                                                             (JSON, written by stores of format 1)
 //! ```
+//!
+//! Stores of format 2 wrote 1 for changes and 2 for rows, with the names in deltas in full each time.
 //!
 //! The deltas of rows are those of the present state alone; the history takes the batch itself.
 
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
-use entity::codec::{CodecError, decode_delta, encode_delta};
+use entity::codec::{CodecError, TermForm, decode_deltas, encode_deltas};
 use entity::{Delta, Instant, Iri, IriError};
 use serde::{Deserialize, Serialize};
 
 use crate::history::Erasure;
 use crate::state::Space;
 
-const CHANGES: u8 = 1;
-const ROWS: u8 = 2;
+const CHANGES_FULL: u8 = 1;
+const ROWS_FULL: u8 = 2;
 const ERASURE: u8 = 3;
+const CHANGES: u8 = 4;
+const ROWS: u8 = 5;
 const OLD: u8 = b'{';
 
 /// What a record says.
@@ -135,36 +139,36 @@ impl RowsDraft {
 
 fn push_deltas(out: &mut Vec<u8>, deltas: &[&Delta]) {
     out.extend_from_slice(&(deltas.len() as u32).to_le_bytes());
-    for delta in deltas {
-        encode_delta(delta, out);
-    }
+    encode_deltas(deltas, out);
 }
 
 /// Reads a record of any format.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
     let mut input = Input { bytes, at: 0 };
-    match input.take(1)?[0] {
+    let kind = input.take(1)?[0];
+    let form = if matches!(kind, CHANGES | ROWS) { TermForm::Once } else { TermForm::Full };
+    match kind {
         OLD => {
             let Old { recorded_at, space, deltas } = serde_json::from_slice(bytes)?;
             Ok(Record { recorded_at, space, deltas, rows: None, erasure: None })
         }
-        CHANGES => {
+        CHANGES | CHANGES_FULL => {
             let space = match input.take(1)?[0] {
                 0 => Space::City,
                 1 => Space::Node,
                 found => return Err(RecordError::Space { found }),
             };
             let recorded_at = input.instant()?;
-            Ok(Record { recorded_at, space, deltas: input.deltas()?, rows: None, erasure: None })
+            Ok(Record { recorded_at, space, deltas: input.deltas(form)?, rows: None, erasure: None })
         }
-        ROWS => {
+        ROWS | ROWS_FULL => {
             let recorded_at = input.instant()?;
             let len = input.u32()?;
             let name: Iri = String::from_utf8_lossy(input.take(len)?).parse()?;
             let len = input.u32()?;
             let mut stream = StreamReader::try_new(input.take(len)?, None)?;
             let batch = stream.next().ok_or(RecordError::Length { what: "cut", at_byte: input.at })??;
-            Ok(Record { recorded_at, space: Space::City, deltas: input.deltas()?, rows: Some((name, batch)), erasure: None })
+            Ok(Record { recorded_at, space: Space::City, deltas: input.deltas(form)?, rows: Some((name, batch)), erasure: None })
         }
         ERASURE => {
             let recorded_at = input.instant()?;
@@ -179,11 +183,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
 pub(crate) fn recorded_at(bytes: &[u8]) -> Result<Instant, RecordError> {
     let mut input = Input { bytes, at: 0 };
     match input.take(1)?[0] {
-        CHANGES => {
+        CHANGES | CHANGES_FULL => {
             input.take(1)?;
             input.instant()
         }
-        ROWS | ERASURE => input.instant(),
+        ROWS | ROWS_FULL | ERASURE => input.instant(),
         OLD => {
             #[derive(Deserialize)]
             struct Time {
@@ -235,15 +239,11 @@ impl<'a> Input<'a> {
     }
 
     /// All that is left.
-    fn deltas(&mut self) -> Result<Vec<Delta>, RecordError> {
+    fn deltas(&mut self, form: TermForm) -> Result<Vec<Delta>, RecordError> {
         let n = self.u32()?;
-        // What is claimed is not believed before it is there.
-        let mut deltas = Vec::with_capacity(n.min(4_096));
-        for idx in 0..n {
-            let (delta, used) = decode_delta(&self.bytes[self.at..]).map_err(|source| RecordError::Delta { idx, source })?;
-            self.at += used;
-            deltas.push(delta);
-        }
+        let read = decode_deltas(&self.bytes[self.at..], n, form);
+        let (deltas, n_bytes) = read.map_err(|(idx, source)| RecordError::Delta { idx, source })?;
+        self.at += n_bytes;
         if self.at == self.bytes.len() { Ok(deltas) } else { Err(RecordError::Length { what: "too long", at_byte: self.at }) }
     }
 }
@@ -272,6 +272,35 @@ mod tests {
         RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns).unwrap()
     }
 
+    /// The records of the test below as a store of format 2 wrote them, in hexadecimal digits.
+    const CHANGES_OF_FORMAT_2: &str = concat!(
+        "010101401e18240a06000200000000010953746174696f6e3a31010e136578616d706c652e6f72672f53746174696f6e011003613a62225005000000",
+        "000000f83f80897a00010953746174696f6e3a32010e136578616d706c652e6f72672f53746174696f6e011003613a62225005000000000000044080",
+        "92f401",
+    );
+    const ROWS_OF_FORMAT_2: &str = concat!(
+        "0201401e18240a06001b00000068747470733a2f2f6578616d706c652e6f72672f53746174696f6e08030000fffffffff80000001000000000000a00",
+        "0c000a00090004000a000000100000000001040008000800000004000800000004000000020000005c000000140000001000160010000e000f000400",
+        "0000080010000000180000001c000000000001031800000000000600080006000600000000000200000000000700000075726e3a613a620010001400",
+        "10000e000f0004000000080010000000180000000c000000000001051000000000000000040004000400000009000000656e746974795f6964000000",
+        "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+        "fffffffff8000000100000000c001a0018001700040008000c000000200000000001000000000000000000000000000304000a0018000c0008000400",
+        "0a0000003c00000010000000020000000000000000000000020000000200000000000000000000000000000002000000000000000100000000000000",
+        "00000000050000000000000000000000000000000000000000000000000000000c0000000000000040000000000000000e0000000000000080000000",
+        "000000000100000000000000c00000000000000010000000000000000000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000070000000e0000000000000000000000000000000000000000000000000000000000000000000000",
+        "000000000000000000000000000000000000000075726e3a613a3175726e3a613a320000000000000000000000000000000000000000000000000000",
+        "000000000000000000000000000000000000000000000000010000000000000000000000000000000000000000000000000000000000000000000000",
+        "00000000000000000000000000000000000000000000000000000000000000000000f83f000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000000ffffffff000000000200000000010953746174696f6e3a31010e1365",
+        "78616d706c652e6f72672f53746174696f6e011003613a62225005000000000000f83f80897a00010953746174696f6e3a32010e136578616d706c65",
+        "2e6f72672f53746174696f6e011003613a6222500500000000000004408092f401",
+    );
+
+    fn bytes_of(digits: &str) -> Vec<u8> {
+        (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+    }
+
     #[test]
     fn records_of_every_format_read_back() {
         let recorded_at = Instant::from_micros(1_700_000_000_000_001);
@@ -288,6 +317,8 @@ mod tests {
         let rows = Some((entity_type.clone(), batch()));
         let rows = Record { recorded_at, space: Space::City, deltas: deltas.clone(), rows, erasure: None };
         check(&RowsDraft::new(&entity_type, &batch()).unwrap().finish(recorded_at, &borrowed), &rows);
+        check(&bytes_of(CHANGES_OF_FORMAT_2), &changes);
+        check(&bytes_of(ROWS_OF_FORMAT_2), &rows);
 
         #[track_caller]
         fn check(bytes: &[u8], want: &Record) {
@@ -301,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), format in 0u8..5) {
+        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), format in 0u8..7) {
             if let Some(first) = bytes.first_mut() { *first = format; }
             let _ = decode(&bytes);
         }

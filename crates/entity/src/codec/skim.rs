@@ -90,7 +90,7 @@ pub struct Texts<'a>(&'a [u8]);
 impl<'a> Texts<'a> {
     /// The texts, without the languages.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
-        let mut reader = Reader { bytes: self.0, at: 0 };
+        let mut reader = Reader { bytes: self.0, at: 0, seen: None };
         std::iter::from_fn(move || {
             let _language = reader.text().ok()?;
             let _kind = reader.byte("a value").ok()?;
@@ -131,7 +131,7 @@ impl<'a> Skim<'a> {
     ///
     /// Errors: [`CodecError`].
     pub fn types(&self) -> Result<Vec<Iri>, CodecError> {
-        Reader { bytes: self.types, at: 0 }.terms()
+        Reader { bytes: self.types, at: 0, seen: None }.terms()
     }
 
     /// The bytes of its scopes: the same bytes are the same scopes.
@@ -144,7 +144,7 @@ impl<'a> Skim<'a> {
     ///
     /// Errors: [`CodecError`].
     pub fn scopes(&self) -> Result<Vec<Scope>, CodecError> {
-        Reader { bytes: self.scopes, at: 0 }.scopes()
+        Reader { bytes: self.scopes, at: 0, seen: None }.scopes()
     }
 
     /// When it was first recorded.
@@ -194,14 +194,14 @@ impl SkimmedAttribute<'_> {
     ///
     /// Errors: [`CodecError`].
     pub fn name(&self) -> Result<Iri, CodecError> {
-        Reader { bytes: self.name_bytes, at: 0 }.term()
+        Reader { bytes: self.name_bytes, at: 0, seen: None }.term()
     }
 
     /// All of its instances as they are in a decoded entity.
     ///
     /// Errors: [`CodecError`].
     pub fn instances(&self) -> Result<Instances, CodecError> {
-        let mut reader = Reader { bytes: self.instances, at: 0 };
+        let mut reader = Reader { bytes: self.instances, at: 0, seen: None };
         (0..self.n_instances).map(|_| reader.attribute(self.base, 0)).collect()
     }
 }

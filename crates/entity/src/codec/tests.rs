@@ -150,6 +150,26 @@ fn arb_delta() -> impl Strategy<Value = Delta> {
         })
 }
 
+#[test]
+fn a_name_is_written_once_for_all_changes_and_in_full_beyond_those_that_are_remembered() {
+    let delta = |name: String| Delta {
+        put: vec![(Iri::known(&name), Arc::new(Attribute::property(1)))],
+        ..crate::resolve(crate::Command::Create(Entity::new(Iri::known("urn:x:1"), Iri::known("urn:t:T"))), None).unwrap().delta.unwrap()
+    };
+    let bytes_of = |deltas: &[Delta]| {
+        let mut bytes = Vec::new();
+        encode_deltas(&deltas.iter().collect::<Vec<_>>(), &mut bytes);
+        assert_eq!(decode_deltas(&bytes, deltas.len(), TermForm::Once).unwrap(), (deltas.to_vec(), bytes.len()));
+        bytes
+    };
+    let same: Vec<Delta> = (0..100).map(|_| delta("https://example.org/temperature".to_owned())).collect();
+    assert!(bytes_of(&same).len() < 40 + 100 * 16, "{}", bytes_of(&same).len());
+    let different: Vec<Delta> = (0..3 * SEEN_MAX).map(|n| delta(format!("https://example.org/a{}", n % (SEEN_MAX + 50)))).collect();
+    bytes_of(&different);
+    let (idx, _) = decode_deltas(&bytes_of(&same)[..200], 100, TermForm::Once).unwrap_err();
+    assert!((3..20).contains(&idx), "{idx}: the one that is cut is named");
+}
+
 proptest! {
     #[test]
     fn an_entity_reads_back_as_it_was(entity in arb_entity()) {
@@ -157,15 +177,13 @@ proptest! {
     }
 
     #[test]
-    fn deltas_read_back_one_after_the_other(first in arb_delta(), second in arb_delta()) {
-        let mut bytes = Vec::new();
-        encode_delta(&first, &mut bytes);
-        encode_delta(&second, &mut bytes);
-        let (read, n) = decode_delta(&bytes).unwrap();
-        prop_assert_eq!(read, unrecorded(first));
-        let (read, m) = decode_delta(&bytes[n..]).unwrap();
-        prop_assert_eq!(read, unrecorded(second));
-        prop_assert_eq!(n + m, bytes.len());
+    fn deltas_read_back_one_after_the_other(deltas in proptest::collection::vec(arb_delta(), 0..6), again in 1..3_usize) {
+        let deltas: Vec<Delta> = std::iter::repeat_n(deltas, again).flatten().collect();
+        let mut bytes = vec![7];
+        encode_deltas(&deltas.iter().collect::<Vec<_>>(), &mut bytes);
+        let (read, n) = decode_deltas(&bytes[1..], deltas.len(), TermForm::Once).unwrap();
+        prop_assert_eq!(read, deltas.into_iter().map(unrecorded).collect::<Vec<_>>());
+        prop_assert_eq!(1 + n, bytes.len());
     }
 
     /// Cut or changed anywhere: an error or another entity, never a panic.
@@ -199,7 +217,9 @@ proptest! {
 
     #[test]
     fn rubbish_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = decode_delta(&bytes);
+        for form in [TermForm::Full, TermForm::Once] {
+            let _ = decode_deltas(&bytes, 3, form);
+        }
         let mut formatted = vec![FORMAT];
         formatted.extend_from_slice(&bytes);
         let _ = decode_entity(&formatted);

@@ -330,48 +330,54 @@ fn a_folder_on_a_read_only_file_system_says_so() {
     content(&dir).unwrap();
 }
 
-/// The folder that a program of format 2 wrote, checked in: later formats must open it.
-const FORMAT_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/folder-of-format-2");
+/// The folder that a program of this format wrote, checked in: later formats must open it. Formats before 2 were never released.
+fn folder_of(format: u32) -> String {
+    format!("{}/fixtures/folder-of-format-{format}", env!("CARGO_MANIFEST_DIR"))
+}
 
 #[test]
-fn a_folder_of_format_2_opens_and_one_of_a_newer_format_is_refused_by_name() {
-    let dir = tempfile::tempdir().unwrap();
-    copy(Path::new(FORMAT_2), dir.path());
-    let found = content(dir.path()).unwrap();
-    let want = fs::read_to_string(format!("{FORMAT_2}.txt")).unwrap();
-    assert_eq!(found, want);
-    let store = try_open(dir.path()).unwrap();
-    submit(&store, vec![reading(5, 95, "new")]).unwrap();
-    store.close().unwrap();
-    drop(store);
-    let report = verify::dir(dir.path(), &|_| {}).unwrap();
-    assert!(report.is_clean() && report.n_records == 22, "{report:?}");
+fn a_folder_of_each_format_opens_and_one_of_a_newer_format_is_refused_by_name() {
+    for format in 2..=format::FORMAT {
+        let dir = tempfile::tempdir().unwrap();
+        copy(Path::new(&folder_of(format)), dir.path());
+        let found = content(dir.path()).unwrap();
+        let want = fs::read_to_string(format!("{}.txt", folder_of(format))).unwrap();
+        assert_eq!(found, want, "format {format}");
+        let store = try_open(dir.path()).unwrap();
+        submit(&store, vec![reading(5, 95, "new")]).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let report = verify::dir(dir.path(), &|_| {}).unwrap();
+        assert!(report.is_clean() && report.n_records == 22, "format {format}: {report:?}");
 
-    let path = dir.path().join(format::FORMAT_FILE);
-    let newer =
-        fs::read_to_string(&path).unwrap().replace("\"format\":2", "\"format\":3").replace("\"writtenBy\":\"", "\"writtenBy\":\"9.");
-    fs::write(&path, newer).unwrap();
-    let refused = host::chain(&try_open(dir.path()).map(|_| ()).unwrap_err());
-    assert!(refused.contains("says format 3, written by version 9.") && refused.contains("use a newer program"), "{refused}");
+        let path = dir.path().join(format::FORMAT_FILE);
+        let [this, newer] = [format::FORMAT, format::FORMAT + 1].map(|n| format!("\"format\":{n}"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&this), "it was taken over: {text}");
+        fs::write(&path, text.replace(&this, &newer).replace("\"writtenBy\":\"", "\"writtenBy\":\"9.")).unwrap();
+        let refused = host::chain(&try_open(dir.path()).map(|_| ()).unwrap_err());
+        let says = format!("says format {}, written by version 9.", format::FORMAT + 1);
+        assert!(refused.contains(&says) && refused.contains("use a newer program"), "{refused}");
+    }
 }
 
 /// The checked-in folder is what the present program makes of the same changes. Where it is not, and the format has not been released yet,
 /// `CONURB_WRITE_FIXTURES=1 cargo test -p store the_checked_in_folder` writes it anew.
 #[test]
 fn the_checked_in_folder_holds_what_the_present_program_writes() {
-    assert_eq!(format::FORMAT, 2, "name the folder after the format");
+    let folder = folder_of(format::FORMAT);
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());
     if std::env::var_os("CONURB_WRITE_FIXTURES").is_some() {
         // There is none yet for a new format.
-        let _ = fs::remove_dir_all(FORMAT_2);
+        let _ = fs::remove_dir_all(&folder);
         for (name, bytes, _) in Image::of(dir.path()).0 {
             // What waits to be filled is not checked in.
-            let path = Path::new(FORMAT_2).join(name);
+            let path = Path::new(&folder).join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
-        fs::write(format!("{FORMAT_2}.txt"), content(dir.path()).unwrap()).unwrap();
+        fs::write(format!("{folder}.txt"), content(dir.path()).unwrap()).unwrap();
     }
-    assert_eq!(content(dir.path()).unwrap(), fs::read_to_string(format!("{FORMAT_2}.txt")).unwrap());
+    assert_eq!(content(dir.path()).unwrap(), fs::read_to_string(format!("{folder}.txt")).unwrap());
 }
