@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -26,7 +26,7 @@ use url::Url;
 
 use crate::Source;
 use crate::catalog::system::{Statics, SystemSchema};
-use crate::catalog::{Directory, Tables, functions};
+use crate::catalog::{Activities, Directory, Tables, functions};
 use crate::dialect::{Dialect, shown_batch};
 use crate::error::QueryError;
 use crate::groups;
@@ -155,6 +155,7 @@ pub struct Engine {
     context: Arc<SessionContext>,
     tables: Arc<Tables>,
     parameters: Parameters,
+    sessions: Arc<OnceLock<Arc<dyn Activities>>>,
     dialect: Arc<Dialect>,
     statement_time: Duration,
     threads: Arc<Threads>,
@@ -185,9 +186,11 @@ impl Engine {
         list.register_catalog(CATALOG.to_owned(), catalog.clone());
         let directory = Arc::new(Directory::new(tables.clone()));
         let parameters = Parameters::default();
+        let sessions = Arc::new(OnceLock::new());
         for (name, is_information_schema) in [("pg_catalog", false), ("information_schema", true)] {
             let (statics, directory, parameters) = (shared.statics.clone(), directory.clone(), parameters.clone());
-            let schema = SystemSchema { is_information_schema, statics, directory, parameters, principal: principal.to_owned() };
+            let (principal, sessions) = (principal.to_owned(), sessions.clone());
+            let schema = SystemSchema { is_information_schema, statics, directory, parameters, principal, sessions };
             catalog.register_schema(name, Arc::new(schema))?;
         }
         functions::register(&context, &directory, &shared.statics);
@@ -199,6 +202,7 @@ impl Engine {
             context: Arc::new(context),
             tables,
             parameters,
+            sessions,
             dialect: shared.dialect.clone(),
             statement_time: shared.statement_time,
             threads: shared.threads.clone(),
@@ -259,6 +263,12 @@ impl Engine {
     /// The answer to a plan that passed the gates, not yet executed.
     pub(crate) async fn framed(&self, plan: LogicalPlan) -> Result<DataFrame, QueryError> {
         Ok(self.context.execute_logical_plan(plan).await?)
+    }
+
+    /// Lets the session see those of the server, once: `pg_stat_activity`.
+    pub(crate) fn show_sessions(&self, sessions: Arc<dyn Activities>) {
+        let first = self.sessions.set(sessions).is_ok();
+        debug_assert!(first, "a session belongs to one server");
     }
 
     pub(crate) fn tables(&self) -> &Tables {

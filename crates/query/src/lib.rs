@@ -64,7 +64,8 @@
 //! # Sessions
 //! * Login by SCRAM-SHA-256 ([`Auth::Scram`]); a user has the limits of the role of that name, if there is one ([`Settings::roles`]).
 //! * What does not fit a role's memory is sorted, joined and grouped on disk, within [`Limits::spill_bytes`].
-//! * A statement ends when its time is over, when the client cancels it or goes away, and by `pg_cancel_backend(pid)` from a session of the same principal.
+//! * A statement ends when its time is over, when the client cancels it or goes away, and by `pg_cancel_backend(pid)` from another session, as a session
+//!   ends by `pg_terminate_backend(pid)`. A session sees those of its own principal in `pg_stat_activity`, or all of them ([`SourceFactory::oversees`]).
 //!
 //! # Invariants
 //! * SQL reads, and hands rows to the [`Sink`] of the principal, if there is one; nothing else can be changed, and no file or address can be reached:

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Statement, Value,
-    ValueWithSpan, visit_expressions_mut,
+    ValueWithSpan, visit_expressions, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -84,6 +84,15 @@ impl Dialect {
         expressions::rewrite(&mut statement);
         statement
     }
+}
+
+/// Does a statement call one of these functions?
+pub(crate) fn calls(statement: &Statement, functions: &[&str]) -> bool {
+    let found = visit_expressions(statement, |expr| match expr {
+        Expr::Function(function) if functions.contains(&last_part(&function.name).as_str()) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 /// An expression from its text.

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::{ConnectionManager, RandomPidSecretKeyGenerator};
+use datafusion_postgres::pgwire::api::RandomPidSecretKeyGenerator;
 use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use datafusion_postgres::pgwire::tokio::tokio_rustls::rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -83,7 +83,6 @@ struct Server {
     auth: Auth,
     everybody: Arc<Role>,
     roles: HashMap<String, Arc<Role>>,
-    manager: Arc<ConnectionManager>,
     open: Arc<OpenSessions>,
     /// Counts up: two sessions never have the same process id.
     pids: RandomPidSecretKeyGenerator,
@@ -113,7 +112,6 @@ impl Server {
             auth: settings.auth,
             everybody: role(None, settings.limits)?,
             roles,
-            manager: Arc::new(ConnectionManager::new()),
             open: Arc::default(),
             pids: RandomPidSecretKeyGenerator::default(),
             tls: settings.tls.map(TlsAcceptor::from),

@@ -18,15 +18,15 @@ use datafusion_postgres::pgwire::api::auth::{
 use datafusion_postgres::pgwire::api::copy::CopyHandler;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{CopyResponse, FieldInfo, Response, Tag};
+use datafusion_postgres::pgwire::api::results::{CopyResponse, FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{
-    ClientInfo, ClientPortalStore, ConnectionGuard, ConnectionHandle, METADATA_DATABASE, METADATA_USER, PgWireConnectionState,
-    PidSecretKeyGenerator, Type,
+    ClientInfo, ClientPortalStore, METADATA_DATABASE, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator, Type,
 };
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyOutResponse};
+use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::messages::startup::Authentication;
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
@@ -39,8 +39,9 @@ use super::copy::Form;
 use super::copy::incoming::Incoming;
 use super::housekeeping::Housekeeping;
 use super::login::{Exchange, Step, refusal, scram_offer};
-use super::sessions::OpenSession;
+use super::sessions::{OpenSession, Opened, SIGNALS, Signals};
 use super::{Auth, LoginError, Server, answer};
+use crate::dialect::calls;
 use crate::engine::{CATALOG, Engine, check_plan};
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement};
@@ -60,6 +61,7 @@ pub(super) struct Session {
     ready: OnceLock<Arc<Ready>>,
     /// Rows that are arriving.
     incoming: tokio::sync::Mutex<Option<Incoming>>,
+    signals: Arc<Signals>,
 }
 
 /// A session after the login.
@@ -70,12 +72,36 @@ struct Ready {
     sink: Option<Arc<dyn RowSink>>,
     /// Its place among the sessions of the role, and among the open ones.
     _place: OwnedSemaphorePermit,
-    _open: OpenSession,
+    open: OpenSession,
 }
 
 impl Session {
     pub(super) fn new(server: Arc<Server>, admitted: bool) -> Self {
-        Self { server, admitted, exchange: Default::default(), ready: OnceLock::new(), incoming: Default::default() }
+        Self {
+            server,
+            admitted,
+            exchange: Default::default(),
+            ready: OnceLock::new(),
+            incoming: Default::default(),
+            signals: Arc::default(),
+        }
+    }
+
+    /// What others ask of this session.
+    pub(super) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// The rows that were arriving do not arrive any more.
+    pub(super) async fn break_off_copy(&self) {
+        self.incoming.lock().await.take();
+    }
+
+    /// The client has its answer: the session waits for the next statement.
+    pub(super) fn rest(&self, transaction: TransactionStatus) {
+        if let Some(ready) = self.ready.get() {
+            ready.open.rest(transaction);
+        }
     }
 
     fn ready(&self) -> PgWireResult<&Arc<Ready>> {
@@ -83,8 +109,9 @@ impl Session {
     }
 
     /// Makes the engine for a principal.
-    fn open(&self, user: &str, principal: &str, pid: i32, handle: Arc<ConnectionHandle>) -> PgWireResult<()> {
-        let role = self.server.role(user);
+    fn open<C: ClientInfo>(&self, client: &C, principal: &str) -> PgWireResult<()> {
+        let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
+        let role = self.server.role(&user);
         let Ok(place) = role.sessions.clone().try_acquire_owned() else {
             let whose = role.name.as_ref().map(|name| format!(" for role \"{name}\"")).unwrap_or_default();
             return Err(user_error(fatal("53300", format!("too many connections{whose}: the limit is {}", role.limits.connections))));
@@ -92,8 +119,19 @@ impl Session {
         let source = self.server.sources.source(principal);
         let sink = self.server.sources.sink(principal);
         let engine = Arc::new(Engine::sharing(source, principal, &role.shared).map_err(api_error)?);
-        let open = OpenSession::new(&self.server.open, pid, principal, handle);
+        let (pid, key) = client.pid_and_secret_key();
+        let opened = Opened {
+            pid,
+            key,
+            user,
+            principal: principal.to_owned(),
+            address: client.socket_addr(),
+            application: client.metadata().get("application_name").cloned(),
+            parameters: engine.parameters().clone(),
+        };
+        let open = OpenSession::new(&self.server.open, opened, self.signals.clone(), self.server.sources.clone());
         open.register(engine.context());
+        engine.show_sessions(open.view());
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(Housekeeping { parameters: engine.parameters().clone() }),
             Arc::new(CursorStatementHook),
@@ -101,7 +139,7 @@ impl Session {
             Arc::new(TransactionStatementHook),
         ];
         let service = DfSessionService::new_with_hooks(engine.context().clone(), hooks.clone());
-        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, sink, _place: place, _open: open })).is_ok();
+        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, sink, _place: place, open })).is_ok();
         if first { Ok(()) } else { Err(user_error(fatal("08P01", "already logged in"))) }
     }
 
@@ -177,12 +215,8 @@ impl StartupHandler for Session {
             _ => return Err(user_error(fatal("08P01", "expected a startup message"))),
         };
         let (pid, key) = self.server.pids.generate(client);
-        client.set_pid_and_secret_key(pid, key.clone());
-        let (handle, guard) = self.server.manager.register(pid, key);
-        let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
-        self.open(&user, &principal, pid, handle.clone())?;
-        client.session_extensions().insert::<Arc<ConnectionHandle>>(handle);
-        client.session_extensions().insert::<ConnectionGuard>(guard);
+        client.set_pid_and_secret_key(pid, key);
+        self.open(client, &principal)?;
         let mut parameters = DefaultServerParameterProvider::default();
         parameters.server_version = SERVER_VERSION.to_owned();
         parameters.is_superuser = false;
@@ -202,6 +236,7 @@ impl SimpleQueryHandler for Session {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let ready = self.ready()?;
+        ready.open.begin(text);
         let statements = ready.engine.parse(text).map_err(api_error)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
@@ -216,14 +251,33 @@ impl SimpleQueryHandler for Session {
                 return Ok(self.copy(ready, client, statement).await?.into_iter().collect());
             }
             let budget = Budget::of(&ready.engine, client);
+            let signals = calls(&statement, &SIGNALS);
             let response = budget.bound(ready.answer(client, statement)).await?;
-            responses.push(budget.bound_rows(client, response));
+            responses.push(if signals { ready.warned(client, budget, response).await? } else { budget.bound_rows(response) });
         }
         Ok(responses)
     }
 }
 
 impl Ready {
+    /// Tells the client of what the statement warns before its rows: such warnings are known when there are rows.
+    async fn warned<C>(&self, client: &mut C, budget: Budget, response: Response) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Response::Query(query) = response else { return Ok(response) };
+        let QueryResponse { command_tag, row_schema, mut data_rows, .. } = budget.bound_query(query);
+        let first = data_rows.next().await;
+        for warning in self.open.warnings() {
+            let notice = ErrorInfo::new("WARNING".to_owned(), "01000".to_owned(), warning);
+            client.feed(PgWireBackendMessage::NoticeResponse(notice.into())).await?;
+        }
+        let mut query = QueryResponse::new(row_schema, futures::stream::iter(first).chain(data_rows));
+        query.set_command_tag(&command_tag);
+        Ok(Response::Query(query))
+    }
+
     async fn answer<C>(&self, client: &mut C, statement: Statement) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -269,17 +323,17 @@ impl QueryParser for Preparer {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let Ready { engine, service, .. } = &*self.0;
+        let Ready { engine, service, open, .. } = &*self.0;
+        open.begin(text);
         let statement = engine.parse_one(text).map_err(api_error)?;
         if check_statement(&statement).map_err(api_error)? == Served::Copy {
             return Err(api_error(QueryError::Copy { reason: "it cannot be prepared; send it as a simple query".to_owned() }));
         }
         self.0.check_cursors(&statement).await?;
         if check_statement(&statement).map_err(api_error)? == Served::Engine {
-            let written = statement.to_string();
             let planned = async { engine.plan(statement.clone()).await.map_err(api_error) };
             let plan = Budget::of(engine, client).bound(planned).await?;
-            return Ok(Some((written, Some((statement, plan)))));
+            return Ok(Some((text.to_owned(), Some((statement, plan)))));
         }
         let prepared = Budget::of(engine, client).bound(service.query_parser().parse_sql(client, text, types)).await?;
         if let Some((_, Some((_, plan)))) = &prepared {
@@ -322,6 +376,7 @@ impl ExtendedQueryHandler for Session {
         let ready = self.ready()?;
         let budget = Budget::of(&ready.engine, client);
         let prepared = &portal.statement.statement;
+        ready.open.begin(&prepared.0);
         let response = match prepared {
             (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
                 let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
@@ -335,7 +390,10 @@ impl ExtendedQueryHandler for Session {
             }
             _ => budget.bound(ExtendedQueryHandler::do_query(&ready.service, client, portal, max_rows)).await?,
         };
-        Ok(budget.bound_rows(client, response))
+        match prepared {
+            (_, Some((ast, _))) if calls(ast, &SIGNALS) => ready.warned(client, budget, response).await,
+            _ => Ok(budget.bound_rows(response)),
+        }
     }
 }
 
@@ -382,7 +440,7 @@ impl Session {
         let Response::Query(query) = budget.bound(ready.answer(client, query)).await? else {
             return Err(api_error(QueryError::Copy { reason: "only the rows of a query can be copied".to_owned() }));
         };
-        let mut query = budget.bound_inside(query);
+        let mut query = budget.bound_query(query);
         let n_columns = query.row_schema.len();
         let formats = vec![0; n_columns];
         let n_told = i16::try_from(n_columns).map_err(|_| api_error(QueryError::Copy { reason: "too many columns".to_owned() }))?;

@@ -9,5 +9,6 @@ mod postgres;
 mod programs;
 mod psql;
 mod python;
+mod sessions;
 mod slt;
 mod wire;

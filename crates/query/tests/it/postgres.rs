@@ -318,3 +318,23 @@ async fn a_client_that_is_gone_costs_nothing_more() {
     }
     panic!("the statement of a client that is gone goes on");
 }
+
+#[tokio::test]
+async fn a_copy_that_waits_for_rows_can_be_cancelled() {
+    let (server, sink) = writable().await;
+    let mut copying = Client::log_in(server.port).await;
+    let mut other = Client::log_in(server.port).await;
+    copying.query(r#"copy "AirQualityObserved_history" (observed_at, id, pm25) from stdin csv"#).await;
+    copying.until('G').await;
+    copying.send('d', b"2014-02-01T00:00:00Z,urn:x:1,2\n").await;
+    other.query(&format!("select pg_cancel_backend({})", copying.pid())).await;
+    assert_eq!(values(&other.until('Z').await), ["t"]);
+    assert_eq!(error(&copying.until('Z').await).unwrap()[1], "57014");
+    // The session goes on, and a cancellation that comes too late has no effect on the next statement.
+    other.query(&format!("select pg_cancel_backend({})", copying.pid())).await;
+    other.until('Z').await;
+    copying.query("select 7").await;
+    assert_eq!(values(&copying.until('Z').await), ["7"]);
+    assert!(sink.batches.lock().unwrap().is_empty());
+    server.stop().await;
+}
