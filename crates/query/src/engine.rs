@@ -103,6 +103,7 @@ impl Shared {
                 // The features above bring readers and writers of files, which no statement may reach.
                 .with_table_factories(HashMap::new())
                 .with_file_formats(Vec::new())
+                .with_analyzer_rule(Arc::new(crate::floats::Rewrite::default()))
                 .build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()));
@@ -256,6 +257,7 @@ impl Engine {
     /// The plan of a statement that was let in.
     pub(crate) async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         let plan = self.context.state().statement_to_plan(EngineStatement::Statement(Box::new(statement))).await?;
+        let plan = crate::geometry::settle(plan)?;
         check_plan(&plan)?;
         Ok(plan)
     }

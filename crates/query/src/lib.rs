@@ -80,6 +80,7 @@ mod engine;
 mod error;
 mod explained;
 mod flight;
+mod floats;
 mod geometry;
 mod groups;
 mod guard;

@@ -20,6 +20,7 @@ use super::relations::{KNOWN_NUMBERS, index_definition};
 use super::system::Statics;
 use crate::dialect::with_backslash;
 use crate::engine::CATALOG;
+use crate::floats;
 use crate::parameters::SERVER_VERSION;
 
 type Compute = dyn Fn(&[ArrayRef], usize) -> Result<ArrayRef> + Send + Sync;
@@ -323,13 +324,16 @@ fn json_build_object(args: &[ArrayRef], n: usize) -> Result<ArrayRef> {
         return Err(DataFusionError::Execution("json_build_object takes names and values in turn".to_owned()));
     }
     let options = FormatOptions::default();
+    let are_numbers: Vec<bool> = args.iter().map(|a| a.data_type().is_numeric()).collect();
+    let args = args.iter().map(|a| if a.data_type().is_floating() { floats::texts(a, floats::SHORTEST) } else { Ok(a.clone()) });
+    let args = args.collect::<Result<Vec<_>>>()?;
     let formats = args.iter().map(|a| ArrayFormatter::try_new(a, &options)).collect::<std::result::Result<Vec<_>, _>>()?;
     let value = |i: usize, row: usize| -> serde_json::Value {
         if args[i].is_null(row) {
             return serde_json::Value::Null;
         }
         let text = formats[i].value(row).to_string();
-        let is_plain = args[i].data_type().is_numeric() || args[i].data_type() == &DataType::Boolean;
+        let is_plain = are_numbers[i] || args[i].data_type() == &DataType::Boolean;
         match serde_json::from_str(&text) {
             Ok(plain) if is_plain => plain,
             _ => text.into(),

@@ -28,7 +28,7 @@ use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
 
 /// What an argument is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Shape,
     Number,
     Text,
@@ -172,7 +172,7 @@ pub(super) fn all(text: &Arc<Adapter>) -> Vec<ScalarUDF> {
 /// The arguments and the answer of one of them, as numbers of types in `pg_type`; none if the function is not one of these.
 pub(super) fn signature_of(name: &str) -> Option<(Vec<i32>, i32)> {
     let (number, whole, text, flag, bytes) = (701, 20, 25, 16, 17);
-    let described = TABLE.iter().find(|d| d.name == name || d.aliases.contains(&name))?;
+    let described = find(name)?;
     let argument = |kind: &Kind| match kind {
         Kind::Shape => GEOMETRY_OID,
         Kind::Number => number,
@@ -189,6 +189,24 @@ pub(super) fn signature_of(name: &str) -> Option<(Vec<i32>, i32)> {
         Answer::Bytes => bytes,
     };
     Some((described.kinds.iter().map(argument).collect(), answer))
+}
+
+/// What the arguments of one of our functions are; none if it is not one of these.
+pub(super) fn argument_kinds(name: &str) -> Option<&'static [Kind]> {
+    find(name).map(|d| d.kinds)
+}
+
+/// Which argument of one of our functions is the number of a reference system, if one is.
+pub(super) fn reference_argument(name: &str) -> Option<usize> {
+    match find(name)?.answer {
+        Answer::Shape(Srid::Given(i)) => Some(i),
+        Answer::Shape(Srid::Plane) => Some(1),
+        _ => None,
+    }
+}
+
+fn find(name: &str) -> Option<&'static Described> {
+    TABLE.iter().find(|d| d.name == name || d.aliases.contains(&name))
 }
 
 struct Function {
@@ -236,7 +254,6 @@ impl Function {
 
     /// Geometries written as people and PostGIS write them: WKT, EWKT (`SRID=4326;POINT(1 2)`), or EWKB in hexadecimal digits.
     fn bytes_of_texts(&self, texts: &StringArray) -> Result<(ArrayRef, Option<i32>)> {
-        let is_hex = |t: &str| t.len() > 8 && t.bytes().all(|b| b.is_ascii_hexdigit());
         let mut srid = None;
         let mut plain = Vec::with_capacity(texts.len());
         for text in texts {
@@ -285,6 +302,11 @@ impl Function {
     }
 }
 
+/// EWKB in hexadecimal digits?
+fn is_hex(text: &str) -> bool {
+    text.len() > 8 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// `SRID=4326;` in front of WKT.
 fn split_srid(text: &str) -> Result<(Option<i32>, &str)> {
     let trimmed = text.trim();
@@ -315,8 +337,8 @@ impl Hash for Function {
     }
 }
 
-fn whole(value: Option<&ScalarValue>) -> Option<i32> {
-    let ScalarValue::Int64(number) = value?.cast_to(&DataType::Int64).ok()? else { return None };
+fn whole(value: &ScalarValue) -> Option<i32> {
+    let ScalarValue::Int64(number) = value.cast_to(&DataType::Int64).ok()? else { return None };
     number?.try_into().ok()
 }
 
@@ -367,19 +389,30 @@ impl ScalarUDFImpl for Function {
             return Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, true)));
         };
         let first = args.arg_fields.iter().find_map(|f| Reference::of(f)).unwrap_or_default();
+        // What is no constant yet may be a parameter: see `settle`, which refuses everything else.
         let given = |i: usize| match args.scalar_arguments.get(i) {
-            None => Ok(None),
-            Some(scalar) => match whole(*scalar) {
+            Some(Some(scalar)) => match whole(scalar) {
                 Some(srid) => Ok(Some(srid)),
-                None => plan_err!("{}: the number of the reference system has to be a constant, such as 4326", self.name()),
+                None if scalar.is_null() => Ok(Some(0)),
+                None => {
+                    plan_err!("{}: `{scalar}` is not the number of a reference system (expected a whole number, such as 4326)", self.name())
+                }
             },
+            Some(None) => Ok(Some(0)),
+            None => Ok(None),
         };
-        // Of a text that names its own.
+        // Of a text, or of bytes, that name their own.
         let written = || {
-            let text = args.scalar_arguments.first().copied().flatten().and_then(|s| s.try_as_str().flatten().map(str::to_owned));
-            text.and_then(|t| split_srid(&t).ok().and_then(|(srid, _)| srid)).unwrap_or(0)
+            let scalar = args.scalar_arguments.first().copied().flatten()?;
+            match scalar {
+                ScalarValue::Binary(Some(bytes)) => wkb::read(bytes).ok()?.1,
+                _ => {
+                    let text = scalar.try_as_str().flatten()?.trim();
+                    if is_hex(text) { wkb::read(&wkb::from_hex(text).ok()?).ok()?.1 } else { split_srid(text).ok()?.0 }
+                }
+            }
         };
-        let plain = if first.srid == 0 { written() } else { first.srid };
+        let plain = if first.srid == 0 { written().unwrap_or(0) } else { first.srid };
         let reference = match from {
             Srid::Same => Reference { srid: plain, ..first },
             Srid::Given(i) => Reference { srid: given(i)?.unwrap_or(plain), ..first },
@@ -408,6 +441,12 @@ impl ScalarUDFImpl for Function {
             && let Some(other) = known.find(|&srid| srid != first)
         {
             return exec_err!("{}: geometries in different reference systems, {first} and {other} (see ST_Transform)", self.name());
+        }
+        if let Some(i) = reference_argument(self.name())
+            && let Some(given) = args.args.get(i)
+            && !matches!(given, ColumnarValue::Scalar(scalar) if scalar.is_null() || whole(scalar) == Some(call.to.srid))
+        {
+            return exec_err!("{}: the number of the reference system has to be a constant, such as 4326", self.name());
         }
         // Constants only: one row is computed, and is the answer for all.
         let constant = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));

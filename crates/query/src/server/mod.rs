@@ -3,15 +3,17 @@
 //! * [`serve`] accepts connections until it is told to stop.
 //! * `connection` is the life of one connection: messages in, answers out, limits, the end.
 //! * `session` is what a connection may ask: log in, simple and extended queries, COPY.
-//! * `login` checks who somebody is; `answer` writes rows, `budget` bounds and cancels the work on them, `copy` reads rows.
+//! * `login` checks who somebody is; `answer` writes rows, `binding` binds parameters, `cursors` are named answers, `budget` bounds and cancels the work on them, `copy` reads rows.
 //!
 //! A connection has its own engine over its principal's source, so sessions share nothing but the limits of their role.
 //! An error or a panic in one connection ends at most that connection.
 
 mod answer;
+mod binding;
 mod budget;
 mod connection;
 mod copy;
+mod cursors;
 mod housekeeping;
 mod login;
 mod session;

@@ -9,7 +9,6 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{CopySource, Ident, Statement};
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion_postgres::hooks::cursor::CursorStatementHook;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::pgwire::api::auth::{
@@ -18,7 +17,7 @@ use datafusion_postgres::pgwire::api::auth::{
 use datafusion_postgres::pgwire::api::copy::CopyHandler;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{CopyResponse, FieldInfo, QueryResponse, Response, Tag};
+use datafusion_postgres::pgwire::api::results::{CopyResponse, DescribePortalResponse, FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{
@@ -37,10 +36,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::budget::Budget;
 use super::copy::Form;
 use super::copy::incoming::Incoming;
+use super::cursors::{self, Cursors};
 use super::housekeeping::Housekeeping;
 use super::login::{Exchange, Step, refusal, scram_offer};
 use super::sessions::{OpenSession, Opened, SIGNALS, Signals};
-use super::{Auth, LoginError, Server, answer};
+use super::{Auth, LoginError, Server, answer, binding};
 use crate::dialect::calls;
 use crate::engine::{CATALOG, Engine, check_plan};
 use crate::error::QueryError;
@@ -49,7 +49,7 @@ use crate::parameters::SERVER_VERSION;
 use crate::sink::Sink as RowSink;
 
 /// A statement as the protocol crate's service keeps it: text, then syntax and plan unless it is empty.
-type Prepared = (String, Option<(Statement, LogicalPlan)>);
+pub(super) type Prepared = (String, Option<(Statement, LogicalPlan)>);
 
 /// One connection's state and handlers.
 pub(super) struct Session {
@@ -134,7 +134,7 @@ impl Session {
         engine.show_sessions(open.view());
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
             Arc::new(Housekeeping { parameters: engine.parameters().clone() }),
-            Arc::new(CursorStatementHook),
+            Arc::new(Cursors { engine: engine.clone() }),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
@@ -267,7 +267,8 @@ impl Ready {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let Response::Query(query) = response else { return Ok(response) };
-        let QueryResponse { command_tag, row_schema, mut data_rows, .. } = budget.bound_query(query);
+        let QueryResponse { command_tag, row_schema, data_rows, .. } = budget.bound_query(query);
+        let mut data_rows = data_rows.fuse();
         let first = data_rows.next().await;
         for warning in self.open.warnings() {
             let notice = ErrorInfo::new("WARNING".to_owned(), "01000".to_owned(), warning);
@@ -286,7 +287,6 @@ impl Ready {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let served = check_statement(&statement).map_err(api_error)?;
-        self.check_cursors(&statement).await?;
         for hook in &self.hooks {
             if let Some(response) = hook.handle_simple_query(&statement, self.engine.context(), client).await {
                 return response;
@@ -297,18 +297,6 @@ impl Ready {
         }
         let frame = self.engine.frame(statement).await.map_err(api_error)?;
         Ok(Response::Query(answer::rows(frame, &Format::UnifiedText, FormatOptions::from_client_metadata(client.metadata())).await?))
-    }
-
-    /// The hook for cursors plans their queries without asking: they pass both gates here.
-    async fn check_cursors(&self, statement: &Statement) -> PgWireResult<()> {
-        if let Statement::Declare { stmts } = statement {
-            for query in stmts.iter().filter_map(|d| d.for_query.clone()) {
-                let query = Statement::Query(query);
-                check_statement(&query).map_err(api_error)?;
-                self.engine.frame(query).await.map_err(api_error)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -329,10 +317,15 @@ impl QueryParser for Preparer {
         if check_statement(&statement).map_err(api_error)? == Served::Copy {
             return Err(api_error(QueryError::Copy { reason: "it cannot be prepared; send it as a simple query".to_owned() }));
         }
-        self.0.check_cursors(&statement).await?;
         if check_statement(&statement).map_err(api_error)? == Served::Engine {
             let planned = async { engine.plan(statement.clone()).await.map_err(api_error) };
             let plan = Budget::of(engine, client).bound(planned).await?;
+            let plan = binding::typed(plan, types)?;
+            return Ok(Some((text.to_owned(), Some((statement, plan)))));
+        }
+        if let Statement::Declare { stmts } = &statement {
+            let plan = Budget::of(engine, client).bound(cursors::plan(engine, stmts)).await?;
+            let plan = binding::typed(plan, types)?;
             return Ok(Some((text.to_owned(), Some((statement, plan)))));
         }
         let prepared = Budget::of(engine, client).bound(service.query_parser().parse_sql(client, text, types)).await?;
@@ -351,6 +344,8 @@ impl QueryParser for Preparer {
             (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
                 answer::fields(plan.schema().as_arrow(), format.unwrap_or(&Format::UnifiedText), None)
             }
+            // The plan is that of the cursor.
+            (_, Some((Statement::Declare { .. }, _))) => Ok(Vec::new()),
             _ => self.0.service.query_parser().get_result_schema(statement, format),
         }
     }
@@ -364,6 +359,19 @@ impl ExtendedQueryHandler for Session {
     fn query_parser(&self) -> Arc<Preparer> {
         // The connection's loop sends queries here only after the login.
         Arc::new(Preparer(self.ready.get().expect("logged in").clone()))
+    }
+
+    async fn do_describe_portal<C>(&self, client: &mut C, portal: &Portal<Prepared>) -> PgWireResult<DescribePortalResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let prepared = &portal.statement.statement;
+        let fetched = prepared.1.as_ref().and_then(|(statement, _)| cursors::fields(client.portal_store(), statement));
+        let fields = fetched.unwrap_or_else(|| self.query_parser().get_result_schema(prepared, Some(&portal.result_column_format)));
+        Ok(DescribePortalResponse::new(fields?))
     }
 
     async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, max_rows: usize) -> PgWireResult<Response>
@@ -380,13 +388,19 @@ impl ExtendedQueryHandler for Session {
         let response = match prepared {
             (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
                 let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
-                let plan = answer::bound(plan, portal, &wire_types)?;
+                let plan = binding::bound(plan, portal, &wire_types)?;
                 let options = FormatOptions::from_client_metadata(client.metadata());
                 let started = async {
                     let frame = ready.engine.framed(plan).await.map_err(api_error)?;
                     answer::rows(frame, &portal.result_column_format, options).await.map(Response::Query)
                 };
                 budget.bound(started).await?
+            }
+            (_, Some((Statement::Declare { stmts }, plan))) => {
+                let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
+                let plan = binding::bound(plan, portal, &wire_types)?;
+                let options = FormatOptions::from_client_metadata(client.metadata());
+                budget.bound(cursors::open(&ready.engine, client.portal_store(), stmts, plan, options)).await?
             }
             _ => budget.bound(ExtendedQueryHandler::do_query(&ready.service, client, portal, max_rows)).await?,
         };

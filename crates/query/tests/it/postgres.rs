@@ -121,7 +121,7 @@ async fn rows_are_copied_out() {
     let text = ask(r#"copy (select 'a' || chr(9) || 'b\', null, true) to stdout"#).await;
     assert_eq!(text, "a\\tb\\\\\t\\N\tt\n");
     let table = ask(r#"copy "Gone_history" (id, x) to stdout delimiter '|' null '-'"#).await;
-    assert_eq!(table, "urn:ngsi-ld:Gone:1|1.0\n");
+    assert_eq!(table, "urn:ngsi-ld:Gone:1|1\n");
     let many = ask(r#"\copy (select value from generate_series(1, 200000)) to pstdout csv"#).await;
     assert_eq!(many.lines().count(), 200_000);
     for (sql, want) in [
