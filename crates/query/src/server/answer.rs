@@ -45,44 +45,59 @@ fn is_geometry(field: &Field) -> bool {
 
 /// Starts a statement; its rows are computed while they are fetched.
 pub(super) async fn rows(frame: DataFrame, format: &Format, options: FormatOptions) -> PgWireResult<QueryResponse> {
-    let options = Some(Arc::new(options));
-    let schema = frame.schema().as_arrow().clone();
-    let told = Arc::new(fields(&schema, format, options.clone())?);
-    // What each column becomes, and how the batch is encoded after that.
-    let extra_digits = options.as_ref().map_or(floats::SHORTEST, |o| o.extra_float_digits);
-    let shown: Vec<Shown> = (schema.fields().iter().zip(told.iter()))
-        .map(|(field, info)| {
-            let as_text = info.format() == FieldFormat::Text;
-            match Reference::of(field).filter(|_| is_geometry(field)) {
-                Some(Reference { srid, .. }) if as_text => Shown::Hex { srid },
-                Some(Reference { srid, .. }) => Shown::Bytes { srid },
-                None if as_text && floats::is_written(field.data_type()) => Shown::Number { extra_digits },
-                None => Shown::AsItIs,
-            }
-        })
-        .collect();
-    let plain: Vec<Field> = (schema.fields().iter().zip(&shown))
-        .map(|(field, shown)| match shown {
-            Shown::Hex { .. } => Field::new(field.name(), DataType::Utf8, true),
-            Shown::Bytes { .. } => Field::new(field.name(), DataType::Binary, true),
-            Shown::Number { .. } => Field::new(field.name(), floats::type_of_texts(field.data_type()), true),
-            Shown::AsItIs => field.as_ref().clone(),
-        })
-        .collect();
-    let plain = Schema::new(plain);
-    let encoded = Arc::new(arrow_schema_to_pg_fields(&plain, format, options)?);
-    let unchanged = shown.iter().all(|s| matches!(s, Shown::AsItIs));
-
+    let encoder = Encoder::new(frame.schema().as_arrow(), format, options)?;
+    let told = encoder.told.clone();
     let batches = frame.execute_stream().await.map_err(engine_error)?;
-    let data_rows = batches.flat_map(move |batch| {
-        type Rows = Box<dyn Iterator<Item = PgWireResult<DataRow>> + Send + Sync>;
-        let rows: Rows = match batch.and_then(|b| if unchanged { Ok(b) } else { changed(&b, &shown) }) {
-            Ok(batch) => encode_recordbatch(encoded.clone(), batch),
+    Ok(QueryResponse::new(told, batches.flat_map(move |batch| futures::stream::iter(encoder.encode(batch)))))
+}
+
+/// Writes the rows of an answer.
+pub(super) struct Encoder {
+    /// What the client is told of the columns.
+    pub(super) told: Arc<Vec<FieldInfo>>,
+    /// What each column becomes.
+    shown: Vec<Shown>,
+    /// How they are encoded after that.
+    encoded: Arc<Vec<FieldInfo>>,
+}
+
+type Encoded = Box<dyn Iterator<Item = PgWireResult<DataRow>> + Send + Sync>;
+
+impl Encoder {
+    pub(super) fn new(schema: &Schema, format: &Format, options: FormatOptions) -> PgWireResult<Self> {
+        let extra_digits = options.extra_float_digits;
+        let options = Some(Arc::new(options));
+        let told = Arc::new(fields(schema, format, options.clone())?);
+        let shown: Vec<Shown> = (schema.fields().iter().zip(told.iter()))
+            .map(|(field, info)| {
+                let as_text = info.format() == FieldFormat::Text;
+                match Reference::of(field).filter(|_| is_geometry(field)) {
+                    Some(Reference { srid, .. }) if as_text => Shown::Hex { srid },
+                    Some(Reference { srid, .. }) => Shown::Bytes { srid },
+                    None if as_text && floats::is_written(field.data_type()) => Shown::Number { extra_digits },
+                    None => Shown::AsItIs,
+                }
+            })
+            .collect();
+        let plain: Vec<Field> = (schema.fields().iter().zip(&shown))
+            .map(|(field, shown)| match shown {
+                Shown::Hex { .. } => Field::new(field.name(), DataType::Utf8, true),
+                Shown::Bytes { .. } => Field::new(field.name(), DataType::Binary, true),
+                Shown::Number { .. } => Field::new(field.name(), floats::type_of_texts(field.data_type()), true),
+                Shown::AsItIs => field.as_ref().clone(),
+            })
+            .collect();
+        let encoded = Arc::new(arrow_schema_to_pg_fields(&Schema::new(plain), format, options)?);
+        Ok(Self { told, shown, encoded })
+    }
+
+    pub(super) fn encode(&self, batch: Result<RecordBatch, DataFusionError>) -> Encoded {
+        let unchanged = self.shown.iter().all(|s| matches!(s, Shown::AsItIs));
+        match batch.and_then(|b| if unchanged { Ok(b) } else { changed(&b, &self.shown) }) {
+            Ok(batch) => encode_recordbatch(self.encoded.clone(), batch),
             Err(error) => Box::new(std::iter::once(Err(engine_error(error)))),
-        };
-        futures::stream::iter(rows)
-    });
-    Ok(QueryResponse::new(told, data_rows))
+        }
+    }
 }
 
 /// What a column of an answer becomes before the protocol crate encodes it.

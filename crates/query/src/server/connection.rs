@@ -37,17 +37,20 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
     let cancel = server.open.clone();
     let session = Arc::new(Session::new(server, admitted));
 
+    let mut is_resting = true;
     loop {
         let logging_in = matches!(socket.state(), PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress);
+        // Between the messages of one statement a cancellation waits for the next one.
         let is_copying = matches!(socket.state(), PgWireConnectionState::CopyInProgress(false));
         let message = tokio::select! {
             // In this order: a cancellation that came too late does not end the next statement.
             biased;
             () = session.signals().end.notified() => return socket.send(PgWireBackendMessage::ErrorResponse(terminated().into())).await,
-            () = session.signals().cancel.notified() => {
+            () = session.signals().cancel.notified(), if is_resting || is_copying => {
                 if is_copying {
                     session.break_off_copy().await;
-                    process_error(&mut socket, PgWireError::UserError(Box::new(cancelled())), false).await?;
+                    process_error(&mut socket, PgWireError::QueryCanceled, false).await?;
+                    is_resting = true;
                     session.rest(socket.transaction_status());
                 }
                 continue;
@@ -71,21 +74,32 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
         };
         let extended = message.is_extended_query();
         let cancelling = matches!(message, PgWireFrontendMessage::CancelRequest(_));
-        let works = !matches!(message, PgWireFrontendMessage::Sync(_) | PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Close(_));
+        let ends = matches!(message, PgWireFrontendMessage::Sync(_) | PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Close(_));
+        let works = !ends && !matches!(socket.state(), PgWireConnectionState::AwaitingSync);
+        is_resting &= ends || logging_in;
+        let is_query = matches!(message, PgWireFrontendMessage::Query(_));
         let ends_statement = matches!(message, PgWireFrontendMessage::Query(_) | PgWireFrontendMessage::Sync(_));
         let step =
             process_message(message, &mut socket, session.clone(), session.clone(), session.clone(), session.clone(), cancel.clone());
         // Who waits for nobody works for nobody: with the step everything that it has started is dropped.
         let done = tokio::select! {
+            biased;
             done = AssertUnwindSafe(step).catch_unwind() => done,
             // The statement is dropped with its step; no message was left half written.
             () = session.signals().end.notified() => return socket.send(PgWireBackendMessage::ErrorResponse(terminated().into())).await,
             // Rows that have arrived are recorded first: the client is told how many.
-            () = session.signals().cancel.notified(), if works && !is_copying => Ok(Err(PgWireError::UserError(Box::new(cancelled())))),
+            () = session.signals().cancel.notified(), if works && !is_copying => Ok(Err(PgWireError::QueryCanceled)),
             () = gone(&probe) => {
                 tracing::debug!("an SQL client went away during a statement, which was stopped");
                 return Ok(());
             }
+        };
+        let done = match done {
+            // It had its answer already, which only had to be sent.
+            Ok(Err(PgWireError::QueryCanceled)) if is_query && matches!(socket.state(), PgWireConnectionState::ReadyForQuery) => {
+                Ok(Ok(socket.flush().await?))
+            }
+            done => done,
         };
         let mut info = match done {
             Ok(Ok(())) if cancelling => break,
@@ -93,6 +107,7 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
                 let still_copying = matches!(socket.state(), PgWireConnectionState::CopyInProgress(_));
                 if (ends_statement || is_copying) && !still_copying {
                     session.rest(socket.transaction_status());
+                    is_resting = true;
                 }
                 continue;
             }
@@ -109,6 +124,7 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
             break;
         }
         if !extended {
+            is_resting = true;
             session.rest(socket.transaction_status());
         }
     }
@@ -144,11 +160,6 @@ async fn gone(probe: &TcpStream) {
 async fn stop_asked(stopped: &mut watch::Receiver<bool>) {
     // The guard inside the answer must not live across the next await.
     let _ = stopped.wait_for(|stop| *stop).await.is_ok();
-}
-
-/// What a client is told whose statement was cancelled.
-fn cancelled() -> ErrorInfo {
-    ErrorInfo::new("ERROR".to_owned(), "57014".to_owned(), "canceling statement due to user request".to_owned())
 }
 
 /// What a session is told whose end another one has asked for.

@@ -1,12 +1,17 @@
-//! `DECLARE`, `FETCH` and `CLOSE`: cursors, which are portals with a name that SQL gives them.
+//! `DECLARE`, `FETCH` and `CLOSE`: cursors.
 //!
-//! The protocol crate has a hook for them; ours writes rows as all other answers (geometries, numbers), takes parameters, knows `BINARY`, and
-//! can tell what a cursor's columns are.
+//! The protocol crate has a hook for them; ours writes rows as all other answers (geometries, numbers), in the format that each `FETCH` or the
+//! word `BINARY` asks for, takes parameters, can tell what a cursor's columns are, and ends them with the transaction.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::common::{DFSchema, ParamValues};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{CloseCursor, Declare, DeclareType, FetchDirection, Statement, Value};
@@ -14,21 +19,66 @@ use datafusion_postgres::QueryHook;
 use datafusion_postgres::hooks::HookClient;
 use datafusion_postgres::pgwire::api::ClientInfo;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
-use datafusion_postgres::pgwire::api::results::{FieldInfo, Response, Tag};
+use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::StoredStatement;
-use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
+use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
+use futures::StreamExt;
 
-use super::answer;
+use super::answer::{self, engine_error};
 use super::session::{Prepared, api_error, user_error};
 use crate::engine::Engine;
 use crate::guard::check_statement;
 
+/// How many cursors a session may have open: each holds a statement that has begun.
+const CURSORS_MAX: usize = 100;
+
 /// Cursors of a session.
-#[derive(Debug)]
 pub(super) struct Cursors {
-    pub(super) engine: Arc<Engine>,
+    engine: Arc<Engine>,
+    open: Mutex<BTreeMap<String, Cursor>>,
+}
+
+/// A statement that has begun.
+#[derive(Clone)]
+struct Cursor {
+    schema: SchemaRef,
+    is_binary: bool,
+    /// It stays when the transaction is over.
+    is_held: bool,
+    rows: Arc<tokio::sync::Mutex<Left>>,
+}
+
+/// The rows that were not fetched yet.
+struct Left {
+    batches: SendableRecordBatchStream,
+    /// What was fetched in part.
+    first: Option<RecordBatch>,
+}
+
+impl Left {
+    /// The next rows, at most so many.
+    async fn next(&mut self, n_rows_max: usize) -> Option<Result<RecordBatch, DataFusionError>> {
+        let batch = match self.first.take() {
+            Some(batch) => batch,
+            None => match self.batches.next().await? {
+                Ok(batch) => batch,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        if batch.num_rows() > n_rows_max {
+            self.first = Some(batch.slice(n_rows_max, batch.num_rows() - n_rows_max));
+            return Some(Ok(batch.slice(0, n_rows_max)));
+        }
+        Some(Ok(batch))
+    }
+}
+
+impl std::fmt::Debug for Cursors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cursors").field("open", &self.lock().keys()).finish_non_exhaustive()
+    }
 }
 
 fn error(sqlstate: &str, message: impl Into<String>) -> PgWireError {
@@ -51,83 +101,102 @@ pub(super) async fn plan(engine: &Engine, declared: &[Declare]) -> PgWireResult<
     engine.plan(query).await.map_err(api_error)
 }
 
-/// Opens a cursor over a plan whose parameters are bound.
-pub(super) async fn open<S>(
-    engine: &Engine,
-    store: &S,
-    declared: &[Declare],
-    plan: LogicalPlan,
-    options: FormatOptions,
-) -> PgWireResult<Response>
-where
-    S: PortalStore<Statement = Prepared>,
-{
-    let declared = the_one(declared)?;
-    let name = declared.names.first().map(|n| n.value.clone()).unwrap_or_default();
-    if matches!(store.get_portal(&name), Some(Entry::Value(_))) {
-        return Err(error("42P03", format!("cursor \"{name}\" already exists")));
+impl Cursors {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, open: Mutex::default() }
     }
-    let format = if declared.binary == Some(true) { Format::UnifiedBinary } else { Format::UnifiedText };
-    let query = declared.for_query.clone().ok_or_else(|| error("42601", "expected a query"))?;
-    let text = query.to_string();
-    let frame = engine.framed(plan.clone()).await.map_err(api_error)?;
-    let rows = answer::rows(frame, &format, options).await?;
-    let statement = StoredStatement::new(name.clone(), (text, Some((Statement::Query(query), plan))), Vec::new());
-    let mut portal = Portal::new_cursor(name, Arc::new(statement));
-    portal.result_column_format = format;
-    portal.start(rows).await;
-    store.put_portal(Arc::new(portal));
-    Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
-}
 
-/// The columns that a `FETCH` will give; none if it is another statement, or there is no such cursor.
-pub(super) fn fields<S>(store: &S, statement: &Statement) -> Option<PgWireResult<Vec<FieldInfo>>>
-where
-    S: PortalStore<Statement = Prepared>,
-{
-    let Statement::Fetch { name, .. } = statement else { return None };
-    let Some(Entry::Value(portal)) = store.get_portal(&name.value) else { return None };
-    let (_, Some((_, plan))) = &portal.statement.statement else { return None };
-    Some(answer::fields(plan.schema().as_arrow(), &portal.result_column_format, None))
-}
-
-async fn fetch<S>(store: &S, name: &str, direction: &FetchDirection) -> PgWireResult<Response>
-where
-    S: PortalStore<Statement = Prepared>,
-{
-    let forward_only = || error("55000", "cursor can only scan forward");
-    let count = |value: &Value| match value {
-        Value::Number(digits, _) => digits.parse::<usize>().ok().filter(|&n| n > 0).ok_or_else(forward_only),
-        _ => Err(forward_only()),
-    };
-    // 0 stands for all.
-    let n_rows = match direction {
-        FetchDirection::Next | FetchDirection::Forward { limit: None } => 1,
-        FetchDirection::Forward { limit: Some(limit) } | FetchDirection::Count { limit } => count(&limit.value)?,
-        FetchDirection::ForwardAll | FetchDirection::All => 0,
-        _ => return Err(forward_only()),
-    };
-    let portal = match store.get_portal(name) {
-        Some(Entry::Value(portal)) => portal,
-        _ => return Err(error("34000", format!("cursor \"{name}\" does not exist"))),
-    };
-    let mut response = portal.fetch(n_rows).await?.response;
-    response.set_command_tag("FETCH");
-    Ok(Response::Query(response))
-}
-
-fn close<S>(store: &S, cursor: &CloseCursor) -> PgWireResult<Response>
-where
-    S: PortalStore<Statement = Prepared>,
-{
-    match cursor {
-        CloseCursor::All => store.clear_portals(),
-        CloseCursor::Specific { name } => match store.get_portal(&name.value) {
-            Some(_) => store.rm_portal(&name.value),
-            None => return Err(error("34000", format!("cursor \"{}\" does not exist", name.value))),
-        },
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Cursor>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    Ok(Response::Execution(Tag::new("CLOSE CURSOR")))
+
+    /// Opens a cursor over a plan whose parameters are bound. `store` gets a portal of its name, by which the protocol can describe it.
+    pub(super) async fn open<S>(&self, store: &S, declared: &[Declare], plan: LogicalPlan) -> PgWireResult<Response>
+    where
+        S: PortalStore<Statement = Prepared>,
+    {
+        let declared = the_one(declared)?;
+        let name = declared.names.first().map(|n| n.value.clone()).unwrap_or_default();
+        {
+            let open = self.lock();
+            if open.contains_key(&name) {
+                return Err(error("42P03", format!("cursor \"{name}\" already exists")));
+            }
+            if open.len() >= CURSORS_MAX {
+                return Err(error("53000", format!("too many open cursors: the limit of a session is {CURSORS_MAX}")));
+            }
+        }
+        let query = declared.for_query.clone().ok_or_else(|| error("42601", "expected a query"))?;
+        let text = query.to_string();
+        let frame = self.engine.framed(plan.clone()).await.map_err(api_error)?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        let batches = frame.execute_stream().await.map_err(engine_error)?;
+        let statement = StoredStatement::new(name.clone(), (text, Some((Statement::Query(query), plan))), Vec::new());
+        store.put_portal(Arc::new(Portal::new_cursor(name.clone(), Arc::new(statement))));
+        let rows = Arc::new(tokio::sync::Mutex::new(Left { batches, first: None }));
+        let cursor = Cursor { schema, is_binary: declared.binary == Some(true), is_held: declared.hold == Some(true), rows };
+        self.lock().insert(name, cursor);
+        Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
+    }
+
+    /// The columns that a `FETCH` will give; none if it is another statement, or there is no such cursor.
+    pub(super) fn fields(&self, statement: &Statement, format: &Format) -> Option<PgWireResult<Vec<FieldInfo>>> {
+        let Statement::Fetch { name, .. } = statement else { return None };
+        let cursor = self.lock().get(&name.value).cloned()?;
+        Some(answer::fields(&cursor.schema, if cursor.is_binary { &Format::UnifiedBinary } else { format }, None))
+    }
+
+    /// The next rows of a cursor, computed while they are fetched.
+    pub(super) fn fetch(&self, name: &str, direction: &FetchDirection, format: &Format, options: FormatOptions) -> PgWireResult<Response> {
+        let forward_only = || error("55000", "cursor can only scan forward");
+        let count = |value: &Value| match value {
+            Value::Number(digits, _) => digits.parse::<usize>().ok().filter(|&n| n > 0).ok_or_else(forward_only),
+            _ => Err(forward_only()),
+        };
+        let n_rows = match direction {
+            FetchDirection::Next | FetchDirection::Forward { limit: None } => 1,
+            FetchDirection::Forward { limit: Some(limit) } | FetchDirection::Count { limit } => count(&limit.value)?,
+            FetchDirection::ForwardAll | FetchDirection::All => usize::MAX,
+            _ => return Err(forward_only()),
+        };
+        let cursor = self.lock().get(name).cloned().ok_or_else(|| missing(name))?;
+        let format = if cursor.is_binary { &Format::UnifiedBinary } else { format };
+        let encoder = answer::Encoder::new(&cursor.schema, format, options)?;
+        let told = encoder.told.clone();
+        let batches = futures::stream::unfold((cursor.rows, n_rows), |(rows, n_left)| async move {
+            let batch = if n_left == 0 { None } else { rows.lock().await.next(n_left).await }?;
+            let n_left = batch.as_ref().map_or(0, |b| n_left - b.num_rows());
+            Some((batch, (rows, n_left)))
+        });
+        let mut response = QueryResponse::new(told, batches.flat_map(move |batch| futures::stream::iter(encoder.encode(batch))));
+        response.set_command_tag("FETCH");
+        Ok(Response::Query(response))
+    }
+
+    fn close<S: PortalStore<Statement = Prepared>>(&self, store: &S, cursor: &CloseCursor) -> PgWireResult<Response> {
+        match cursor {
+            CloseCursor::All => self.forget(store, |_| true),
+            CloseCursor::Specific { name } => {
+                self.lock().remove(&name.value).ok_or_else(|| missing(&name.value))?;
+                store.rm_portal(&name.value);
+            }
+        }
+        Ok(Response::Execution(Tag::new("CLOSE CURSOR")))
+    }
+
+    fn forget<S: PortalStore<Statement = Prepared>>(&self, store: &S, which: impl Fn(&Cursor) -> bool) {
+        self.lock().retain(|name, cursor| {
+            let goes = which(cursor);
+            if goes {
+                store.rm_portal(name);
+            }
+            !goes
+        });
+    }
+}
+
+fn missing(name: &str) -> PgWireError {
+    error("34000", format!("cursor \"{name}\" does not exist"))
 }
 
 #[async_trait]
@@ -138,16 +207,26 @@ impl QueryHook for Cursors {
         _context: &SessionContext,
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
+        let store = client.portal_store();
         match statement {
-            Statement::Declare { stmts } => {
+            Statement::Declare { stmts } => Some(match plan(&self.engine, stmts).await {
+                Ok(plan) => self.open(store, stmts, plan).await,
+                Err(error) => Err(error),
+            }),
+            Statement::Fetch { name, direction, .. } => {
                 let options = FormatOptions::from_client_metadata(client.metadata());
-                Some(match plan(&self.engine, stmts).await {
-                    Ok(plan) => open(&self.engine, client.portal_store(), stmts, plan, options).await,
-                    Err(error) => Err(error),
-                })
+                Some(self.fetch(&name.value, direction, &Format::UnifiedText, options))
             }
-            Statement::Fetch { name, direction, .. } => Some(fetch(client.portal_store(), &name.value, direction).await),
-            Statement::Close { cursor } => Some(close(client.portal_store(), cursor)),
+            Statement::Close { cursor } => Some(self.close(store, cursor)),
+            // The session answers these; here they only end cursors.
+            Statement::Commit { .. } | Statement::Rollback { savepoint: None, .. } => {
+                self.forget(store, |cursor| !cursor.is_held);
+                None
+            }
+            Statement::Discard { .. } => {
+                self.forget(store, |_| true);
+                None
+            }
             _ => None,
         }
     }

@@ -69,6 +69,7 @@ struct Ready {
     engine: Arc<Engine>,
     service: DfSessionService,
     hooks: Vec<Arc<dyn QueryHook>>,
+    cursors: Arc<Cursors>,
     sink: Option<Arc<dyn RowSink>>,
     /// Its place among the sessions of the role, and among the open ones.
     _place: OwnedSemaphorePermit,
@@ -132,14 +133,16 @@ impl Session {
         let open = OpenSession::new(&self.server.open, opened, self.signals.clone(), self.server.sources.clone());
         open.register(engine.context());
         engine.show_sessions(open.view());
+        let cursors = Arc::new(Cursors::new(engine.clone()));
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
+            // First: also what others answer may end cursors.
+            cursors.clone(),
             Arc::new(Housekeeping { parameters: engine.parameters().clone() }),
-            Arc::new(Cursors { engine: engine.clone() }),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
         let service = DfSessionService::new_with_hooks(engine.context().clone(), hooks.clone());
-        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, sink, _place: place, open })).is_ok();
+        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, cursors, sink, _place: place, open })).is_ok();
         if first { Ok(()) } else { Err(user_error(fatal("08P01", "already logged in"))) }
     }
 
@@ -361,7 +364,7 @@ impl ExtendedQueryHandler for Session {
         Arc::new(Preparer(self.ready.get().expect("logged in").clone()))
     }
 
-    async fn do_describe_portal<C>(&self, client: &mut C, portal: &Portal<Prepared>) -> PgWireResult<DescribePortalResponse>
+    async fn do_describe_portal<C>(&self, _client: &mut C, portal: &Portal<Prepared>) -> PgWireResult<DescribePortalResponse>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore<Statement = Prepared>,
@@ -369,7 +372,8 @@ impl ExtendedQueryHandler for Session {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let prepared = &portal.statement.statement;
-        let fetched = prepared.1.as_ref().and_then(|(statement, _)| cursors::fields(client.portal_store(), statement));
+        let cursors = &self.ready()?.cursors;
+        let fetched = prepared.1.as_ref().and_then(|(statement, _)| cursors.fields(statement, &portal.result_column_format));
         let fields = fetched.unwrap_or_else(|| self.query_parser().get_result_schema(prepared, Some(&portal.result_column_format)));
         Ok(DescribePortalResponse::new(fields?))
     }
@@ -399,8 +403,11 @@ impl ExtendedQueryHandler for Session {
             (_, Some((Statement::Declare { stmts }, plan))) => {
                 let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
                 let plan = binding::bound(plan, portal, &wire_types)?;
+                budget.bound(ready.cursors.open(client.portal_store(), stmts, plan)).await?
+            }
+            (_, Some((Statement::Fetch { name, direction, .. }, _))) => {
                 let options = FormatOptions::from_client_metadata(client.metadata());
-                budget.bound(cursors::open(&ready.engine, client.portal_store(), stmts, plan, options)).await?
+                ready.cursors.fetch(&name.value, direction, &portal.result_column_format, options)?
             }
             _ => budget.bound(ExtendedQueryHandler::do_query(&ready.service, client, portal, max_rows)).await?,
         };

@@ -115,6 +115,8 @@ def cursors(connection):
         rows = connection.execute("fetch 5 in ogr").fetchall()
         same((rows[0][0], shapely.from_wkb(rows[0][1]).wkt), (120.5, "POINT (116.2 39.9)"))
         same(connection.execute("fetch 5 in ogr").fetchall(), [])
+        connection.execute("declare parts cursor for select * from generate_series(1, 20000) as g")
+        same([len(connection.execute(f"fetch {n} in parts").fetchall()) for n in ("3", "9000", "next", "all", "1")], [3, 9000, 1, 10996, 0])
         connection.execute("close ogr")
         for sql, state in [("fetch 1 from ogr", "34000"), ("close ogr", "34000")]:
             try:
@@ -124,6 +126,13 @@ def cursors(connection):
                 same(error.sqlstate, state)
             else:
                 raise AssertionError(sql)
+    # A transaction ends its cursors.
+    try:
+        connection.execute("fetch 1 in parts")
+    except psycopg.errors.InvalidCursorName:
+        pass
+    else:
+        raise AssertionError("the cursor is still there")
     with connection.pipeline():
         several = [connection.execute("select %s::int", (i,)) for i in range(3)]
     same([c.fetchone()[0] for c in several], [0, 1, 2])
