@@ -27,7 +27,7 @@ use url::Url;
 use crate::Source;
 use crate::catalog::system::{Statics, SystemSchema};
 use crate::catalog::{Activities, Directory, Tables, functions};
-use crate::dialect::{Dialect, shown_batch};
+use crate::dialect::{Dialect, TruthTexts, shown_batch};
 use crate::error::QueryError;
 use crate::groups;
 use crate::guard::{Served, check_statement, check_text};
@@ -98,13 +98,14 @@ impl Shared {
         let options = config.options_mut();
         options.execution.time_zone = Some("+00:00".to_owned());
         options.sql_parser.map_string_types_to_utf8view = false;
-        let state =
-            crate::time::configure(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features())
-                // The features above bring readers and writers of files, which no statement may reach.
-                .with_table_factories(HashMap::new())
-                .with_file_formats(Vec::new())
-                .with_analyzer_rule(Arc::new(crate::floats::Rewrite::default()))
-                .build();
+        let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+        builder.expr_planners().get_or_insert_default().push(Arc::new(TruthTexts));
+        let state = crate::time::configure(builder)
+            // The features above bring readers and writers of files, which no statement may reach.
+            .with_table_factories(HashMap::new())
+            .with_file_formats(Vec::new())
+            .with_analyzer_rule(Arc::new(crate::floats::Rewrite::default()))
+            .build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()));
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;

@@ -1,4 +1,4 @@
-//! `pg_stat_activity`: the sessions that are open, and what they do.
+//! `pg_stat_activity`: the sessions that are open, and what they do; and its relatives, of which nothing is known.
 
 use std::net::SocketAddr;
 
@@ -85,4 +85,39 @@ pub(super) fn pg_stat_activity(rows: &[Activity]) -> Result<RecordBatch> {
         .text("query", rows.iter().map(|r| &r.statement))
         .all_text("backend_type", "client backend")
         .finish()
+}
+
+/// There are no locks that a client could see.
+pub(super) fn pg_locks() -> Result<RecordBatch> {
+    let none =
+        Columns::new(0).no_text("locktype").no_int("database").no_int("relation").no_int("page").no_int("tuple").no_text("virtualxid");
+    let none =
+        none.no_int("transactionid").no_int("classid").no_int("objid").no_int("objsubid").no_text("virtualtransaction").no_int("pid");
+    none.no_text("mode").all_flag("granted", true).all_flag("fastpath", true).time("waitstart", []).finish()
+}
+
+/// No transaction is ever prepared.
+pub(super) fn pg_prepared_xacts() -> Result<RecordBatch> {
+    Columns::new(0).no_int("transaction").no_text("gid").time("prepared", []).no_text("owner").no_text("database").finish()
+}
+
+/// Transactions, rows and blocks are not counted: there are no numbers.
+pub(super) fn pg_stat_database() -> Result<RecordBatch> {
+    let columns = Columns::new(1).all_oid("datid", DATABASE_OID).all_text("datname", CATALOG).no_int("numbackends");
+    let counted = [
+        "xact_commit",
+        "xact_rollback",
+        "blks_read",
+        "blks_hit",
+        "tup_returned",
+        "tup_fetched",
+        "tup_inserted",
+        "tup_updated",
+        "tup_deleted",
+        "conflicts",
+        "temp_files",
+        "temp_bytes",
+        "deadlocks",
+    ];
+    counted.into_iter().fold(columns, |columns, name| columns.long(name, [None])).time("stats_reset", [None]).finish()
 }

@@ -233,6 +233,20 @@ pub(crate) fn register_common(context: &SessionContext) {
     context.register_udf(by_text("pg_char_to_encoding", DataType::Int32, |name| {
         Ok(Some(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 }))
     }));
+    // What PostGIS packs into the modifier of a type: see `directory::modifier_of`.
+    context.register_udf(function("postgis_typmod_srid", DataType::Int32, |args, n| {
+        Ok(Arc::new(numbers(args.first(), n)?.iter().map(|m| m.map(|m| m.max(0) >> 8)).collect::<Int32Array>()))
+    }));
+    context.register_udf(function("postgis_typmod_dims", DataType::Int32, |args, n| {
+        Ok(Arc::new(numbers(args.first(), n)?.iter().map(|m| m.map(|_| 2)).collect::<Int32Array>()))
+    }));
+    context.register_udf(by_oid("postgis_typmod_type", |_, _, _| Some("Geometry".to_owned())));
+    // Readers and writers do not wait for each other.
+    context.register_udf(function("pg_blocking_pids", DataType::List(Arc::new(Field::new("item", DataType::Int32, true))), |_, n| {
+        let mut lists = ListBuilder::new(Int32Builder::new());
+        (0..n).for_each(|_| lists.append_value([]));
+        Ok(Arc::new(lists.finish()))
+    }));
     context.register_udf(by_oid("pg_get_userbyid", |_, _, _| Some(CATALOG.to_owned())));
     context.register_udf(function("pg_size_pretty", DataType::Utf8, |args, n| {
         let bytes = match args.first() {

@@ -85,7 +85,7 @@ pub(crate) const EMPTY_TABLES: [&str; 45] = [
 ];
 
 /// Tables of `pg_catalog` that are put together here.
-pub(crate) const OWN_TABLES: [&str; 19] = [
+pub(crate) const OWN_TABLES: [&str; 22] = [
     "geography_columns",
     "geometry_columns",
     "pg_attribute",
@@ -97,10 +97,13 @@ pub(crate) const OWN_TABLES: [&str; 19] = [
     "pg_group",
     "pg_index",
     "pg_indexes",
+    "pg_locks",
     "pg_namespace",
+    "pg_prepared_xacts",
     "pg_roles",
     "pg_settings",
     "pg_stat_activity",
+    "pg_stat_database",
     "pg_stat_user_tables",
     "pg_tables",
     "pg_user",
@@ -201,6 +204,9 @@ impl Statics {
             "pg_group" => Columns::new(0).no_text("groname").no_int("grosysid").no_texts("grolist").finish(),
             "pg_user" => pg_user(principal),
             "pg_settings" => pg_settings(parameters),
+            "pg_locks" => activity::pg_locks(),
+            "pg_prepared_xacts" => activity::pg_prepared_xacts(),
+            "pg_stat_database" => activity::pg_stat_database(),
             "pg_stat_activity" => activity::pg_stat_activity(&[]),
             "pg_stat_user_tables" => relations::pg_stat_user_tables(tables),
             "pg_tables" => relations::pg_tables(tables, CATALOG),

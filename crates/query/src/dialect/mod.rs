@@ -7,12 +7,16 @@
 //! * [`casts`]: `regclass` and its relatives.
 //! * [`relations`]: functions and PostGIS's tables where a table is named.
 //! * [`expressions`]: subqueries, functions that give several rows, patterns with another escape character.
+//! * [`places`]: what PostGIS adds to the language.
+//! * [`truth`]: truth values that are written as texts.
 //! * [`names`]: columns are called as PostgreSQL calls them.
 
 mod casts;
 mod expressions;
 mod names;
+mod places;
 mod relations;
+mod truth;
 mod vacuous;
 
 use std::ops::ControlFlow;
@@ -34,6 +38,7 @@ use datafusion_postgres::datafusion_pg_catalog::sql::rules::{
 
 pub(crate) use expressions::with_backslash;
 pub(crate) use names::{shown_batch, shown_name, shown_schema, unnamed};
+pub(crate) use truth::TruthTexts;
 
 /// Reads statements.
 pub(crate) struct Dialect {
@@ -77,6 +82,7 @@ impl Dialect {
     fn rewrite(&self, mut statement: Statement) -> Statement {
         rewrite(&mut statement);
         names::name_columns(&mut statement);
+        places::rewrite(&mut statement);
         vacuous::rewrite(&mut statement);
         casts::rewrite(&mut statement);
         relations::rewrite(&mut statement);

@@ -25,6 +25,7 @@ use super::adapter::Adapter;
 use super::measure::{self, Earth};
 use super::{Reference, WGS84, geohash, wkb, wrong};
 use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
+use crate::floats;
 
 /// What an argument is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -258,7 +259,7 @@ impl Function {
         let mut plain = Vec::with_capacity(texts.len());
         for text in texts {
             plain.push(match text {
-                Some(text) if !is_hex(text.trim()) => {
+                Some(text) if !is_hex(text.trim()) && box_of(text).is_none() => {
                     let (own, rest) = split_srid(text)?;
                     srid = srid.or(own);
                     Some(rest)
@@ -271,6 +272,9 @@ impl Function {
         for (i, text) in texts.iter().enumerate() {
             match text {
                 None => builder.append_null(),
+                Some(text) if let Some(corners) = box_of(text) => {
+                    builder.append_value(wkb::write(&Geometry::Polygon(corners.to_polygon())))
+                }
                 Some(text) if is_hex(text.trim()) => builder.append_value(wkb::from_hex(text.trim()).map_err(wrong)?),
                 Some(_) => builder.append_value(read.value(i)),
             }
@@ -300,6 +304,21 @@ impl Function {
             }
         })
     }
+}
+
+/// `BOX(1 2,3 4)` or `BOX3D(1 2 0,3 4 0)`, as PostGIS writes boxes; none if it is something else.
+fn box_of(text: &str) -> Option<Rect<f64>> {
+    let text = text.trim();
+    let (head, corners) = text.strip_suffix(')')?.split_once('(')?;
+    if !["BOX", "BOX2D", "BOX3D"].iter().any(|kind| head.trim().eq_ignore_ascii_case(kind)) {
+        return None;
+    }
+    let corner = |text: &str| -> Option<geo::Coord> {
+        let mut numbers = text.split_whitespace().map(|n| n.parse::<f64>().ok().filter(|n| n.is_finite()));
+        Some(geo::Coord { x: numbers.next()??, y: numbers.next()?? })
+    };
+    let (low, high) = corners.split_once(',')?;
+    Some(Rect::new(corner(low)?, corner(high)?))
 }
 
 /// EWKB in hexadecimal digits?
@@ -749,6 +768,18 @@ static TABLE: &[Described] = described![
     }),
     // Compared.
     ("st_intersects", [], [Shape, Shape], 2, Answer::Flag, intersects),
+    ("__overlap", [], [Shape, Shape], 2, Answer::Flag, |c, row| {
+        Ok(Value::Flag(matches!((c.shape(0, row)?.rect, c.shape(1, row)?.rect), (Some(a), Some(b)) if a.intersects(&b))))
+    }),
+    // What st_extent becomes: see `dialect`.
+    ("__box", [], [Number, Number, Number, Number], 4, Answer::Text, |c, row| {
+        let mut text = String::from("BOX(");
+        for (i, after) in [" ", ",", " ", ")"].into_iter().enumerate() {
+            floats::write_double(c.number(i, row)?, floats::SHORTEST, &mut text);
+            text.push_str(after);
+        }
+        Ok(Value::Text(text))
+    }),
     ("st_disjoint", [], [Shape, Shape], 2, Answer::Flag, |c, row| match intersects(c, row)? {
         Value::Flag(together) => Ok(Value::Flag(!together)),
         other => Ok(other),

@@ -5,6 +5,7 @@ mod city;
 mod engine;
 mod flight;
 mod functions;
+mod gdal;
 mod postgres;
 mod programs;
 mod psql;
