@@ -273,7 +273,7 @@ impl Function {
             match text {
                 None => builder.append_null(),
                 Some(text) if let Some(corners) = box_of(text) => {
-                    builder.append_value(wkb::write(&Geometry::Polygon(corners.to_polygon())))
+                    builder.append_value(wkb::write(&Geometry::Polygon(corners.to_polygon())));
                 }
                 Some(text) if is_hex(text.trim()) => builder.append_value(wkb::from_hex(text.trim()).map_err(wrong)?),
                 Some(_) => builder.append_value(read.value(i)),

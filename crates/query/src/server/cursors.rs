@@ -4,6 +4,7 @@
 //! word `BINARY` asks for, takes parameters, can tell what a cursor's columns are, and ends them with the transaction.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
@@ -47,6 +48,7 @@ struct Cursor {
     is_binary: bool,
     /// It stays when the transaction is over.
     is_held: bool,
+    has_begun: Arc<AtomicBool>,
     rows: Arc<tokio::sync::Mutex<Left>>,
 }
 
@@ -134,7 +136,13 @@ impl Cursors {
         let statement = StoredStatement::new(name.clone(), (text, Some((Statement::Query(query), plan))), Vec::new());
         store.put_portal(Arc::new(Portal::new_cursor(name.clone(), Arc::new(statement))));
         let rows = Arc::new(tokio::sync::Mutex::new(Left { batches, first: None }));
-        let cursor = Cursor { schema, is_binary: declared.binary == Some(true), is_held: declared.hold == Some(true), rows };
+        let cursor = Cursor {
+            schema,
+            is_binary: declared.binary == Some(true),
+            is_held: declared.hold == Some(true),
+            has_begun: Arc::default(),
+            rows,
+        };
         self.lock().insert(name, cursor);
         Ok(Response::Execution(Tag::new("DECLARE CURSOR")))
     }
@@ -150,7 +158,7 @@ impl Cursors {
     pub(super) fn fetch(&self, name: &str, direction: &FetchDirection, format: &Format, options: FormatOptions) -> PgWireResult<Response> {
         let forward_only = || error("55000", "cursor can only scan forward");
         let count = |value: &Value| match value {
-            Value::Number(digits, _) => digits.parse::<usize>().ok().filter(|&n| n > 0).ok_or_else(forward_only),
+            Value::Number(digits, _) => digits.parse::<usize>().ok().ok_or_else(forward_only),
             _ => Err(forward_only()),
         };
         let n_rows = match direction {
@@ -160,6 +168,11 @@ impl Cursors {
             _ => return Err(forward_only()),
         };
         let cursor = self.lock().get(name).cloned().ok_or_else(|| missing(name))?;
+        // None is the present row, which there is none of before the first one: so programs ask for the columns.
+        if n_rows == 0 && cursor.has_begun.load(Ordering::Relaxed) {
+            return Err(forward_only());
+        }
+        cursor.has_begun.fetch_or(n_rows > 0, Ordering::Relaxed);
         let format = if cursor.is_binary { &Format::UnifiedBinary } else { format };
         let encoder = answer::Encoder::new(&cursor.schema, format, options)?;
         let told = encoder.told.clone();

@@ -116,6 +116,7 @@ def cursors(connection):
         same((rows[0][0], shapely.from_wkb(rows[0][1]).wkt), (120.5, "POINT (116.2 39.9)"))
         same(connection.execute("fetch 5 in ogr").fetchall(), [])
         connection.execute("declare parts cursor for select * from generate_series(1, 20000) as g")
+        same([d.name for d in connection.execute("fetch 0 in parts").description], ["g"])
         same([len(connection.execute(f"fetch {n} in parts").fetchall()) for n in ("3", "9000", "next", "all", "1")], [3, 9000, 1, 10996, 0])
         connection.execute("close ogr")
         for sql, state in [("fetch 1 from ogr", "34000"), ("close ogr", "34000")]:
