@@ -37,9 +37,9 @@
 //! | make | `ST_Point`, `ST_MakePoint`, `ST_MakeLine`, `ST_MakeEnvelope`, `ST_GeomFromText`, `ST_GeomFromEWKT`, `ST_GeomFromWKB`, `ST_GeomFromGeoJSON`, `ST_GeogFromText`, `::geometry`, `::geography` |
 //! | write | `ST_AsText`, `ST_AsEWKT`, `ST_AsGeoJSON`, `ST_AsBinary`, `ST_AsEWKB`, `ST_AsHexEWKB` |
 //! | look at | `ST_X`, `ST_Y`, `ST_XMin` (`YMin`, `XMax`, `YMax`), `ST_SRID`, `ST_GeometryType`, `ST_NPoints`, `ST_NumGeometries`, `ST_IsEmpty`, `ST_IsValid` |
-//! | compare | `ST_Intersects`, `ST_Disjoint`, `ST_Within`, `ST_Contains`, `ST_Covers`, `ST_CoveredBy`, `ST_Touches`, `ST_Crosses`, `ST_Overlaps`, `ST_Equals`, `ST_DWithin` |
+//! | compare | `ST_Intersects`, `ST_Disjoint`, `ST_Within`, `ST_Contains`, `ST_Covers`, `ST_CoveredBy`, `ST_Touches`, `ST_Crosses`, `ST_Overlaps`, `ST_Equals`, `ST_DWithin`; `&&` (boxes) |
 //! | measure | `ST_Distance`, `ST_DistanceSphere`, `ST_DistanceSpheroid`, `ST_Length`, `ST_Perimeter`, `ST_Area` |
-//! | make anew | `ST_Centroid`, `ST_Envelope`, `ST_ConvexHull`, `ST_Buffer`, `ST_SetSRID`, `ST_Transform` (between 4326, 4490 and 3857) |
+//! | make anew | `ST_Centroid`, `ST_Envelope`, `ST_ConvexHull`, `ST_Buffer`, `ST_SetSRID`, `ST_Transform` (between 4326, 4490 and 3857); of several: `ST_Extent` |
 //!
 //! and the further scalar functions of the crate `geodatafusion`, such as `ST_Simplify` and `ST_GeoHash`.
 //! `geometry` is measured in the plane, in degrees for WGS 84; `geography` on the Earth, in metres.
