@@ -1,10 +1,11 @@
 //! Devices over MQTT, with Mosquitto's own clients.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Node, eventually, has};
+use crate::support::{Node, eventually, has, key_of};
 
 fn reading(hour: u32, pm25: f64) -> String {
     json!({"time": format!("2014-01-01T{hour:02}:00:00Z"), "city": "beijing", "station": "Gucheng", "name_en": "Gucheng", "name_zh": "古城",
@@ -78,6 +79,59 @@ fn what_cannot_be_read_is_refused_with_a_reason_and_the_node_goes_on() {
         let refused = node.get("/api/v1/mqtt/refused").expect(200);
         assert!(mentions == "0x99" || refused.body.contains(mentions), "{mentions} is not in {}", refused.body);
     }
+}
+
+#[test]
+fn of_many_messages_at_once_each_is_kept_and_only_the_wrong_ones_are_refused() {
+    if !has("mosquitto_pub") {
+        return;
+    }
+    const STATIONS: [&str; 3] = ["Gucheng", "Wanliu", "Huairou"];
+    let node = Node::start();
+    // As a gateway does after a break of its connection: everything that waited, several messages of each station, some of them broken.
+    let mut gateway = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", node.mqtt_port(), "-q", "1", "-l", "-t", "devices/air-quality/gateway"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = String::new();
+    for n in 0..600 {
+        let (day, station) = (1 + n / 3 / 24, STATIONS[n % 3]);
+        let time = format!("2014-01-{day:02}T{:02}:00:00Z", n / 3 % 24);
+        lines += &json!({"time": time, "city": "beijing", "station": station, "pm25": n}).to_string();
+        lines += if n % 50 == 0 { "\n{broken\n" } else { "\n" };
+    }
+    gateway.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(gateway.wait().unwrap().success());
+    for (i, station) in STATIONS.into_iter().enumerate() {
+        let path =
+            format!("/ngsi-ld/v1/temporal/entities/urn:ngsi-ld:AirQualityObserved:beijing:{station}?attrs=pm25&format=temporalValues");
+        let past = node.get(&path).expect(200).json();
+        let values: Vec<_> = past["pm25"]["values"].as_array().unwrap().iter().map(|v| v[0].as_u64().unwrap() as usize).collect();
+        assert_eq!(values, (i..600).step_by(3).collect::<Vec<_>>(), "{station}");
+    }
+    assert_eq!(node.get("/api/v1/mqtt/refused").expect(200).json().as_array().unwrap().len(), 12);
+}
+
+#[test]
+fn a_device_does_not_change_an_agreement_under_whatever_type_it_names_it() {
+    if !has("mosquitto_pub") {
+        return;
+    }
+    let node = Node::start();
+    let other = tempfile::tempdir().unwrap();
+    let agreement = json!({
+        "id": "urn:ngsi-ld:AirQualityObserved:beijing:Gucheng", "type": "Agreement", "provider": "city", "consumer": "shanghai",
+        "consumerKey": key_of(other.path()), "dataTypes": {"type": "VocabProperty", "vocab": ["AirQualityObserved"]},
+        "purpose": "joint air-quality management", "legalBasis": "test",
+        "validFrom": "2014-01-01T00:00:00Z", "validUntil": "2099-01-01T00:00:00Z", "agreementStatus": "active",
+    });
+    node.post("/ngsi-ld/v1/entities", &agreement).expect(201);
+    let before = now_of(&node);
+    assert!(node.publish(&["-q", "1", "-t", "devices/air-quality/Gucheng", "-m", &reading(1, 1.0)]).status.success());
+    let refused = node.get("/api/v1/mqtt/refused").expect(200);
+    assert!(refused.body.contains("agreement is not something that a device observes"), "{}", refused.body);
+    assert_eq!(now_of(&node), before);
 }
 
 #[test]

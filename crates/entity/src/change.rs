@@ -246,8 +246,9 @@ impl Delta {
         }
         for (name, attribute) in &mut self.put {
             let stamped = Arc::make_mut(attribute);
-            match entity.attributes.get_mut(name) {
-                Some(instances) => {
+            let idx = entity.idx_of(name);
+            match idx.and_then(|idx| entity.attributes.get_index_mut(idx)) {
+                Some((_, instances)) => {
                     let present = instances.iter().find(|i| i.dataset_id == stamped.dataset_id);
                     stamp(stamped, present.map(|i| i.created_at), at);
                     instances.put(Arc::clone(attribute));
@@ -357,7 +358,7 @@ fn observe(e: Entity, current: &Entity) -> Resolved {
     delta.scopes = delta.scopes.filter(|s| *s != current.scopes);
     delta.expires_at = delta.expires_at.filter(|e| Some(*e) != current.expires_at);
     for (name, attribute) in std::mem::take(&mut delta.put) {
-        match current.instance(name.as_str(), attribute.dataset_id.as_ref()) {
+        match current.instance_named(&name, attribute.dataset_id.as_ref()) {
             Some(present) if present.says_the_same_as(&attribute) => {}
             Some(present) if attribute.observed_at < present.observed_at && attribute.observed_at.is_some() => {
                 delta.late.push((name, attribute));

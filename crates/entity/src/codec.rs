@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Number, Value};
 use smol_str::SmolStr;
@@ -52,17 +52,23 @@ const PREFIXES: &[&str] = &[
     "urn:",
 ];
 
+/// The prefixes but the empty one with their numbers, the longest first: those that begin with [`HTTPS`], and the others.
+static BY_LENGTH: LazyLock<[Vec<(usize, &'static str)>; 2]> = LazyLock::new(|| {
+    let mut all: Vec<_> = PREFIXES.iter().copied().enumerate().skip(1).collect();
+    all.sort_by_key(|(_, prefix)| std::cmp::Reverse(prefix.len()));
+    let (https, others) = all.into_iter().partition(|(_, prefix)| prefix.starts_with(HTTPS));
+    [https, others]
+});
+
+/// What most names begin with.
+const HTTPS: &str = "https://";
+
 /// The number of the longest prefix that a text begins with; the empty one fits everything.
 fn longest_prefix(text: &str) -> usize {
     let bytes = text.as_bytes();
-    let mut longest = 0;
-    for (i, prefix) in PREFIXES.iter().enumerate().skip(1) {
-        // Looking at the last byte first spares nearly all comparisons.
-        if prefix.len() > PREFIXES[longest].len() && bytes.get(prefix.len() - 1) == prefix.as_bytes().last() && text.starts_with(prefix) {
-            longest = i;
-        }
-    }
-    longest
+    // Looking at the last byte first spares nearly all comparisons.
+    let fits = |prefix: &str| bytes.get(prefix.len() - 1) == prefix.as_bytes().last() && text.starts_with(prefix);
+    BY_LENGTH[usize::from(!text.starts_with(HTTPS))].iter().find(|(_, prefix)| fits(prefix)).map_or(0, |(i, _)| *i)
 }
 
 /// Names of types and attributes that a thread has read: a city has thousands, its entities have millions, and share them.
@@ -81,7 +87,7 @@ impl Terms {
         if let Some(known) = self.by_rest[prefix].get(rest) {
             return known.clone();
         }
-        let name = name_of(PREFIXES[prefix], rest);
+        let name = name_of(PREFIXES[prefix], rest).interned();
         if self.n == TERMS_MAX {
             *self = Self::default();
         }

@@ -116,16 +116,29 @@ impl FromStr for Instant {
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let t = jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?;
-        let frac = self.0.rem_euclid(1_000_000);
-        let precision = if frac == 0 {
-            0
-        } else if frac % 1000 == 0 {
-            3
-        } else {
-            6
+        // By hand: an answer may have thousands of times, and a formatter for every form costs several times as much.
+        let t = Offset::UTC.to_datetime(jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?);
+        let mut text = *b"0000-00-00T00:00:00.000000";
+        let mut put = |at: usize, n_digits: usize, mut n: u32| {
+            for digit in text[at..at + n_digits].iter_mut().rev() {
+                *digit = b'0' + (n % 10) as u8;
+                n /= 10;
+            }
         };
-        write!(f, "{t:.precision$}")
+        // From 1 to 9999, see MIN and MAX.
+        put(0, 4, u32::from(t.year().unsigned_abs()));
+        let parts = [(5, t.month()), (8, t.day()), (11, t.hour()), (14, t.minute()), (17, t.second())];
+        parts.into_iter().for_each(|(at, n)| put(at, 2, u32::from(n.unsigned_abs())));
+        // Less than a million.
+        let frac = self.0.rem_euclid(1_000_000) as u32;
+        put(20, 6, frac);
+        let n_bytes = match frac {
+            0 => "0000-00-00T00:00:00".len(),
+            _ if frac % 1000 == 0 => "0000-00-00T00:00:00.000".len(),
+            _ => text.len(),
+        };
+        f.write_str(std::str::from_utf8(&text[..n_bytes]).map_err(|_| fmt::Error)?)?;
+        f.write_str("Z")
     }
 }
 
@@ -153,6 +166,8 @@ mod tests {
         check("2014-02-30T00:00:00Z", None);
         check("2014-01-01T25:00:00Z", None);
         check("2016-12-31T23:59:60Z", Some("2016-12-31T23:59:59Z"));
+        check("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z"));
+        check("9999-12-30T22:00:00Z", Some("9999-12-30T22:00:00Z"));
         check("2016-12-31T23:59:61Z", None);
         check("2014-01-01T00:00:00.Z", None);
         check("2014-01-01T00:00:00.1234567Z", None);
@@ -165,6 +180,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn it_is_written_as_by_the_library(
+            us in Instant::MIN.micros()..Instant::MAX.micros(),
+            (unit, digits) in prop::sample::select(vec![(1_000_000, 0), (1_000, 3), (1, 6)]),
+        ) {
+            let us = us - us.rem_euclid(unit);
+            // What can be written shorter is.
+            prop_assume!(digits == 0 || us % 1_000_000 != 0 && (digits == 3 || us % 1_000 != 0));
+            let t = jiff::Timestamp::from_microsecond(us).unwrap();
+            prop_assert_eq!(Instant::from_micros(us).to_string(), format!("{t:.digits$}"));
+        }
+
         #[test]
         fn what_is_written_is_read_back(us in Instant::MIN.micros()..Instant::MAX.micros()) {
             let i = Instant::from_micros(us);

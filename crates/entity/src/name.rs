@@ -1,7 +1,10 @@
 //! Names: IRIs and scopes.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -9,8 +12,16 @@ use smol_str::SmolStr;
 /// The longest IRI taken from the world, in bytes. Longer ones are an attack or a mistake.
 pub const IRI_BYTES_MAX: usize = 2_048;
 
+/// Names that [`Iri::interned`] keeps: a city has thousands of types and attributes.
+const INTERNED_MAX: usize = 65_536;
+/// The longest name that it keeps, in bytes; with [`INTERNED_MAX`] this limits what they take to 16 MiB.
+const INTERNED_BYTES_MAX: usize = 256;
+
+/// The names that are kept for as long as the program runs.
+static INTERNED: LazyLock<RwLock<HashSet<&'static str, foldhash::fast::RandomState>>> = LazyLock::new(RwLock::default);
+
 /// An absolute IRI: the identity of an entity, or the expanded name of a type or attribute. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Iri(SmolStr);
 
@@ -46,16 +57,61 @@ impl Iri {
         Self(text)
     }
 
+    /// The same name, of which the program has one text for all: copies need no counting of who shares it, and equal ones are seen to be equal
+    /// without comparing. For names of types and attributes, not for ids, of which there are millions: what is kept is kept until the
+    /// program ends. Of a name too many or too long this is a copy.
+    #[must_use]
+    pub fn interned(&self) -> Self {
+        if !self.0.is_heap_allocated() || self.0.len() > INTERNED_BYTES_MAX {
+            return self.clone();
+        }
+        if let Some(known) = INTERNED.read().unwrap_or_else(PoisonError::into_inner).get(self.as_str()) {
+            return Self(SmolStr::new_static(known));
+        }
+        let mut names = INTERNED.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been quicker.
+        if let Some(known) = names.get(self.as_str()) {
+            return Self(SmolStr::new_static(known));
+        }
+        if names.len() >= INTERNED_MAX {
+            return self.clone();
+        }
+        let kept: &'static str = Box::leak(Box::from(self.as_str()));
+        names.insert(kept);
+        Self(SmolStr::new_static(kept))
+    }
+
     /// The text.
+    #[inline]
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same text in the same place, which is known without comparing; two that are not may be equal all the same.
+    #[inline]
+    pub(crate) fn is_same_text(&self, other: &Self) -> bool {
+        std::ptr::eq(self.as_str(), other.as_str())
     }
 
     /// What follows the last `#`, `/` or `:`: a short name for people and tables, not unique.
     #[must_use]
     pub fn local_name(&self) -> &str {
         self.0.rsplit(['#', '/', ':']).find(|s| !s.is_empty()).unwrap_or(&self.0)
+    }
+}
+
+impl PartialEq for Iri {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same_text(other) || self.as_str() == other.as_str()
+    }
+}
+
+impl Hash for Iri {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -71,10 +127,10 @@ impl FromStr for Iri {
         let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
         // RFC 3987 excludes these; NGSI-LD clause 4.6.4 wants 400 for what is refused.
-        let rest_ok = !rest.is_empty()
-            && !rest
-                .chars()
-                .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '{' | '}' | '|' | '\\' | '^' | '`'));
+        let is_bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '{' | '}' | '|' | '\\' | '^' | '`');
+        // Nearly all are of these characters alone, which is seen without decoding them.
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'/' | b'-' | b'_' | b'.' | b'#');
+        let rest_ok = !rest.is_empty() && (rest.bytes().all(is_plain) || !rest.chars().any(is_bad));
         if scheme_ok && rest_ok { Ok(Self(SmolStr::new(s))) } else { Err(form()) }
     }
 }
@@ -98,6 +154,7 @@ impl AsRef<str> for Iri {
 }
 
 impl std::borrow::Borrow<str> for Iri {
+    #[inline]
     fn borrow(&self) -> &str {
         &self.0
     }
@@ -196,6 +253,23 @@ mod tests {
             assert!(bad.parse::<Iri>().is_err(), "{bad}");
         }
         assert!(format!("urn:{}", "a".repeat(IRI_BYTES_MAX)).parse::<Iri>().is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_interned_is_the_same_name_with_one_text_for_all() {
+        let name = || Iri::known("https://uri.etsi.org/ngsi-ld/default-context/internedInThisTest");
+        let (a, b) = (name().interned(), name().interned());
+        assert!(a.is_same_text(&b) && a.is_same_text(&a.clone()));
+        assert!(!a.is_same_text(&name()), "it is not taken from whoever had it first");
+        assert_eq!((&a, hash_of(&a)), (&name(), hash_of(&name())));
+        let long = Iri::known(&format!("urn:x:{}", "y".repeat(INTERNED_BYTES_MAX)));
+        assert_eq!(long.interned(), long);
+        assert!(long.interned().0.is_heap_allocated(), "what is too long is not kept for good");
+
+        fn hash_of(iri: &Iri) -> u64 {
+            use std::hash::BuildHasher;
+            foldhash::fast::FixedState::default().hash_one(iri)
+        }
     }
 
     #[test]

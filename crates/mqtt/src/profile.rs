@@ -345,13 +345,19 @@ impl Profile {
             return Err(ProfileError::AttributeCount { profile: spec.id.clone(), found: spec.attributes.len() });
         }
         let path = |text: &str| Path::parse(&spec.id, text);
-        let name = |name: &str| expand(name).map_err(|why| ProfileError::Name { profile: spec.id.clone(), name: name.to_owned(), why });
+        let name = |name: &str| {
+            expand(name).map(|iri| iri.interned()).map_err(|why| ProfileError::Name {
+                profile: spec.id.clone(),
+                name: name.to_owned(),
+                why,
+            })
+        };
         let time = spec.time.as_ref().map(|t| {
             let future_skew_s = t.future_skew_seconds.unwrap_or(FUTURE_SKEW_S_DEFAULT);
             Ok(Time { path: path(&t.path)?, format: t.format, future_skew_s })
         });
         let location = spec.location.as_ref().map(|l| Ok(Location { lon: path(&l.lon)?, lat: path(&l.lat)?, timed: l.timed }));
-        let location_name = Iri::known(entity::LOCATION);
+        let location_name = Iri::known(entity::LOCATION).interned();
         let mut attributes: Vec<Mapping> = Vec::new();
         for a in &spec.attributes {
             let mapping = Mapping {
@@ -378,7 +384,7 @@ impl Profile {
             location: location.transpose()?,
             attributes,
             location_name,
-            provenance_name: Iri::known(&format!("{}provenance", entity::CONURB_NS)),
+            provenance_name: Iri::known(&format!("{}provenance", entity::CONURB_NS)).interned(),
         })
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use entity::{Attribute, AttributeValue, Command, CommandError, Entity, Filter, Instant, Iri, Outcome, TypeSelector, Version};
 use host::Stopwatch;
-use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request};
-use store::Committed;
+use policy::{Action, Agreement, Decision, Permit, Principal, Purpose, Request, term};
 use store::history::{AttributeColumn, Deletion, Evolution, History, HistoryPolicy, TemporalQuery};
 use store::state::{ColumnScan, Explanation, Latest, OrderBy, Page, PageRequest, Space};
+use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::error::NodeError;
@@ -108,25 +108,35 @@ impl Node {
     ) -> Result<Result<Outcome, CommandError>, NodeError> {
         self.permit(who, Action::Write, None)?;
         let concerns_agreements = self.check_agreements(std::slice::from_ref(&command))?;
-        let outcomes = self.submit_if(Space::City, vec![(command, version)])?.await?;
+        let outcomes = self.submit_if(Space::City, vec![command], vec![version])?.await?;
         if concerns_agreements {
             self.compile_policy();
         }
         Ok(outcomes.into_iter().next().expect("one command has one outcome"))
     }
 
-    /// Takes in what a device reports. It is in line for the log when this returns, in the order of the calls, and durable when the
-    /// future is.
+    /// May a device report this? An agreement is not something that a device observes, under whatever type it is named.
+    pub fn check_observation(&self, observation: &Entity) -> Result<(), NodeError> {
+        let table = self.store.table(Space::City);
+        let is_one = || table.has_entities_of(term::AGREEMENT) && table.has_type(observation.id.as_str(), term::AGREEMENT);
+        if Agreement::is_one(observation) || is_one() {
+            return Err(NodeError::Denied { reason: "an agreement is not something that a device observes".to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Takes in what devices report, recorded at one time. It is in line for the log when this returns, in the order of the calls, and
+    /// durable when the future is.
+    ///
+    /// Errors: the policy's, those of [`Self::check_observation`], or that too many writes are waiting; then none of it was taken.
     pub fn observe(
         &self,
         who: &Principal,
-        observation: Entity,
+        observations: Vec<Entity>,
     ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
         self.permit(who, Action::Write, None)?;
-        if Agreement::is_one(&observation) {
-            return Err(NodeError::Denied { reason: "an agreement is not something that a device observes".to_owned() });
-        }
-        self.submit(Space::City, vec![Command::Observe(observation)])
+        observations.iter().try_for_each(|o| self.check_observation(o))?;
+        self.submit(Space::City, observations.into_iter().map(Command::Observe).collect())
     }
 
     /// Puts commands in line for the log at once; the future says what came of them.
@@ -135,19 +145,20 @@ impl Node {
         space: Space,
         commands: Vec<Command>,
     ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
-        self.submit_if(space, commands.into_iter().map(|c| (c, None)).collect())
+        self.submit_if(space, commands, Vec::new())
     }
 
     /// The same for commands that are for one version of their entity only.
     fn submit_if(
         &self,
         space: Space,
-        commands: Vec<(Command, Option<Version>)>,
+        commands: Vec<Command>,
+        versions: Vec<Option<Version>>,
     ) -> Result<impl Future<Output = Result<Vec<Result<Outcome, CommandError>>, NodeError>> + Send + use<>, NodeError> {
         let stopwatch = Stopwatch::start();
         let metrics = Arc::clone(self.metrics());
         let (sender, receiver) = oneshot::channel();
-        let submitted = self.store.submit_if(space, commands, move |answer| {
+        let submitted = self.store.submit_if(Submission { space, commands }, versions, move |answer| {
             // The asker may have gone; the change is made all the same.
             let _ = sender.send(answer);
         });
@@ -169,17 +180,23 @@ impl Node {
     /// An agreement must be valid as a whole before it becomes policy: true if the commands touch any.
     fn check_agreements(&self, commands: &[Command]) -> Result<bool, NodeError> {
         let mut any = false;
+        let table = self.store.table(Space::City);
+        let has_agreements = table.has_entities_of(term::AGREEMENT);
         for command in commands {
-            let current = self.store.table(Space::City).try_get(command.id().as_str())?;
+            let brought = match command {
+                Command::Create(e) | Command::UpsertReplace(e) | Command::Replace(e) => Some(e),
+                Command::UpsertUpdate(e) | Command::Append { fragment: e, .. } | Command::Observe(e) => Some(e),
+                Command::Delete(_) | Command::DeleteAttribute { .. } => None,
+            };
+            let is_one = has_agreements && table.has_type(command.id().as_str(), term::AGREEMENT);
+            if !is_one && !brought.is_some_and(Agreement::is_one) {
+                continue;
+            }
+            any |= is_one;
             let resulting = match command {
                 Command::Create(e) | Command::UpsertReplace(e) | Command::Replace(e) => Some(e.clone()),
-                _ if current.as_ref().is_some_and(|e| Agreement::is_one(e)) => after(command, current.as_deref()),
-                Command::UpsertUpdate(e) | Command::Append { fragment: e, .. } | Command::Observe(e) if Agreement::is_one(e) => {
-                    after(command, current.as_deref())
-                }
-                _ => None,
+                _ => after(command, table.try_get(command.id().as_str())?.as_deref()),
             };
-            any |= current.as_ref().is_some_and(|e| Agreement::is_one(e));
             if let Some(e) = resulting.filter(Agreement::is_one) {
                 any = true;
                 let agreement = Agreement::from_entity(&e).map_err(|e| NodeError::Invalid { what: e.to_string() })?;

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use entity::{Entity, Iri};
+use entity::{Attribute, Entity, Iri};
 
 use crate::committer::Committed;
 use crate::hash::FastMap;
@@ -21,8 +21,26 @@ pub fn facts_of(changes: &[Committed]) -> Vec<Fact> {
 /// Adds what the history keeps of the changes of one record.
 pub(crate) fn push_facts(changes: &[Committed], facts: &mut Vec<Fact>) {
     push_abouts(changes, facts);
-    for change in changes {
+    for (i, change) in changes.iter().enumerate() {
         push_values(change, facts);
+        push_restated(change, &changes[i..], facts);
+    }
+}
+
+/// Adds what a change put in the place of something observed later. `and_after`: this change and those of the same record after it.
+fn push_restated(change: &Committed, and_after: &[Committed], facts: &mut Vec<Fact>) {
+    let (Some(before), Space::City) = (&change.before, change.space) else { return };
+    for (name, put) in change.delta.put.iter().filter(|(_, put)| put.observed_at.is_some()) {
+        let instance = |e: &Entity| e.instance_named(name, put.dataset_id.as_ref()).and_then(|i| i.observed_at);
+        if instance(before) <= put.observed_at {
+            continue;
+        }
+        // What the record leaves is what was known then: of the values that it brings at one time only that one counts.
+        let last = and_after.iter().rev().find(|c| c.delta.id == change.delta.id).and_then(|c| c.after.as_deref());
+        let Some((last, observed_at)) = last.and_then(|e| Some((e, instance(e)?))) else { continue };
+        let what = What::Restated { name: name.clone(), dataset_id: put.dataset_id.clone(), observed_at };
+        let Some(entity_type) = last.types.first().cloned() else { continue };
+        facts.push(Fact { entity_type, entity: last.id.clone(), recorded_at: change.recorded_at, what });
     }
 }
 
@@ -98,7 +116,9 @@ fn push_values(change: &Committed, facts: &mut Vec<Fact>) {
             }
         }
     }
-    for (name, instance) in change.delta.put.iter().chain(&change.delta.late) {
-        facts.push(fact(What::Value { name: name.clone(), instance: Arc::clone(instance) }));
+    // Nearly always everything that an entity reports together was observed together.
+    let row_of = |(_, instance): &(Iri, Arc<Attribute>)| (instance.observed_at, instance.dataset_id.clone());
+    for list in [&change.delta.put, &change.delta.late] {
+        facts.extend(list.chunk_by(|a, b| row_of(a) == row_of(b)).map(|values| fact(What::Values(values.to_vec()))));
     }
 }

@@ -81,7 +81,9 @@ pub enum RecordError {
 
 /// A record of changes.
 pub(crate) fn encode_changes(space: Space, recorded_at: Instant, deltas: &[&Delta]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + 160 * deltas.len());
+    // About what the id and each value take.
+    let n_bytes: usize = deltas.iter().map(|d| 64 + 48 * (d.put.len() + d.late.len())).sum();
+    let mut out = Vec::with_capacity(64 + n_bytes);
     out.push(CHANGES);
     out.push(space_byte(space));
     out.extend_from_slice(&recorded_at.micros().to_le_bytes());

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
-use entity::{Command, CommandError, Instant, Iri, Outcome, Version};
+use entity::{CommandError, Instant, Iri, Outcome, Version};
 use host::{Clock, RealDisk};
 
 use crate::backlog::Backlog;
@@ -409,19 +409,20 @@ impl Store {
         submission: Submission,
         reply: impl FnOnce(Result<Vec<Result<Outcome, CommandError>>, SubmitError>) + Send + 'static,
     ) -> Result<(), SubmitError> {
-        self.request(Request::Submit(submission, Vec::new(), Box::new(reply)))
+        self.submit_if(submission, Vec::new(), reply)
     }
 
     /// Hands in changes, of which some are for one version of their entity only: such a command is refused with
     /// [`CommandError::Changed`] if the entity is not at that version when its turn comes. So of several writers who have seen the same version one wins.
+    ///
+    /// `versions` are those of the commands at the same places; further commands are for whatever version there is.
     pub fn submit_if(
         &self,
-        space: Space,
-        commands: Vec<(Command, Option<Version>)>,
+        submission: Submission,
+        versions: Vec<Option<Version>>,
         reply: impl FnOnce(Result<Vec<Result<Outcome, CommandError>>, SubmitError>) + Send + 'static,
     ) -> Result<(), SubmitError> {
-        let (commands, versions) = commands.into_iter().unzip();
-        self.request(Request::Submit(Submission { space, commands }, versions, Box::new(reply)))
+        self.request(Request::Submit(submission, versions, Box::new(reply)))
     }
 
     /// Hands in observations of entities of one type as columns, see [`BulkRows`](crate::history::BulkRows): what is newer than the

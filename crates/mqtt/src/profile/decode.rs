@@ -1,7 +1,11 @@
 //! From a payload to an entity.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use entity::{Attribute, AttributeValue, Entity, Geometry, Instant, Iri};
-use serde_json::{Map, Number, Value, json};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Number, Value, json};
 
 use super::{DecodeError, Location, Mapping, Path, Profile, Source, Time, TimeFormat};
 use crate::topic::TopicName;
@@ -12,13 +16,68 @@ const QUOTED_CHARS_MAX: usize = 40;
 /// The member that says whether a payload is simulated.
 const SIMULATED: &str = "simulated";
 
-type Members = Map<String, Value>;
+/// Up to so many members are looked through one after the other.
+const MEMBERS_UNSORTED_MAX: usize = 32;
+
+/// The members of a payload. Mostly a handful: a map of them would cost more than all that is looked for in it.
+struct Members<'a> {
+    /// More than [`MEMBERS_UNSORTED_MAX`] are sorted by name; of those with the same name the last one counts.
+    list: Vec<(Cow<'a, str>, Value)>,
+}
+
+impl Members<'_> {
+    fn get(&self, name: &str) -> Option<&Value> {
+        let found = if self.list.len() > MEMBERS_UNSORTED_MAX {
+            self.list[..self.list.partition_point(|(n, _)| n.as_ref() <= name)].last().filter(|(n, _)| n == name)
+        } else {
+            self.list.iter().rev().find(|(n, _)| n == name)
+        };
+        found.map(|(_, value)| value)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject;
+        impl<'de> Visitor<'de> for OfObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Members<'de>, A::Error> {
+                let mut list = Vec::with_capacity(8);
+                while let Some((Name(name), value)) = members.next_entry()? {
+                    list.push((name, value));
+                }
+                if list.len() > MEMBERS_UNSORTED_MAX {
+                    // Stable: what came last stays last of its name.
+                    list.sort_by(|(a, _): &(Cow<'_, str>, Value), (b, _)| a.cmp(b));
+                }
+                Ok(Members { list })
+            }
+        }
+        deserializer.deserialize_map(OfObject)
+    }
+}
+
+/// A name, copied only if it is written with escapes.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 pub(super) fn decode(profile: &Profile, topic: &TopicName, payload: &[u8], arrived_at: Instant) -> Result<Entity, DecodeError> {
-    let members = match serde_json::from_slice(payload).map_err(|source| DecodeError::Json { source })? {
-        Value::Object(members) => members,
-        other => return Err(DecodeError::NotAnObject { found: describe(&other) }),
+    // Looked at once: that each of its texts is UTF-8 need not be asked then. What is not UTF-8 is no JSON, which the parser says where.
+    let members = match std::str::from_utf8(payload) {
+        Ok(text) => serde_json::from_str::<Members<'_>>(text),
+        Err(_) => serde_json::from_slice(payload),
     };
+    let members = members.map_err(|source| match serde_json::from_slice(payload) {
+        Ok(Value::Object(_)) => DecodeError::Json { source },
+        Ok(other) => DecodeError::NotAnObject { found: describe(&other) },
+        Err(source) => DecodeError::Json { source },
+    })?;
     let id = profile.entity_id.fill(|variable| id_part(profile, topic, &members, variable))?;
     let id: Iri = id.parse().map_err(|source| DecodeError::Iri { source })?;
     let observed_at = match &profile.time {
@@ -32,14 +91,14 @@ pub(super) fn decode(profile: &Profile, topic: &TopicName, payload: &[u8], arriv
     {
         let mut attribute = Attribute::new(AttributeValue::Geo(geometry));
         attribute.observed_at = location.timed.then_some(observed_at);
-        entity.put(profile.location_name.clone(), attribute);
+        entity.attributes.insert(profile.location_name.clone(), attribute.into());
     }
     for mapping in &profile.attributes {
         if let Some(value) = value_of(&mapping.source, &members)? {
             let mut attribute = Attribute::new(value);
             attribute.observed_at = mapping.timed.then_some(observed_at);
             attribute.unit_code.clone_from(&mapping.unit_code);
-            entity.put(mapping.name.clone(), attribute);
+            entity.attributes.insert(mapping.name.clone(), attribute.into());
         }
     }
     if entity.attributes.is_empty() {
@@ -52,7 +111,7 @@ pub(super) fn decode(profile: &Profile, topic: &TopicName, payload: &[u8], arriv
     Ok(entity)
 }
 
-fn id_part(profile: &Profile, topic: &TopicName, members: &Members, variable: &str) -> Result<String, DecodeError> {
+fn id_part(profile: &Profile, topic: &TopicName, members: &Members<'_>, variable: &str) -> Result<String, DecodeError> {
     let error = |expected, found| Err(DecodeError::Id { variable: variable.to_owned(), expected, found });
     if profile.topic.has(variable) {
         return match profile.topic.value_in(topic, variable) {
@@ -70,7 +129,7 @@ fn id_part(profile: &Profile, topic: &TopicName, members: &Members, variable: &s
 }
 
 /// The member at a path; none if it is missing or null on the way.
-fn find<'a>(path: &Path, members: &'a Members) -> Result<Option<&'a Value>, DecodeError> {
+fn find<'a>(path: &Path, members: &'a Members<'_>) -> Result<Option<&'a Value>, DecodeError> {
     let mut names = path.names.iter();
     let mut found = names.next().and_then(|first| members.get(first));
     for name in names {
@@ -90,7 +149,7 @@ fn wrong_type(path: &Path, expected: &'static str, found: &Value) -> DecodeError
     DecodeError::Type { path: path.text.clone(), expected, found: describe(found) }
 }
 
-fn number<'a>(path: &Path, members: &'a Members) -> Result<Option<&'a Number>, DecodeError> {
+fn number<'a>(path: &Path, members: &'a Members<'_>) -> Result<Option<&'a Number>, DecodeError> {
     match find(path, members)? {
         None => Ok(None),
         Some(Value::Number(n)) => Ok(Some(n)),
@@ -98,7 +157,7 @@ fn number<'a>(path: &Path, members: &'a Members) -> Result<Option<&'a Number>, D
     }
 }
 
-fn text<'a>(path: &Path, members: &'a Members) -> Result<Option<&'a str>, DecodeError> {
+fn text<'a>(path: &Path, members: &'a Members<'_>) -> Result<Option<&'a str>, DecodeError> {
     match find(path, members)? {
         None => Ok(None),
         Some(Value::String(s)) => Ok(Some(s)),
@@ -111,7 +170,7 @@ fn float(n: &Number) -> f64 {
     n.as_f64().unwrap_or(f64::NAN)
 }
 
-fn value_of(source: &Source, members: &Members) -> Result<Option<AttributeValue>, DecodeError> {
+fn value_of(source: &Source, members: &Members<'_>) -> Result<Option<AttributeValue>, DecodeError> {
     let value = match source {
         Source::Any(path) => find(path, members)?.cloned(),
         Source::Text(path) => text(path, members)?.map(Value::from),
@@ -176,7 +235,7 @@ fn tidy_sum(a: f64, b: f64) -> f64 {
     }
 }
 
-fn time_of(time: &Time, members: &Members, arrived_at: Instant) -> Result<Instant, DecodeError> {
+fn time_of(time: &Time, members: &Members<'_>, arrived_at: Instant) -> Result<Instant, DecodeError> {
     let observed_at = match time.format {
         TimeFormat::DateTime => match text(&time.path, members)? {
             None => return Ok(arrived_at),
@@ -233,7 +292,7 @@ fn writable(us: i64) -> bool {
     (Instant::MIN.micros()..=Instant::MAX.micros()).contains(&us)
 }
 
-fn place_of(location: &Location, members: &Members) -> Result<Option<Geometry>, DecodeError> {
+fn place_of(location: &Location, members: &Members<'_>) -> Result<Option<Geometry>, DecodeError> {
     let error = |why: String| DecodeError::Location { lon: location.lon.text.clone(), lat: location.lat.text.clone(), why };
     match (number(&location.lon, members)?, number(&location.lat, members)?) {
         (None, None) => Ok(None),
@@ -246,7 +305,7 @@ fn place_of(location: &Location, members: &Members) -> Result<Option<Geometry>, 
     }
 }
 
-fn simulated(members: &Members) -> Result<bool, DecodeError> {
+fn simulated(members: &Members<'_>) -> Result<bool, DecodeError> {
     match members.get(SIMULATED) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(simulated)) => Ok(*simulated),

@@ -112,6 +112,17 @@ fn missing_and_null_members_are_not_reported() {
 }
 
 #[test]
+fn of_members_that_are_there_twice_the_last_one_counts_however_many_there_are() {
+    for n_others in [0, 100] {
+        let others: String = (0..n_others).map(|n| format!(r#", "zz{n}": {n}, "aa{n}": [{n}]"#)).collect();
+        let payload = format!(r#"{{"city": "a", "station": "b", "pm25": 1{others}, "p\u006d25": 2, "data": {{"raw": 3}}}}"#);
+        let entity = decode_bytes(payload.as_bytes()).unwrap();
+        let value = |name| entity.attribute(&format!("https://example.org/{name}")).map(|a| a.value.clone());
+        assert_eq!(value("pm25"), Some(AttributeValue::Property(2.into())), "{n_others} others");
+    }
+}
+
+#[test]
 fn simulated_payloads_are_marked() {
     let provenance = |e: &Entity| e.attribute("https://conurb.org/ns#provenance").map(|a| a.value.clone());
     let marked = decode(&with(minimal(), "simulated", json!(true))).unwrap();

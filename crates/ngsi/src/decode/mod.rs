@@ -159,7 +159,8 @@ fn entity_parts(value: Value, context: &Context, series: Series) -> Result<Parts
                 if !parts.types.is_empty() {
                     return Err(Error::bad("given twice, as `type` and as `@type`").within("type"));
                 }
-                parts.types = parts::names(&value, context).map_err(|e| e.within("type"))?;
+                let names = parts::names(&value, context).map_err(|e| e.within("type"))?;
+                parts.types = names.iter().map(Iri::interned).collect();
             }
             "scope" if series == Series::Yes && !is_plain_scope(&value) => {
                 parts.scopes = parts::scopes_of_series(&value).map_err(|e| e.within("scope"))?;
@@ -184,7 +185,7 @@ fn is_plain_scope(value: &Value) -> bool {
 fn put_attribute(attributes: &mut Attributes, key: &str, value: Value, context: &Context, series: Series) -> Result<()> {
     let at = |e: Error| e.within(&format!("attribute {}", shown(key)));
     attribute::check_name(key).map_err(at)?;
-    let name = context.expand(key).map_err(at)?;
+    let name = context.expand(key).map_err(at)?.interned();
     if attributes.len() >= ATTRIBUTES_MAX {
         return Err(Error::bad(format!("more than {ATTRIBUTES_MAX} attributes in one entity")));
     }

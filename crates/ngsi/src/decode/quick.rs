@@ -1,32 +1,41 @@
 //! Batches of ordinary entities without a tree of JSON values in between.
 //!
 //! Nearly everything that devices and departments send is Properties with a plain value, perhaps a unit and a time. A tree costs more than all
-//! the rest of decoding such an attribute: a map, four keys, and a hash of each. So an entity is split into its members, which stay text,
-//! and each ordinary attribute is read straight from its text. Whatever is not ordinary goes the long way, which alone decides what is right
-//! and what is said of what is wrong: this module only ever answers "like the long way" or "I do not know".
+//! the rest of decoding such an attribute: a map, four keys, and a hash of each. So the text is read once, and ordinary attributes are made of
+//! it as it is read. Of an attribute that is not ordinary a tree is made, and it goes the long way. Whatever else is unusual or wrong
+//! sends the whole batch the long way, which alone decides what is right and what is said of what is wrong: this module only ever
+//! answers "like the long way" or "I do not know".
 
 use std::fmt;
 
 use entity::{Attribute, Attributes, Entity, Instances, Instant, Iri};
 use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 use super::{ATTRIBUTES_MAX, BATCH_ITEMS_MAX, BatchItem, attribute};
 use crate::NGSI_LD_NULL;
 use crate::context::Context;
-use crate::error::Result;
+
+/// About what an entity of a few attributes takes as text.
+const ITEM_BYTES: usize = 512;
 
 /// The items of a batch in plain JSON, if each of them is an ordinary entity.
 pub(super) fn batch(bytes: &[u8], context: &Context) -> Option<Vec<BatchItem>> {
-    let items: Vec<Members<'_>> = serde_json::from_slice(bytes).ok()?;
-    if items.is_empty() || items.len() > BATCH_ITEMS_MAX {
-        return None;
-    }
     let mut memo = Memo { context, names: Vec::new(), entity_type: None, time: None };
-    items.iter().map(|item| entity(item, &mut memo).map(Ok)).collect()
+    // Looked at once: that each of its texts is UTF-8 need not be asked then.
+    let mut json = serde_json::Deserializer::from_str(std::str::from_utf8(bytes).ok()?);
+    let room = (bytes.len() / ITEM_BYTES).min(BATCH_ITEMS_MAX);
+    let items = Items { memo: &mut memo, room }.deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    (!items.is_empty()).then_some(items)
+}
+
+/// This is for the long way.
+fn unusual<E: de::Error>() -> E {
+    E::custom("unusual")
 }
 
 /// What one entity of a batch has in common with the one before: mostly its type, its attributes in their order, and the time.
@@ -44,7 +53,7 @@ impl<'a> Memo<'a> {
             return Some(iri.clone());
         }
         attribute::check_name(name).ok()?;
-        let iri = self.context.expand(name).ok()?;
+        let iri = self.context.expand(name).ok()?.interned();
         self.names.truncate(at);
         if self.names.len() == at {
             self.names.push((name, iri.clone()));
@@ -56,7 +65,7 @@ impl<'a> Memo<'a> {
         if let Some((_, iri)) = self.entity_type.as_ref().filter(|(known, _)| *known == name) {
             return Some(iri.clone());
         }
-        let iri = super::parts::vocabulary(name, self.context).ok()?;
+        let iri = super::parts::vocabulary(name, self.context).ok()?.interned();
         self.entity_type = Some((name, iri.clone()));
         Some(iri)
     }
@@ -71,178 +80,238 @@ impl<'a> Memo<'a> {
     }
 }
 
-/// An entity with an id, a type and attributes.
-fn entity<'a>(members: &Members<'a>, memo: &mut Memo<'a>) -> Option<Entity> {
-    let context = memo.context;
-    let tree = |raw: &RawValue| super::json(raw.get().as_bytes()).ok();
-    let mut id = None;
-    let mut types = Vec::new();
-    let (mut scopes, mut expires_at) = (Vec::new(), None);
-    let mut attributes = Attributes::with_capacity_and_hasher(members.0.len(), Default::default());
-    for (i, &(key, raw)) in members.0.iter().enumerate() {
-        // Of members that are there twice the last one counts; that is for the long way.
-        if members.0[..i].iter().any(|(earlier, _)| *earlier == key) {
-            return None;
+/// Reads the array of entities.
+struct Items<'m, 'a> {
+    memo: &'m mut Memo<'a>,
+    /// For how many there is to be room at first.
+    room: usize,
+}
+
+impl<'a> DeserializeSeed<'a> for Items<'_, 'a> {
+    type Value = Vec<BatchItem>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Items<'_, 'a> {
+    type Value = Vec<BatchItem>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of entities")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut read: Vec<BatchItem> = Vec::with_capacity(self.room);
+        let mut n_attributes = 8;
+        while let Some(entity) = items.next_element_seed(OneEntity { memo: &mut *self.memo, n_attributes })? {
+            if read.len() == BATCH_ITEMS_MAX {
+                return Err(unusual());
+            }
+            n_attributes = entity.attributes.len();
+            read.push(Ok(entity));
         }
-        match key {
-            "id" => id = Some(plain_text(raw)?.parse::<Iri>().ok()?),
-            "type" => {
-                types = match plain_text(raw) {
-                    Some(name) => vec![memo.entity_type(name)?],
-                    None => super::parts::names(&tree(raw)?, context).ok()?,
-                }
-            }
-            "scope" => scopes = super::parts::scopes(&tree(raw)?).ok()?,
-            "expiresAt" => expires_at = Some(super::instant(&tree(raw)?).ok()?),
-            "createdAt" | "modifiedAt" | "deletedAt" => {}
-            keyword if keyword.starts_with('@') => return None,
-            name => {
-                let iri = memo.name(attributes.len(), name)?;
-                let instances = instances(raw, memo).ok()?;
-                if attributes.len() >= ATTRIBUTES_MAX || attributes.insert(iri, instances).is_some() {
-                    return None;
-                }
-            }
-        }
-    }
-    let id = id.filter(|id: &Iri| id.as_str() != NGSI_LD_NULL)?;
-    if types.is_empty() {
-        return None;
-    }
-    let unset = Instant::default();
-    Some(Entity { id, types, scopes, attributes, created_at: unset, modified_at: unset, expires_at })
-}
-
-fn instances<'a>(raw: &'a RawValue, memo: &mut Memo<'a>) -> Result<Instances> {
-    let mut json = serde_json::Deserializer::from_str(raw.get());
-    if let Ok(plain) = Plain(memo).deserialize(&mut json) {
-        return Ok(plain);
-    }
-    let value = super::json(raw.get().as_bytes())?;
-    Ok(attribute::instances(value, memo.context, 0, super::Series::No)?.into())
-}
-
-/// A string without escapes.
-fn plain_text(raw: &RawValue) -> Option<&str> {
-    serde_json::from_str(raw.get()).ok()
-}
-
-/// The members of an object, in their order, as text.
-struct Members<'a>(Vec<(&'a str, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct OfObject;
-        impl<'de> Visitor<'de> for OfObject {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members<'de>, A::Error> {
-                let mut members = Vec::with_capacity(8);
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(OfObject)
+        Ok(read)
     }
 }
 
-/// Reads `{"type": "Property", "value": plain, "unitCode": text, "observedAt": time}`, the last two if they are there.
-struct Plain<'m, 'a>(&'m mut Memo<'a>);
-
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "camelCase")]
-enum Member {
-    Type,
-    Value,
-    UnitCode,
-    ObservedAt,
+/// Reads an entity with an id, a type and attributes.
+struct OneEntity<'m, 'a> {
+    memo: &'m mut Memo<'a>,
+    /// For how many there is to be room: those of the entity before.
+    n_attributes: usize,
 }
 
-impl<'a> DeserializeSeed<'a> for Plain<'_, 'a> {
-    type Value = Instances;
+impl<'a> DeserializeSeed<'a> for OneEntity<'_, 'a> {
+    type Value = Entity;
 
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> std::result::Result<Instances, D::Error> {
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Entity, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'a> Visitor<'a> for Plain<'_, 'a> {
-    type Value = Instances;
+impl<'a> Visitor<'a> for OneEntity<'_, 'a> {
+    type Value = Entity;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an ordinary Property")
+        f.write_str("an entity")
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> std::result::Result<Instances, A::Error> {
-        let unusual = || de::Error::custom("unusual");
-        let (mut is_property, mut value, mut unit_code, mut observed_at) = (false, None, None, None);
-        while let Some(member) = map.next_key()? {
-            let is_second = match member {
-                Member::Type => std::mem::replace(&mut is_property, map.next_value::<&str>()? == "Property"),
-                Member::Value => value.replace(map.next_value::<Scalar>()?.0).is_some(),
-                Member::UnitCode => {
-                    let text: &str = map.next_value()?;
-                    if text.is_empty() || text == NGSI_LD_NULL {
-                        return Err(unusual());
-                    }
-                    unit_code.replace(SmolStr::new(text)).is_some()
+    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<Entity, A::Error> {
+        let Self { memo, n_attributes } = self;
+        let (mut id, mut types, mut scopes, mut expires_at) = (None, None, None, None);
+        let mut attributes = Attributes::with_capacity_and_hasher(n_attributes, Default::default());
+        while let Some(key) = members.next_key::<&str>()? {
+            // Of members that are there twice the last one counts; that is for the long way.
+            let is_second = match key {
+                "id" => id.replace(members.next_value::<&str>()?.parse::<Iri>().map_err(|_| unusual())?).is_some(),
+                "type" => {
+                    let named = match members.next_value()? {
+                        Text::Plain(name) => vec![memo.entity_type(name).ok_or_else(unusual)?],
+                        Text::Other(tree) => super::parts::names(&tree, memo.context).map_err(|_| unusual())?,
+                    };
+                    types.replace(named).is_some()
                 }
-                Member::ObservedAt => observed_at.replace(self.0.time(map.next_value()?).ok_or_else(unusual)?).is_some(),
+                "scope" => scopes.replace(super::parts::scopes(&members.next_value()?).map_err(|_| unusual())?).is_some(),
+                "expiresAt" => expires_at.replace(super::instant(&members.next_value()?).map_err(|_| unusual())?).is_some(),
+                "createdAt" | "modifiedAt" | "deletedAt" => {
+                    members.next_value::<IgnoredAny>()?;
+                    false
+                }
+                keyword if keyword.starts_with('@') => return Err(unusual()),
+                name => {
+                    let iri = memo.name(attributes.len(), name).ok_or_else(unusual)?;
+                    let instances = members.next_value_seed(AttributeMembers(&mut *memo))?;
+                    attributes.len() >= ATTRIBUTES_MAX || attributes.insert(iri, instances).is_some()
+                }
             };
             if is_second {
                 return Err(unusual());
             }
         }
-        match value {
-            Some(value) if is_property => Ok(Attribute { unit_code, observed_at, ..Attribute::property(value) }.into()),
+        match (id, types) {
+            (Some(id), Some(types)) if id.as_str() != NGSI_LD_NULL && !types.is_empty() => {
+                let unset = Instant::default();
+                Ok(Entity { id, types, scopes: scopes.unwrap_or_default(), attributes, created_at: unset, modified_at: unset, expires_at })
+            }
             _ => Err(unusual()),
         }
     }
 }
 
-/// A number, a truth value or a text other than NGSI-LD Null.
-struct Scalar(Value);
+/// Reads an attribute, of which `{"type": "Property", "value": plain, "unitCode": text, "observedAt": time}`, the last two if they are
+/// there, is the ordinary form.
+struct AttributeMembers<'m, 'a>(&'m mut Memo<'a>);
 
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct OfScalar;
-        impl<'de> Visitor<'de> for OfScalar {
-            type Value = Scalar;
+impl AttributeMembers<'_, '_> {
+    /// The long way.
+    fn of_tree<E: de::Error>(self, tree: Value) -> Result<Instances, E> {
+        let instances = attribute::instances(tree, self.0.context, 0, super::Series::No).map_err(|_| unusual())?;
+        Ok(instances.into())
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a plain value")
-            }
+impl<'a> DeserializeSeed<'a> for AttributeMembers<'_, 'a> {
+    type Value = Instances;
 
-            fn visit_bool<E>(self, v: bool) -> std::result::Result<Scalar, E> {
-                Ok(Scalar(v.into()))
-            }
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Instances, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
-            fn visit_u64<E>(self, v: u64) -> std::result::Result<Scalar, E> {
-                Ok(Scalar(v.into()))
-            }
+impl<'a> Visitor<'a> for AttributeMembers<'_, 'a> {
+    type Value = Instances;
 
-            fn visit_i64<E>(self, v: i64) -> std::result::Result<Scalar, E> {
-                Ok(Scalar(v.into()))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an attribute")
+    }
 
-            fn visit_f64<E: de::Error>(self, v: f64) -> std::result::Result<Scalar, E> {
-                serde_json::Number::from_f64(v).map(|n| Scalar(n.into())).ok_or_else(|| E::custom("not finite"))
-            }
-
-            fn visit_str<E: de::Error>(self, v: &str) -> std::result::Result<Scalar, E> {
-                if v == NGSI_LD_NULL { Err(E::custom("null")) } else { Ok(Scalar(v.into())) }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, _: A) -> std::result::Result<Scalar, A::Error> {
-                Err(de::Error::custom("an object"))
+    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<Instances, A::Error> {
+        let (mut kind, mut value, mut unit_code, mut observed) = (None, None, None, None);
+        // What makes the attribute an unusual one.
+        let mut others = Map::new();
+        while let Some(key) = members.next_key::<&str>()? {
+            let is_second = match key {
+                "type" => match members.next_value()? {
+                    Text::Plain(name) => kind.replace(name).is_some(),
+                    Text::Other(tree) => others.insert(key.to_owned(), tree).is_some(),
+                },
+                "value" => value.replace(members.next_value::<Value>()?).is_some(),
+                "unitCode" => match members.next_value()? {
+                    Text::Plain(text) => unit_code.replace(text).is_some(),
+                    Text::Other(tree) => others.insert(key.to_owned(), tree).is_some(),
+                },
+                "observedAt" => match members.next_value()? {
+                    Text::Plain(text) => observed.replace(text).is_some(),
+                    Text::Other(tree) => others.insert(key.to_owned(), tree).is_some(),
+                },
+                other => others.insert(other.to_owned(), members.next_value()?).is_some(),
+            };
+            if is_second {
+                return Err(unusual());
             }
         }
-        deserializer.deserialize_any(OfScalar)
+        let is_plain = match &value {
+            Some(Value::String(text)) => text != NGSI_LD_NULL,
+            Some(Value::Bool(_) | Value::Number(_)) => true,
+            _ => false,
+        };
+        if is_plain && others.is_empty() && kind == Some("Property") && !unit_code.is_some_and(|u| u.is_empty() || u == NGSI_LD_NULL) {
+            let observed_at = match observed {
+                Some(text) => Some(self.0.time(text).ok_or_else(unusual)?),
+                None => None,
+            };
+            let value = value.ok_or_else(unusual)?;
+            return Ok(Attribute { unit_code: unit_code.map(SmolStr::new), observed_at, ..Attribute::property(value) }.into());
+        }
+        let texts = [("type", kind), ("unitCode", unit_code), ("observedAt", observed)];
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, Value::from(text?))));
+        for (key, member) in texts.chain(value.map(|v| ("value", v))) {
+            if others.insert(key.to_owned(), member).is_some() {
+                return Err(unusual());
+            }
+        }
+        self.of_tree(Value::Object(others))
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, items: A) -> Result<Instances, A::Error> {
+        self.of_tree(Value::deserialize(SeqAccessDeserializer::new(items))?)
+    }
+
+    fn visit_bool<E: de::Error>(self, v: bool) -> Result<Instances, E> {
+        self.of_tree(v.into())
+    }
+
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Instances, E> {
+        self.of_tree(v.into())
+    }
+
+    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Instances, E> {
+        self.of_tree(v.into())
+    }
+
+    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Instances, E> {
+        self.of_tree(v.into())
+    }
+
+    fn visit_str<E: de::Error>(self, v: &str) -> Result<Instances, E> {
+        self.of_tree(v.into())
+    }
+}
+
+/// A string without escapes, or something else.
+enum Text<'a> {
+    Plain(&'a str),
+    Other(Value),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfText;
+        impl<'de> Visitor<'de> for OfText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text::Plain(v))
+            }
+
+            fn visit_str<E>(self, v: &str) -> Result<Text<'de>, E> {
+                Ok(Text::Other(v.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Text<'de>, A::Error> {
+                Value::deserialize(SeqAccessDeserializer::new(items)).map(Text::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Text<'de>, A::Error> {
+                Value::deserialize(MapAccessDeserializer::new(members)).map(Text::Other)
+            }
+        }
+        deserializer.deserialize_any(OfText)
     }
 }

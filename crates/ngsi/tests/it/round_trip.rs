@@ -179,6 +179,20 @@ fn ordinary_batches_go_the_quick_way_and_odd_ones_are_judged_the_long_way() {
     );
     check(&format!("[{}]", entity(r#", "a": 5, "b": {"value": [1, {"c": true}]}, "r": {"object": "urn:b:1"}"#)), true);
     check(r#"[{"id": "urn:a:1", "type": ["T", "U"], "a": 1}]"#, true);
+    // Unusual attributes, in every order of their members.
+    for a in [
+        r#"{"observedAt": "2024-01-01T00:00:00Z", "accuracy": {"type": "Property", "value": 2}, "value": 1, "type": "Property", "by": "x"}"#,
+        r#"{"unitCode": "GQ", "value": {"c": 1}, "type": "Property"}"#,
+        r#"{"type": "Property", "value": "\u00e9\n", "datasetId": "urn:d:1"}"#,
+        r#"{"value": 1, "type": "\u0050roperty"}"#,
+        r#"[{"value": 1}, {"value": 2, "datasetId": "urn:d:1"}]"#,
+        r#""text""#,
+        "true",
+        "-1.5",
+        r#"{"object": ["urn:b:1", "urn:b:2"], "objectType": "B", "type": "Relationship"}"#,
+    ] {
+        check(&format!("[{}]", entity(&format!(r#", "a": {a}, "b": {attribute}"#))), true);
+    }
     for odd in [
         r#"[{"id": "urn:a:1", "a": 1}]"#,
         r#"[{"id": "a", "type": "T"}]"#,
@@ -192,6 +206,8 @@ fn ordinary_batches_go_the_quick_way_and_odd_ones_are_judged_the_long_way() {
         r#"[{"id": "urn:a:1", "type": "T", "@context": "https://example.org/c"}]"#,
         r#"[{"id": "urn:a:1", "type": "T", "unitCode": 1}]"#,
         r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1, "value": 2}}, 7]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1, "value": 2, "type": "Property"}}]"#,
+        r#"[{"id": "urn:a:1", "type": "T", "\u0061": 1}]"#,
         "[null]",
         "[]",
         "{}",
@@ -199,7 +215,6 @@ fn ordinary_batches_go_the_quick_way_and_odd_ones_are_judged_the_long_way() {
     ] {
         check(odd, false);
     }
-    check(r#"[{"id": "urn:a:1", "type": "T", "a": {"type": "Property", "value": 1, "value": 2, "type": "Property"}}]"#, true);
 
     #[track_caller]
     fn check(body: &str, is_quick: bool) {

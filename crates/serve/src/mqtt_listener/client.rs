@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use entity::Entity;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use mqtt::connection::{
@@ -28,7 +29,19 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 /// How long a client may take to read the last bytes.
 const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 
-type Outcome = Pin<Box<dyn Future<Output = (Publish, Result<(), Refusal>)> + Send>>;
+/// Messages of one read from the socket that are handed in together, at most.
+const TOGETHER_MAX: usize = 256;
+
+/// What came of a message.
+type Outcome = (Publish, Result<(), Refusal>);
+type Outcomes = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
+
+/// Messages of devices that arrived together and are to be made durable together, each about another entity: they are recorded at one time.
+#[derive(Default)]
+struct Together {
+    publishes: Vec<Publish>,
+    observations: Vec<Entity>,
+}
 
 struct Client<'a> {
     context: &'a Arc<MqttContext>,
@@ -39,7 +52,7 @@ struct Client<'a> {
     version: Option<Version>,
     notes: mpsc::Sender<Note>,
     /// Messages on their way to the disk, in the order of arrival.
-    commits: FuturesOrdered<Outcome>,
+    commits: FuturesOrdered<Outcomes>,
     timer: Option<Duration>,
     ended: bool,
     /// Filters of subscriptions that must not bring the client's own messages.
@@ -76,13 +89,12 @@ pub(super) async fn run(mut socket: TcpStream, context: &Arc<MqttContext>, mut s
                 Ok(0) | Err(_) => client.connection.lost(),
                 Ok(n_bytes) => client.connection.receive(&buffer[..n_bytes]),
             },
-            Some((publish, outcome)) = client.commits.next(), if !client.commits.is_empty() => {
-                let mut events = client.committed(&publish, outcome);
+            Some(mut outcomes) = client.commits.next(), if !client.commits.is_empty() => {
                 // What was made durable together is acknowledged together: with one write.
-                while let Some(Some((publish, outcome))) = client.commits.next().now_or_never() {
-                    events.extend(client.committed(&publish, outcome));
+                while let Some(Some(more)) = client.commits.next().now_or_never() {
+                    outcomes.extend(more);
                 }
-                events
+                outcomes.into_iter().flat_map(|(publish, outcome)| client.committed(&publish, outcome)).collect()
             }
             Some(note) = inbox.recv() => match note {
                 Note::Deliver(d) => client.connection.deliver(&d.topic, &d.payload, d.qos, false),
@@ -106,8 +118,10 @@ pub(super) async fn run(mut socket: TcpStream, context: &Arc<MqttContext>, mut s
         }
     }
     // What was handed in is made durable whether the client hears of it or not, and subscribers are told.
-    while let Some((publish, outcome)) = client.commits.next().await {
-        client.pass_on(&publish, &outcome);
+    while let Some(outcomes) = client.commits.next().await {
+        for (publish, outcome) in outcomes {
+            client.pass_on(&publish, &outcome);
+        }
     }
     if let Some(key) = client.key {
         context.hub.leave(key);
@@ -138,15 +152,26 @@ async fn write_out(socket: &mut TcpStream, connection: &mut ServerConnection, la
     }
 }
 
+impl Together {
+    fn push(&mut self, publish: Publish, observation: Entity) {
+        self.publishes.push(publish);
+        self.observations.push(observation);
+    }
+}
+
 impl Client<'_> {
     /// Does what the events say; true if the timer must be set again.
     async fn handle(&mut self, events: Vec<Event>) -> bool {
         let mut rearm = false;
         let mut waiting = std::collections::VecDeque::from(events);
+        let mut together = Together::default();
         while let Some(event) = waiting.pop_front() {
             let more = match event {
                 Event::Connect(request) => self.connect(&request),
-                Event::Publish(publish) => self.publish(publish).await,
+                Event::Publish(publish) => {
+                    self.publish(publish, &mut together).await;
+                    Vec::new()
+                }
                 Event::Subscribe(request) => self.subscribe(&request),
                 Event::Unsubscribe(request) => self.unsubscribe(&request),
                 Event::SetTimer(timer) => {
@@ -160,13 +185,14 @@ impl Client<'_> {
                         tracing::info!(client = %self.id, reason = %refusal.text, "MQTT connection ended");
                     }
                     if let Some(will) = ended.will {
-                        self.publish(of_will(will)).await;
+                        self.publish(of_will(will), &mut together).await;
                     }
                     Vec::new()
                 }
             };
             waiting.extend(more);
         }
+        self.hand_in(&mut together).await;
         rearm
     }
 
@@ -183,27 +209,24 @@ impl Client<'_> {
     }
 
     /// Puts a message in line; its outcome arrives through `commits`, in the order of arrival.
-    async fn publish(&mut self, publish: Publish) -> Vec<Event> {
-        let outcome: Outcome = match self.ingest(&publish).await {
-            Ok(Some(commit)) => Box::pin(async move {
-                let result =
-                    commit.await.and_then(|mut outcomes| outcomes.pop().map_or(Ok(()), |o| o.map(|_| ()).map_err(NodeError::from)));
-                (publish, result.map_err(|e| refusal_of(&e)))
-            }),
-            Ok(None) => Box::pin(std::future::ready((publish, Ok(())))),
-            Err(refusal) => Box::pin(std::future::ready((publish, Err(refusal)))),
+    async fn publish(&mut self, publish: Publish, together: &mut Together) {
+        let outcome = match self.observation(&publish) {
+            Ok(Some(observation)) => {
+                // Two states of one entity are two changes, recorded one after the other.
+                if together.publishes.len() == TOGETHER_MAX || together.observations.iter().any(|o| o.id == observation.id) {
+                    self.hand_in(together).await;
+                }
+                return together.push(publish, observation);
+            }
+            Ok(None) => (publish, Ok(())),
+            Err(refusal) => (publish, Err(refusal)),
         };
-        self.commits.push_back(outcome);
-        Vec::new()
+        self.hand_in(together).await;
+        self.commits.push_back(Box::pin(std::future::ready(vec![outcome])));
     }
 
-    /// None: no profile has this topic, so the message is only passed on.
-    async fn ingest(
-        &mut self,
-        publish: &Publish,
-    ) -> Result<Option<impl Future<Output = Result<Vec<Result<entity::Outcome, entity::CommandError>>, NodeError>> + Send + use<>>, Refusal>
-    {
-        let node = &self.context.node;
+    /// What a message says; none: no profile has this topic, so the message is only passed on.
+    fn observation(&self, publish: &Publish) -> Result<Option<Entity>, Refusal> {
         let Some(profile) = self.context.profiles.find(&publish.topic) else {
             // Whoever sends to a device's topic wants it kept: a mistyped profile must not be acknowledged and lost.
             if publish.topic.as_str().starts_with(DEVICES) {
@@ -212,15 +235,46 @@ impl Client<'_> {
             }
             return Ok(None);
         };
-        let (who, arrived_at) = (device_principal(&self.id), node.now());
+        let node = &self.context.node;
+        let observation = profile.decode(&publish.topic, &publish.payload, node.now()).map_err(|e| Refusal::from(&e))?;
+        node.check_observation(&observation).map_err(|e| refusal_of(&e))?;
+        Ok(Some(observation))
+    }
+
+    /// Hands in what was gathered; while too many writes are waiting nothing more is read from this client: that is the back-pressure.
+    async fn hand_in(&mut self, together: &mut Together) {
+        let who = device_principal(&self.id);
         loop {
-            let observation = profile.decode(&publish.topic, &publish.payload, arrived_at).map_err(|e| Refusal::from(&e))?;
-            match node.observe(&who, observation) {
-                Ok(commit) => return Ok(Some(commit)),
-                // Not reading on from this client is the back-pressure.
-                Err(e) if e.is_busy() => tokio::time::sleep(BUSY_WAIT).await,
-                Err(e) => return Err(refusal_of(&e)),
+            let Together { publishes, observations } = std::mem::take(together);
+            if publishes.is_empty() {
+                return;
             }
+            let outcomes: Outcomes = match self.context.node.observe(&who, observations) {
+                Ok(commit) => Box::pin(async move {
+                    match commit.await {
+                        Ok(results) => {
+                            let results = results.into_iter().map(|r| r.map(|_| ()).map_err(|e| refusal_of(&NodeError::from(e))));
+                            publishes.into_iter().zip(results).collect()
+                        }
+                        Err(e) => all_refused(publishes, &e),
+                    }
+                }),
+                Err(e) if e.is_busy() => {
+                    tokio::time::sleep(BUSY_WAIT).await;
+                    // What was handed in is gone: it is read again.
+                    for publish in publishes {
+                        match self.observation(&publish) {
+                            Ok(Some(observation)) => together.push(publish, observation),
+                            // Profiles were changed meanwhile.
+                            other => self.commits.push_back(Box::pin(std::future::ready(vec![(publish, other.map(|_| ()))]))),
+                        }
+                    }
+                    continue;
+                }
+                Err(e) => Box::pin(std::future::ready(all_refused(publishes, &e))),
+            };
+            self.commits.push_back(outcomes);
+            return;
         }
     }
 
@@ -290,6 +344,10 @@ impl Client<'_> {
 
 fn of_will(will: Will) -> Publish {
     Publish { topic: will.topic, payload: will.payload, qos: Qos::AtMostOnce, retain: false, dup: false, packet_id: None }
+}
+
+fn all_refused(publishes: Vec<Publish>, error: &NodeError) -> Vec<Outcome> {
+    publishes.into_iter().map(|publish| (publish, Err(refusal_of(error)))).collect()
 }
 
 fn refusal_of(error: &NodeError) -> Refusal {

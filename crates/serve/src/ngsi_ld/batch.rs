@@ -37,13 +37,13 @@ pub(crate) async fn delete(call: Call, body: Bytes) -> Result<Response, Problem>
 
 async fn run(call: &Call, body: &[u8], command: impl Fn(Entity) -> Command) -> Result<Done, Problem> {
     let mut done = Done::default();
-    let mut ids = Vec::new();
-    let mut commands = Vec::new();
     let ordinary = call.is_plain_json().then(|| decode::plain_batch(body, &call.context)).flatten();
     let items = match ordinary {
         Some(items) => items,
         None => decode::batch(call.body(body).await?)?,
     };
+    let mut ids = Vec::with_capacity(items.len());
+    let mut commands = Vec::with_capacity(items.len());
     for item in items {
         match item {
             Ok(entity) => {

@@ -1,7 +1,7 @@
 //! An entity as it was known at an earlier time, put together again.
 //!
 //! An entity that has not changed since is what it is now, and so is each of its attributes. Of any other attribute instance the value counts
-//! that was present then, unless it had been removed. Histories from before format 3 do not say what an entity became: as long as such an
+//! that was present then, unless it had been removed: the one observed last, or what it was restated to be since. Histories from before format 3 do not say what an entity became: as long as such an
 //! entity has not become something else since, it is what it is now; otherwise it has one type, that of its table, and no scope.
 
 use std::collections::BTreeMap;
@@ -76,13 +76,19 @@ struct Marks {
     deletions: Vec<Deletion>,
     /// What it became last, and when.
     about: Option<(Instant, About)>,
+    /// When an attribute instance was restated last, and when what it says since was observed.
+    restated: BTreeMap<(Iri, Option<Iri>), (Instant, Instant)>,
 }
 
 impl Marks {
     fn of(history: &dyn History, id: &Iri, as_of: Option<Instant>) -> Result<Self, HistoryError> {
-        let mut marks = Self { deletions: Vec::new(), about: None };
+        let mut marks = Self { deletions: Vec::new(), about: None, restated: BTreeMap::new() };
         history.visit_marks(Marked::Entity(id), as_of, &mut |fact| match fact {
             Fact { what: What::Became(about), recorded_at, .. } => marks.about = marks.about.take().max(Some((recorded_at, about))),
+            Fact { what: What::Restated { name, dataset_id, observed_at }, recorded_at, .. } => {
+                let last = marks.restated.entry((name, dataset_id)).or_insert((recorded_at, observed_at));
+                *last = (*last).max((recorded_at, observed_at));
+            }
             other => marks.deletions.extend(Deletion::of(other)),
         })?;
         Ok(marks)
@@ -102,6 +108,11 @@ impl Marks {
             times.extend(instances.iter().map(|a| a.modified_at).filter(|t| ended_at.is_none_or(|end| *t >= end)));
             instances.retain(|a| {
                 let is_before = |end: &Instant| a.modified_at < *end;
+                if let Some((since, observed_at)) = self.restated.get(&(name.clone(), a.dataset_id.clone()))
+                    && (a.modified_at < *since || (a.modified_at == *since && a.observed_at != Some(*observed_at)))
+                {
+                    return false;
+                }
                 !ended_at.as_ref().is_some_and(is_before) && !removed.get(&(&name, a.dataset_id.as_ref())).is_some_and(is_before)
             });
             instances.sort_by_key(|a| a.modified_at);

@@ -727,13 +727,14 @@ prop_compose! {
         recorded_s in 0i64..6,
         attribute in prop::sample::select(vec!["x", "x#text", "y"]),
         (instance, created_s) in any_instance(),
-        end in prop::option::weighted(0.2, (0u8..3, any::<bool>())),
+        end in prop::option::weighted(0.2, (0u8..4, any::<bool>())),
     ) -> Fact {
         let dataset_id = instance.dataset_id.clone();
         let mut f = fact(entity, recorded_s, match end {
             None => What::Value { name: name(attribute), instance: instance.into() },
             Some((0, _)) => What::EntityDeleted,
             Some((1, _)) => What::AttributeDeleted { name: name(attribute), dataset_id },
+            Some((2, _)) => What::Restated { name: name(attribute), dataset_id, observed_at: instance.observed_at.unwrap_or(at(0)) },
             Some((_, first)) => What::Became(About {
                 types: if first { vec![name("Station"), name("Mast")] } else { vec![name("Mast")] },
                 scopes: dataset_id.iter().map(|_| "/a/b".parse().unwrap()).collect(),

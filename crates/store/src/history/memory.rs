@@ -39,8 +39,8 @@ impl AllKnown {
 fn concerns(erasure: &Erasure, fact: &Fact) -> bool {
     let (attribute, dataset_id, observed_at) = match &fact.what {
         What::Value { name, instance } => (Some(name), instance.dataset_id.as_ref(), instance.observed_at),
-        What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id.as_ref(), None),
-        What::EntityDeleted | What::Became(_) => (None, None, None),
+        What::AttributeDeleted { name, dataset_id } | What::Restated { name, dataset_id, .. } => (Some(name), dataset_id.as_ref(), None),
+        What::EntityDeleted | What::Became(_) | What::Values(_) => (None, None, None),
     };
     let row = Erasable { dataset_id: dataset_id.map(Iri::as_str), observed_at, recorded_at: fact.recorded_at };
     erasure.entity_type == fact.entity_type
@@ -61,7 +61,7 @@ impl<'a> Known<'a> {
     fn of(fact: &'a Fact) -> Option<Self> {
         match &fact.what {
             What::Value { name, instance } => Some(Self { fact, name, instance }),
-            What::AttributeDeleted { .. } | What::EntityDeleted | What::Became(_) => None,
+            What::Values(_) | What::AttributeDeleted { .. } | What::Restated { .. } | What::EntityDeleted | What::Became(_) => None,
         }
     }
 
@@ -113,7 +113,22 @@ impl MemoryHistory {
 
 impl History for MemoryHistory {
     fn append(&self, facts: Vec<Fact>) {
-        self.known().facts.extend(facts);
+        let mut known = self.known();
+        for fact in facts {
+            match fact.what {
+                What::Values(values) => {
+                    let Fact { entity_type, entity, recorded_at, .. } = fact;
+                    let of = |(name, instance)| Fact {
+                        entity_type: entity_type.clone(),
+                        entity: entity.clone(),
+                        recorded_at,
+                        what: What::Value { name, instance },
+                    };
+                    known.facts.extend(values.into_iter().map(of));
+                }
+                _ => known.facts.push(fact),
+            }
+        }
     }
 
     fn check_erasure(&self, _erasure: &Erasure) -> Result<(), HistoryError> {

@@ -88,12 +88,25 @@ pub enum What {
         /// The instance.
         instance: Arc<Attribute>,
     },
+    /// The same of several attributes whose instances were observed at the same time under the same `datasetId`: what an entity reports
+    /// together. A history takes it in; what it tells of is one [`What::Value`] for each.
+    Values(Vec<(Iri, Arc<Attribute>)>),
     /// An attribute instance was removed.
     AttributeDeleted {
         /// The attribute.
         name: Iri,
         /// Which instance.
         dataset_id: Option<Iri>,
+    },
+    /// The present value of an attribute instance became one that was observed earlier than a value known before. Without this, such a value
+    /// is a late one: it tells of the past, and is not what was known last.
+    Restated {
+        /// The attribute.
+        name: Iri,
+        /// Which instance.
+        dataset_id: Option<Iri>,
+        /// When the value was observed.
+        observed_at: Instant,
     },
     /// The entity was removed.
     EntityDeleted,
@@ -168,7 +181,7 @@ impl Deletion {
     pub(super) fn of(fact: Fact) -> Option<Self> {
         let Fact { entity_type, recorded_at, what, .. } = fact;
         let (attribute, dataset_id) = match what {
-            What::Value { .. } | What::Became(_) => return None,
+            What::Value { .. } | What::Values(_) | What::Restated { .. } | What::Became(_) => return None,
             What::AttributeDeleted { name, dataset_id } => (Some(name), dataset_id),
             What::EntityDeleted => (None, None),
         };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command as Process;
 
-use entity::{Attribute, AttributeValue, Entity};
+use entity::{Attribute, AttributeValue, Command, Entity};
 use host::ManualClock;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use entity::{Attribute, AttributeValue, Entity, Instant};
+use entity::{Attribute, AttributeValue, Command, Entity, Instant};
 use host::sim::SimDisk;
 use host::{Disk, ManualClock};
 use rand::{Rng, SeedableRng};

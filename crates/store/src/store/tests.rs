@@ -191,8 +191,9 @@ fn occ_race_through_the_store() {
                     let seen = version();
                     barrier.wait();
                     let (sender, answer) = sync_channel(1);
-                    let command = (reading(1, round * WRITERS + writer, writer as f64), Some(seen));
-                    store.submit_if(Space::City, vec![command], move |a| sender.send(a).unwrap()).unwrap();
+                    let commands = vec![reading(1, round * WRITERS + writer, writer as f64)];
+                    let submission = Submission { space: Space::City, commands };
+                    store.submit_if(submission, vec![Some(seen)], move |a| sender.send(a).unwrap()).unwrap();
                     match &answer.recv().unwrap().unwrap()[0] {
                         Ok(_) => n_won.fetch_add(1, Ordering::SeqCst),
                         Err(CommandError::Changed { expected, found, .. }) => u64::from(expected == found),
@@ -212,8 +213,8 @@ fn a_command_for_what_is_absent_is_refused_once_it_is_there() {
     let store = open(dir.path());
     let submit = |versions: [Option<Version>; 2]| {
         let (sender, answer) = sync_channel(1);
-        let commands = versions.into_iter().zip(1..).map(|(v, hour)| (reading(1, hour, hour as f64), v)).collect();
-        store.submit_if(Space::City, commands, move |a| sender.send(a).unwrap()).unwrap();
+        let commands = (1..3).map(|hour| reading(1, hour, hour as f64)).collect();
+        store.submit_if(Submission { space: Space::City, commands }, versions.to_vec(), move |a| sender.send(a).unwrap()).unwrap();
         answer.recv().unwrap().unwrap()
     };
     // The second command sees what the first has done.

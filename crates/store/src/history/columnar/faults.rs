@@ -78,7 +78,7 @@ fn do_to(history: &dyn History, step: &Step) -> Result<Option<Vec<Segment>>, His
 }
 
 fn open(disk: &SimDisk, segments: Vec<Segment>) -> Result<ColumnarHistory, HistoryError> {
-    let options = ColumnarOptions { compaction: false, bulk_rows_min: 1, metadata_bytes_max: 0, index: None };
+    let options = ColumnarOptions { compaction: false, bulk_rows_min: 1, metadata_bytes_max: 0, pages_bytes_max: 0, index: None };
     let failed = |source| HistoryError::Io { action: "open", path: "/history".into(), source };
     let blobs = DiskBlobs::open(Arc::new(disk.clone()), Path::new("/history")).map_err(failed)?;
     ColumnarHistory::open_on(Arc::new(blobs), segments, options)

@@ -1,4 +1,4 @@
-//! The files of a history: named blobs, and a cache of what their ends say.
+//! The files of a history: named blobs, and caches of what their ends say and of what was read last.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +14,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::super::{HistoryError, Segment};
+use super::pages::{self, PagesCache};
 use crate::blobs::{Blobs, Bytes};
 
 /// What a file's end is read with: enough for the footer and page index of most.
@@ -27,6 +28,7 @@ pub(super) struct Files {
     place: String,
     /// By file name.
     metadata: Cache<String, ArrowReaderMetadata, MetadataBytes>,
+    pub(super) pages: PagesCache,
 }
 
 impl fmt::Debug for Files {
@@ -45,11 +47,12 @@ impl Weighter<String, ArrowReaderMetadata> for MetadataBytes {
 }
 
 impl Files {
-    pub(super) fn new(blobs: Arc<dyn Blobs>, cache_bytes: u64) -> Self {
+    /// `metadata_bytes` and `pages_bytes`: what the caches may take.
+    pub(super) fn new(blobs: Arc<dyn Blobs>, metadata_bytes: u64, pages_bytes: u64) -> Self {
         let place = blobs.place();
         // The estimate only sizes the tables of the cache.
-        let n_files = usize::try_from(cache_bytes >> 16).unwrap_or(usize::MAX).clamp(16, 1 << 20);
-        Self { blobs, place, metadata: Cache::with_weighter(n_files, cache_bytes, MetadataBytes) }
+        let n_files = usize::try_from(metadata_bytes >> 16).unwrap_or(usize::MAX).clamp(16, 1 << 20);
+        Self { blobs, place, metadata: Cache::with_weighter(n_files, metadata_bytes, MetadataBytes), pages: pages::cache(pages_bytes) }
     }
 
     /// What messages call a file.

@@ -1,4 +1,5 @@
-//! Rows that say something else than values: that an entity or an attribute was removed, or what an entity became.
+//! Rows that say something else than values: that an entity or an attribute was removed, what an entity became, or that a value observed
+//! earlier became the present one.
 //!
 //! The column `deleted` (named in times when there was nothing else) says which; most files have no such rows, and are passed over by what
 //! their statistics say.
@@ -22,6 +23,8 @@ const ENTITY_DELETED: &str = "*";
 const BECAME: char = '=';
 /// Begins the same in the table of a further type.
 const BECAME_TOO: char = '+';
+/// Begins that an attribute was restated: the µs since 1970 at which the value was observed, a blank, and the attribute.
+const RESTATED: char = '~';
 
 /// What a row says instead of values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,13 +35,22 @@ pub(super) enum Mark<'a> {
     Became(&'a str),
     /// The same in the table of a further type, which has no values of the entity.
     BecameToo(&'a str),
+    /// See [`restated`].
+    Restated(&'a str),
+}
+
+/// What the mark of a restated attribute says.
+pub(super) fn restated(name: &Iri, observed_at: Instant) -> String {
+    format!("{} {name}", observed_at.micros())
 }
 
 impl<'a> Mark<'a> {
     pub(super) fn of(text: &'a str) -> Self {
-        match (text.strip_prefix(BECAME), text.strip_prefix(BECAME_TOO)) {
-            (Some(about), _) => Self::Became(about),
-            (_, Some(about)) => Self::BecameToo(about),
+        let mut rest = text.chars();
+        match rest.next() {
+            Some(BECAME) => Self::Became(rest.as_str()),
+            Some(BECAME_TOO) => Self::BecameToo(rest.as_str()),
+            Some(RESTATED) => Self::Restated(rest.as_str()),
             _ if text == ENTITY_DELETED => Self::EntityDeleted,
             _ => Self::AttributeDeleted(text),
         }
@@ -50,13 +62,15 @@ impl<'a> Mark<'a> {
             Self::AttributeDeleted(name) => SmolStr::new(name),
             Self::Became(about) => format!("{BECAME}{about}").into(),
             Self::BecameToo(about) => format!("{BECAME_TOO}{about}").into(),
+            Self::Restated(text) => format!("{RESTATED}{text}").into(),
         }
     }
 
     /// The attribute that it is about; none if it is the entity.
-    pub(super) const fn attribute(self) -> Option<&'a str> {
+    pub(super) fn attribute(self) -> Option<&'a str> {
         match self {
             Self::AttributeDeleted(name) => Some(name),
+            Self::Restated(text) => text.split_once(' ').map(|(_, name)| name),
             Self::EntityDeleted | Self::Became(_) | Self::BecameToo(_) => None,
         }
     }
@@ -68,7 +82,7 @@ impl<'a> Mark<'a> {
 
     /// Does it say what there is, and not what there is no more of? Then it counts as long as no other one says something else.
     pub(super) const fn is_about_entity(self) -> bool {
-        !matches!(self, Self::AttributeDeleted(_))
+        !matches!(self, Self::AttributeDeleted(_) | Self::Restated(_))
     }
 
     /// Errors: it is damaged, in words.
@@ -77,6 +91,11 @@ impl<'a> Mark<'a> {
             Self::EntityDeleted => What::EntityDeleted,
             Self::AttributeDeleted(name) => What::AttributeDeleted { name: cell::iri(name)?, dataset_id },
             Self::Became(text) | Self::BecameToo(text) => What::Became(About::of_text(text, recorded_at)?),
+            Self::Restated(text) => {
+                let parts = text.split_once(' ').and_then(|(us, name)| Some((us.parse().ok()?, name)));
+                let (us, name) = parts.ok_or_else(|| format!("`{text}` is not a time and an attribute"))?;
+                What::Restated { name: cell::iri(name)?, dataset_id, observed_at: Instant::from_micros(us) }
+            }
         })
     }
 }

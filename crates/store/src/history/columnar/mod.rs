@@ -62,6 +62,7 @@ mod maintain;
 mod marks;
 mod merge;
 mod order;
+mod pages;
 mod recent;
 mod rollup;
 mod scan;
@@ -76,6 +77,8 @@ mod tests;
 
 /// Row groups, statistics and page indexes of files that are kept in memory, in bytes: about one thousandth of the data.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
+/// Rows of files that are kept as they were decoded, in bytes.
+const PAGES_BYTES_MAX: u64 = 32 << 20;
 /// Fewer bulk rows are kept as facts: a layer of its own would cost more than it saves.
 const BULK_ROWS_MIN: usize = 256;
 /// So many files of a table that are not final are normal.
@@ -90,6 +93,8 @@ pub struct ColumnarOptions {
     pub compaction: bool,
     /// Row groups, statistics and page indexes of files that are kept in memory, in bytes.
     pub metadata_bytes_max: u64,
+    /// Rows that were read last and are kept in memory as they were decoded, in bytes.
+    pub pages_bytes_max: u64,
     /// Fewer bulk rows than this are kept as facts.
     pub bulk_rows_min: usize,
     /// The file in which is kept what opening needs to know of files that are far away, such as in an object store; none if they are near.
@@ -98,10 +103,11 @@ pub struct ColumnarOptions {
 
 impl fmt::Debug for ColumnarOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { compaction, metadata_bytes_max, bulk_rows_min, index } = self;
+        let Self { compaction, metadata_bytes_max, pages_bytes_max, bulk_rows_min, index } = self;
         f.debug_struct("ColumnarOptions")
             .field("compaction", compaction)
             .field("metadata_bytes_max", metadata_bytes_max)
+            .field("pages_bytes_max", pages_bytes_max)
             .field("bulk_rows_min", bulk_rows_min)
             .field("index", &index.as_ref().map(|(_, path)| path))
             .finish()
@@ -110,7 +116,13 @@ impl fmt::Debug for ColumnarOptions {
 
 impl Default for ColumnarOptions {
     fn default() -> Self {
-        Self { compaction: true, metadata_bytes_max: METADATA_BYTES_MAX, bulk_rows_min: BULK_ROWS_MIN, index: None }
+        Self {
+            compaction: true,
+            metadata_bytes_max: METADATA_BYTES_MAX,
+            pages_bytes_max: PAGES_BYTES_MAX,
+            bulk_rows_min: BULK_ROWS_MIN,
+            index: None,
+        }
     }
 }
 
@@ -178,7 +190,7 @@ impl ColumnarHistory {
 
     /// The same, wherever the files are.
     pub fn open_on(blobs: Arc<dyn Blobs>, segments: Vec<Segment>, options: ColumnarOptions) -> Result<Self, HistoryError> {
-        let files = Arc::new(Files::new(blobs, options.metadata_bytes_max));
+        let files = Arc::new(Files::new(blobs, options.metadata_bytes_max, options.pages_bytes_max));
         let (index, footers) = match &options.index {
             Some((disk, path)) => {
                 let (index, footers) = FooterIndex::open(Arc::clone(disk), path);
@@ -554,7 +566,7 @@ fn job_of_table<'a>(entity_type: &'a Iri, table: &Table) -> Job<'a> {
         }
     };
     let sources = table.layers.iter().map(source).collect();
-    Job { entity_type, sources, seen: table.seen.clone(), days, effort: Effort::Quick }
+    Job { entity_type, sources, seen: table.seen().clone(), days, effort: Effort::Quick }
 }
 
 /// What is to be written of files.
@@ -758,7 +770,7 @@ impl Shared {
     fn table(&self, entity_type: &Iri) -> HistoryTable {
         let mut seen = self.sealed_seen.get(entity_type).cloned().unwrap_or_default();
         for recent in self.in_memory() {
-            if let Some(Table { seen: more, .. }) = recent.tables.get(entity_type) {
+            if let Some(more) = recent.tables.get(entity_type).map(Table::seen) {
                 merge_seen(&mut seen, more);
             }
         }

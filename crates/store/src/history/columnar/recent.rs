@@ -7,10 +7,14 @@ use entity::{Attribute, Instant, Iri};
 use smol_str::SmolStr;
 
 use super::super::erasure::Erasable;
-use super::super::value::{Seen, SeenByName, merge_seen};
-use super::super::{Erasure, Fact, What};
-use super::marks::Mark;
+use super::super::value::{Seen, SeenByName, kind_of, merge_seen};
+use super::super::{ColumnKind, Erasure, Fact, What};
+use super::marks::{self, Mark};
 use super::sheet::BulkSheet;
+use crate::hash::FastMap;
+
+/// Attributes of a row of which is remembered what the row before had.
+const HABITS_MAX: usize = 64;
 
 /// A row of one entity, in the order of the files: observed time (none first), recorded time, `datasetId`. A mark is a row of its own.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -46,7 +50,7 @@ pub(super) type EntityRows = BTreeMap<RowKey, Values>;
 #[derive(Clone, Default)]
 pub(super) struct Facts {
     /// Shared with readers: an append to an entity that somebody reads copies this entity's rows, so readers hold the lock for a moment only.
-    pub(super) entities: BTreeMap<Iri, Arc<EntityRows>>,
+    pub(super) entities: FastMap<Iri, Arc<EntityRows>>,
     n_facts: usize,
 }
 
@@ -63,9 +67,19 @@ pub(super) struct Table {
     /// Newer ones come later. Facts are put into the last layer of facts, unless a later sheet has their recorded time: then who came
     /// last would count no more.
     pub(super) layers: Vec<Layer>,
-    pub(super) seen: SeenByName,
+    seen: SeenByName,
+    /// What the values of the last row were, by their places in it: mostly those of the next row are such again, and bring nothing new.
+    habits: Vec<Habit>,
     /// Recorded times of the sheets behind the last layer of facts.
     times_behind: BTreeSet<Instant>,
+}
+
+/// What is noted of a value in [`SeenByName`].
+#[derive(Clone, PartialEq)]
+struct Habit {
+    name: Iri,
+    kind: ColumnKind,
+    unit_code: Option<SmolStr>,
 }
 
 /// Everything in memory.
@@ -80,39 +94,13 @@ impl Recent {
     /// Takes facts in, in their order. A fact that is known already is replaced.
     pub(super) fn append(&mut self, facts: Vec<Fact>) {
         let mut facts = facts.into_iter().peekable();
-        while let Some(Fact { entity_type, entity, recorded_at, what }) = facts.next() {
+        while let Some(first) = facts.peek() {
+            // Facts of one type mostly come one after the other.
+            let entity_type = first.entity_type.clone();
             let table = self.tables.entry(entity_type.clone()).or_default();
-            let of_row =
-                |dataset_id, mark: Option<Mark<'_>>| RowKey { observed_at: None, recorded_at, dataset_id, mark: mark.map(|m| m.to_text()) };
-            let key = match what {
-                What::Value { name, instance } => {
-                    let key = RowKey { observed_at: instance.observed_at, ..of_row(instance.dataset_id.clone(), None) };
-                    // What an entity reports together comes together: its row is looked for once.
-                    let (known, seen) = table.facts_for(recorded_at);
-                    let mut row = known.row(entity.clone(), key);
-                    see(seen, &name, &instance);
-                    row.put(name, instance);
-                    while let Some(Fact { what: What::Value { name, instance }, .. }) = facts.next_if(|next| {
-                        let What::Value { instance, .. } = &next.what else { return false };
-                        next.recorded_at == recorded_at
-                            && instance.observed_at == row.key.observed_at
-                            && instance.dataset_id == row.key.dataset_id
-                            && next.entity == entity
-                            && next.entity_type == entity_type
-                    }) {
-                        see(seen, &name, &instance);
-                        row.put(name, instance);
-                    }
-                    continue;
-                }
-                What::AttributeDeleted { name, dataset_id } => of_row(dataset_id, Some(Mark::AttributeDeleted(name.as_str()))),
-                What::EntityDeleted => of_row(None, Some(Mark::EntityDeleted)),
-                What::Became(about) => {
-                    let text = about.to_text(recorded_at);
-                    of_row(None, Some(if about.is_at_home(&entity_type) { Mark::Became(&text) } else { Mark::BecameToo(&text) }))
-                }
-            };
-            table.facts_for(recorded_at).0.put_mark(entity, key);
+            while let Some(fact) = facts.next_if(|f| f.entity_type == entity_type) {
+                table.take(fact);
+            }
         }
     }
 
@@ -183,8 +171,64 @@ impl Table {
         self.layers.push(layer);
     }
 
-    /// The layer that facts of this recorded time are put into, and what all values have in common.
-    fn facts_for(&mut self, recorded_at: Instant) -> (&mut Facts, &mut SeenByName) {
+    /// Takes a fact of this table in.
+    fn take(&mut self, Fact { entity_type, entity, recorded_at, what }: Fact) {
+        let of_row =
+            |dataset_id, mark: Option<Mark<'_>>| RowKey { observed_at: None, recorded_at, dataset_id, mark: mark.map(|m| m.to_text()) };
+        let mark = match what {
+            What::Value { name, instance } => return self.take_row(entity, recorded_at, vec![(name, instance)]),
+            What::Values(values) => return self.take_row(entity, recorded_at, values),
+            What::AttributeDeleted { name, dataset_id } => of_row(dataset_id, Some(Mark::AttributeDeleted(name.as_str()))),
+            What::Restated { name, dataset_id, observed_at } => {
+                let text = marks::restated(&name, observed_at);
+                of_row(dataset_id, Some(Mark::Restated(&text)))
+            }
+            What::EntityDeleted => of_row(None, Some(Mark::EntityDeleted)),
+            What::Became(about) => {
+                let text = about.to_text(recorded_at);
+                of_row(None, Some(if about.is_at_home(&entity_type) { Mark::Became(&text) } else { Mark::BecameToo(&text) }))
+            }
+        };
+        self.facts_for(recorded_at).put_mark(entity, mark);
+    }
+
+    /// Takes values in that were observed together.
+    fn take_row(&mut self, entity: Iri, recorded_at: Instant, values: Values) {
+        let Some((_, first)) = values.first() else { return };
+        let key = RowKey { observed_at: first.observed_at, recorded_at, dataset_id: first.dataset_id.clone(), mark: None };
+        self.see(&values);
+        self.facts_for(recorded_at).put_row(entity, key, values);
+    }
+
+    /// What the values have in common, by attribute.
+    pub(super) const fn seen(&self) -> &SeenByName {
+        &self.seen
+    }
+
+    /// Takes note of the values of a row.
+    fn see(&mut self, values: &[(Iri, Arc<Attribute>)]) {
+        for (at, (name, instance)) in values.iter().enumerate() {
+            let kind = kind_of(&instance.value);
+            if self.habits.get(at).is_some_and(|h| h.name == *name && h.kind == kind && h.unit_code == instance.unit_code) {
+                continue;
+            }
+            match self.seen.get_mut(name) {
+                Some(seen) => seen.add(instance),
+                None => {
+                    self.seen.insert(name.clone(), Seen::of(instance));
+                }
+            }
+            let habit = Habit { name: name.clone(), kind, unit_code: instance.unit_code.clone() };
+            if at < self.habits.len() {
+                self.habits[at] = habit;
+            } else if at == self.habits.len() && at < HABITS_MAX {
+                self.habits.push(habit);
+            }
+        }
+    }
+
+    /// The layer that facts of this recorded time are put into.
+    fn facts_for(&mut self, recorded_at: Instant) -> &mut Facts {
         let last = self.layers.iter().rposition(|l| matches!(l, Layer::Facts(_)));
         let idx = match last {
             Some(idx) if !self.times_behind.contains(&recorded_at) => idx,
@@ -194,41 +238,20 @@ impl Table {
             }
         };
         match &mut self.layers[idx] {
-            Layer::Facts(facts) => (facts, &mut self.seen),
+            Layer::Facts(facts) => facts,
             Layer::Bulk(_) => unreachable!("the index is one of a layer of facts"),
         }
     }
 }
 
-fn see(by_name: &mut SeenByName, name: &Iri, instance: &Attribute) {
-    match by_name.get_mut(name) {
-        Some(seen) => seen.add(instance),
-        None => {
-            by_name.insert(name.clone(), Seen::of(instance));
-        }
-    }
-}
-
-/// A row that is being filled.
-struct OpenRow<'a> {
-    key: RowKey,
-    values: &'a mut Values,
-    n_facts: &'a mut usize,
-}
-
-impl OpenRow<'_> {
-    fn put(&mut self, name: Iri, instance: Arc<Attribute>) {
-        match self.values.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, slot)) => *slot = instance,
-            None => {
-                self.values.push((name, instance));
-                *self.n_facts += 1;
-            }
-        }
-    }
-}
-
 impl Facts {
+    /// The entities in the order of their ids, as files have them.
+    pub(super) fn into_sorted(self) -> Vec<(Iri, Arc<EntityRows>)> {
+        let mut entities: Vec<_> = self.entities.into_iter().collect();
+        entities.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        entities
+    }
+
     fn only(&self, ids: &[Iri]) -> Self {
         let found = ids.iter().filter_map(|id| self.entities.get_key_value(id));
         Self { entities: found.map(|(id, rows)| (id.clone(), Arc::clone(rows))).collect(), n_facts: self.n_facts }
@@ -240,16 +263,30 @@ impl Facts {
                 if values.is_empty() {
                     self.put_mark(entity.clone(), key.clone());
                 } else {
-                    let mut row = self.row(entity.clone(), key.clone());
-                    values.iter().cloned().for_each(|(name, instance)| row.put(name, instance));
+                    self.put_row(entity.clone(), key.clone(), values.clone());
                 }
             }
         }
     }
 
-    fn row(&mut self, entity: Iri, key: RowKey) -> OpenRow<'_> {
+    /// Puts values into a row; those of attributes that it has already replace what it has.
+    fn put_row(&mut self, entity: Iri, key: RowKey, values: Values) {
         let rows = Arc::make_mut(self.entities.entry(entity).or_default());
-        OpenRow { values: rows.entry(key.clone()).or_default(), key, n_facts: &mut self.n_facts }
+        let row = rows.entry(key).or_default();
+        if row.is_empty() {
+            self.n_facts += values.len();
+            *row = values;
+            return;
+        }
+        for (name, instance) in values {
+            match row.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, slot)) => *slot = instance,
+                None => {
+                    row.push((name, instance));
+                    self.n_facts += 1;
+                }
+            }
+        }
     }
 
     fn put_mark(&mut self, entity: Iri, key: RowKey) {

@@ -197,7 +197,12 @@ impl Rollups {
     /// Takes note of a fact that becomes visible.
     pub(super) fn learn(&mut self, fact: &Fact) {
         if let Some(covered_to) = self.covered_to.get(&fact.entity_type)
-            && let What::Value { instance, .. } = &fact.what
+            && let Some(instance) = match &fact.what {
+                What::Value { instance, .. } => Some(instance),
+                // All were observed at one time.
+                What::Values(values) => values.first().map(|(_, instance)| instance),
+                _ => None,
+            }
             && let Some(day) = instance.observed_at.map(|at| at.micros().div_euclid(DAY_US))
             && day < *covered_to
         {

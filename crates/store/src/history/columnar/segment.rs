@@ -23,6 +23,7 @@ use parquet::file::statistics::Statistics;
 use super::super::{HistoryError, Segment};
 use super::cell::Meta;
 use super::files::{BlobFile, Files};
+use super::pages::{PAGE_ROWS_MAX, PagesKey};
 use super::write::{FOOTER_KEY, FORMAT_VERSION, FileColumn, Footer, KEY_COLUMNS, VERSION_KEY, schema_of};
 
 /// Positions of the key columns, which are the same in every file.
@@ -277,6 +278,7 @@ impl OpenSegment {
             wanted,
             row_groups: row_group_idxs.into_iter(),
             reader: None,
+            known: Vec::new().into_iter(),
             whole_pages: false,
         })
     }
@@ -345,21 +347,46 @@ pub(super) struct RowStream {
     wanted: Wanted,
     row_groups: std::vec::IntoIter<usize>,
     reader: Option<ParquetRecordBatchReader>,
+    /// What is left of rows from the cache.
+    known: std::vec::IntoIter<RecordBatch>,
     /// Rows of the pages read that are not wanted are left in.
     whole_pages: bool,
 }
 
 impl RowStream {
-    /// Begins to read a row group: the pages that may hold wanted rows, fetched at once.
-    fn open(&self, group_idx: usize) -> Result<Option<ParquetRecordBatchReader>, HistoryError> {
+    /// Begins to read a row group: the pages that may hold wanted rows. A few rows are taken from the cache, or put there.
+    fn begin(&mut self, group_idx: usize) -> Result<(), HistoryError> {
+        let n_rows = usize::try_from(self.metadata.metadata().row_group(group_idx).num_rows()).unwrap_or(usize::MAX);
+        let all = || std::iter::once(0..n_rows).collect();
+        let rows: Vec<Range<usize>> = OpenSegment::selected(&self.metadata, group_idx, &self.wanted).unwrap_or_else(all);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if rows.iter().map(Range::len).sum::<usize>() > PAGE_ROWS_MAX {
+            self.reader = Some(self.open(group_idx, rows)?);
+            return Ok(());
+        }
+        let OpenSegment { segment, files, .. } = &*self.segment;
+        let key = PagesKey { file: segment.file.clone(), row_group_idx: group_idx, leaves: self.leaves.clone(), rows };
+        let batches = match files.pages.get(&key) {
+            Some(known) => known,
+            None => {
+                let reader = self.open(group_idx, key.rows.clone())?;
+                let read: Arc<[RecordBatch]> = reader.collect::<Result<_, _>>().map_err(|e| self.segment.damaged(e.to_string()))?;
+                files.pages.insert(key, Arc::clone(&read));
+                read
+            }
+        };
+        self.known = batches.to_vec().into_iter();
+        Ok(())
+    }
+
+    /// A reader of some rows of a row group, whose pages are fetched at once.
+    fn open(&self, group_idx: usize, rows: Vec<Range<usize>>) -> Result<ParquetRecordBatchReader, HistoryError> {
         let OpenSegment { segment, files, .. } = &*self.segment;
         let group = self.metadata.metadata().row_group(group_idx);
-        let selected = OpenSegment::selected(&self.metadata, group_idx, &self.wanted);
         let n_rows = usize::try_from(group.num_rows()).unwrap_or(usize::MAX);
-        let selected = selected.filter(|ranges| !matches!(ranges.as_slice(), [all] if *all == (0..n_rows)));
-        if selected.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(None);
-        }
+        let selected = Some(rows).filter(|rows| !matches!(rows.as_slice(), [all] if *all == (0..n_rows)));
         let mut parts = Vec::new();
         for &leaf in &self.leaves {
             let (start, len) = group.column(leaf).byte_range();
@@ -388,21 +415,26 @@ impl RowStream {
         if let Some(ranges) = selected {
             builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), n_rows));
         }
-        builder.build().map(Some).map_err(|e| self.segment.damaged(e.to_string()))
+        builder.build().map_err(|e| self.segment.damaged(e.to_string()))
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, HistoryError> {
         loop {
-            let Some(reader) = &mut self.reader else {
-                let Some(group_idx) = self.row_groups.next() else { return Ok(None) };
-                self.reader = self.open(group_idx)?;
-                continue;
+            let batch = match (self.known.next(), &mut self.reader) {
+                (Some(batch), _) => batch,
+                (None, Some(reader)) => match reader.next() {
+                    Some(batch) => batch.map_err(|e| self.segment.damaged(e.to_string()))?,
+                    None => {
+                        self.reader = None;
+                        continue;
+                    }
+                },
+                (None, None) => {
+                    let Some(group_idx) = self.row_groups.next() else { return Ok(None) };
+                    self.begin(group_idx)?;
+                    continue;
+                }
             };
-            let Some(batch) = reader.next() else {
-                self.reader = None;
-                continue;
-            };
-            let batch = batch.map_err(|e| self.segment.damaged(e.to_string()))?;
             let batch =
                 if self.whole_pages { batch } else { wanted_of(batch, &self.wanted).map_err(|e| self.segment.damaged(e.to_string()))? };
             if batch.num_rows() > 0 {

@@ -109,11 +109,11 @@ fn a_file_of_a_newer_version_is_refused() {
     let mut bytes = fs::read(&path).unwrap();
     let key = write::VERSION_KEY.as_bytes();
     let value_idx = bytes.windows(key.len()).rposition(|w| w == key).unwrap() + key.len() + 2;
-    assert_eq!(bytes[value_idx], b'3');
-    bytes[value_idx] = b'4';
+    assert_eq!(bytes[value_idx..][..1], *write::FORMAT_VERSION.to_string().as_bytes());
+    bytes[value_idx] += 1;
     fs::write(&path, &bytes).unwrap();
     let error = open(dir.path(), &segments).err().unwrap();
-    assert!(matches!(error, HistoryError::TooNew { found: 4, supported: 3, .. }), "{error}");
+    assert!(matches!(error, HistoryError::TooNew { found: 5, supported: 4, .. }), "{error}");
 }
 
 #[test]

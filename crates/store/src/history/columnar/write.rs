@@ -27,8 +27,8 @@ use super::segment::{OBSERVED, RECORDED};
 use super::sheet::{Sheet, Sheets};
 
 /// Format version of the files. 1: without erasures, which a program that knows only this version would not see; 2: without what entities
-/// became, which such a program would take for damage; 3: the one described here.
-pub(super) const FORMAT_VERSION: u32 = 3;
+/// became, which such a program would take for damage; 3: without what was restated, likewise; 4: the one described here.
+pub(super) const FORMAT_VERSION: u32 = 4;
 /// Footer key of the format version.
 pub(super) const VERSION_KEY: &str = "conurb.history.version";
 /// Footer key of the [`Footer`].
@@ -174,7 +174,7 @@ pub(super) fn schema_of(columns: &[FileColumn]) -> SchemaRef {
 pub(super) fn sheets_of(facts: Facts, columns: Vec<FileColumn>, entity_type: Iri) -> Sheets {
     let columns = Arc::new(columns);
     let schema = schema_of(&columns);
-    let mut entities = facts.entities.into_iter();
+    let mut entities = facts.into_sorted().into_iter();
     Box::new(std::iter::from_fn(move || {
         let column_idx_by_name: HashMap<&Iri, usize> = columns.iter().enumerate().map(|(idx, c)| (&c.name, idx)).collect();
         let gathered: Vec<(Iri, Arc<EntityRows>)> = {

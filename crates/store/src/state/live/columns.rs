@@ -11,7 +11,8 @@ use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instances,
 use smol_str::SmolStr;
 
 use super::ids::NONE;
-use crate::hash::Seeded;
+use super::words::is_name;
+use crate::hash::{FastMap, Seeded};
 use crate::history::value::kind_of;
 use crate::history::{AttributeColumn, ColumnKind};
 
@@ -90,6 +91,7 @@ struct Cells {
 /// One attribute of a type: its values and what they have in common.
 pub(super) struct Column {
     pub(super) name: Iri,
+    role: Role,
     /// Entities that have it.
     pub(super) n_present: u32,
     /// Of the shown instances, how many are of each kind of column.
@@ -123,13 +125,50 @@ enum PlaceKind {
     Box,
 }
 
+/// What a change of a row means for the other indexes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Touched {
+    /// The place may be another one.
+    pub(super) place: bool,
+    /// There may be other targets of relationships.
+    pub(super) links: bool,
+    /// There may be other words in names.
+    pub(super) words: bool,
+}
+
+impl Touched {
+    /// Something of a column's attribute is different: it was some of these, or is.
+    fn note<'a>(&mut self, column: &Column, states: impl IntoIterator<Item = &'a Instances>) {
+        match column.role {
+            Role::Place => self.place = true,
+            Role::Name => self.words = true,
+            Role::None => {}
+        }
+        self.links = self.links || states.into_iter().flat_map(|instances| instances.iter()).any(is_link);
+    }
+}
+
+/// What an attribute is besides a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    None,
+    /// Where the entity is.
+    Place,
+    /// Its words are searched.
+    Name,
+}
+
+fn is_link(instance: &Attribute) -> bool {
+    matches!(instance.value, AttributeValue::Relationship(_) | AttributeValue::ListRelationship(_))
+}
+
 /// The columns of the entities whose first type it is.
 #[derive(Default)]
 pub(super) struct Table {
     /// The slot of each row, [`NONE`] for free ones.
     rows: Vec<u32>,
     free: Vec<u32>,
-    by_name: HashMap<Iri, u32>,
+    by_name: FastMap<Iri, u32>,
     /// The column last found at each position: entities of a type mostly have the same attributes in the same order, which spares the hashing.
     by_position: Vec<u32>,
     columns: Vec<Column>,
@@ -190,28 +229,20 @@ impl Table {
         self.free.push(row);
     }
 
-    /// Makes a row say what `after` says; `before` is what it says now. `roomy`: further columns may have values.
-    pub(super) fn change(&mut self, row: u32, before: Option<&Entity>, after: Option<&Entity>, roomy: bool) {
+    /// Makes a row say what `after` says; `before` is what it says now. `roomy`: further columns may have values. Returns what else of the
+    /// entity changed thereby.
+    pub(super) fn change(&mut self, row: u32, before: Option<&Entity>, after: Option<&Entity>, roomy: bool) -> Touched {
         let none = Attributes::default();
         let old = before.map_or(&none, |e| &e.attributes);
         let new = after.map_or(&none, |e| &e.attributes);
-        for (at, (name, instances)) in old.iter().enumerate() {
-            if let Some(i) = self.find(at, name) {
-                let column = &mut self.columns[i];
-                match instances_of(new, at, name) {
-                    Some(now) if now == instances => {}
-                    Some(_) => column.count(instances, false),
-                    None => {
-                        column.count(instances, false);
-                        column.clear(row);
-                    }
-                }
-            }
-        }
+        let mut touched = Touched { place: before.is_none(), ..Touched::default() };
         let observed_before = self.observed.get(row as usize).copied().unwrap_or(NO_INSTANT);
         let observed = new.values().flatten().filter_map(|a| a.observed_at).max().map_or(NO_INSTANT, Instant::micros);
-        for (at, (name, instances)) in new.iter().enumerate() {
-            if instances_of(old, at, name) == Some(instances) {
+        let mut n_stayed = 0;
+        for (at, (name, now)) in new.iter().enumerate() {
+            let was = instances_of(old, at, name);
+            n_stayed += usize::from(was.is_some());
+            if was == Some(now) {
                 if observed != observed_before
                     && let Some(i) = self.find(at, name)
                 {
@@ -221,13 +252,27 @@ impl Table {
             }
             let i = self.column_for(at, name, roomy);
             let column = &mut self.columns[i];
-            column.count(instances, true);
-            column.set(row, instances, observed, &self.hasher);
+            touched.note(column, was.into_iter().chain([now]));
+            column.recount(was.map(Instances::as_slice), now);
+            column.set(row, now, observed, &self.hasher);
         }
-        if old.get(LOCATION) != new.get(LOCATION) || before.is_none() {
+        if n_stayed < old.len() {
+            for (at, (name, was)) in old.iter().enumerate() {
+                if instances_of(new, at, name).is_none()
+                    && let Some(i) = self.find(at, name)
+                {
+                    let column = &mut self.columns[i];
+                    touched.note(column, [was]);
+                    column.count(was, false);
+                    column.clear(row);
+                }
+            }
+        }
+        if touched.place {
             self.set_place(row, new.get(LOCATION).map(Instances::as_slice).unwrap_or_default());
         }
         set_at(&mut self.observed, row, observed, NO_INSTANT);
+        touched
     }
 
     /// Forgets the values of a row without knowing the entity that it was: counts stay as they are.
@@ -390,7 +435,26 @@ pub(super) fn instant_of(text: &str) -> (Option<Instant>, bool) {
 impl Column {
     fn new(name: Iri, has_cells: bool) -> Self {
         let cells = has_cells.then(|| Cells { pieces: Vec::new(), texts: Vec::new(), text_numbers: HashMap::new(), text_bytes: 0 });
-        Self { name, n_present: 0, n_of_kind: [0; 4], n_links: 0, n_instances: 0, units: Vec::new(), many_units: false, cells }
+        let role = match &name {
+            name if name.as_str() == LOCATION => Role::Place,
+            name if is_name(name) => Role::Name,
+            _ => Role::None,
+        };
+        Self { name, role, n_present: 0, n_of_kind: [0; 4], n_links: 0, n_instances: 0, units: Vec::new(), many_units: false, cells }
+    }
+
+    /// Counts the instances of one entity out and those that it has now in.
+    fn recount(&mut self, was: Option<&[Attribute]>, now: &[Attribute]) {
+        // Nearly always another value of the same kind: nothing that is counted is different.
+        if let (Some([was]), [now]) = (was, now)
+            && (kind_of(&was.value), is_link(was), &was.unit_code) == (kind_of(&now.value), is_link(now), &now.unit_code)
+        {
+            return;
+        }
+        if let Some(was) = was {
+            self.count(was, false);
+        }
+        self.count(now, true);
     }
 
     /// Counts the instances of one entity in (or out).
@@ -399,7 +463,7 @@ impl Column {
         step(&mut self.n_present);
         for instance in instances {
             step(&mut self.n_instances);
-            if matches!(instance.value, AttributeValue::Relationship(_) | AttributeValue::ListRelationship(_)) {
+            if is_link(instance) {
                 step(&mut self.n_links);
             }
         }

@@ -1,20 +1,19 @@
 //! Everything about the present entities that is always in memory, and how a change of one keeps it right.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use entity::{Attribute, AttributeValue, Entity, Iri, Scope};
 
 use super::auto::{AutoIndex, Key, key_of};
-use super::columns::{Place, Table};
+use super::columns::{Place, Table, Touched};
 use super::ids::{Ids, Order, Slot};
 use super::overlay::Overlay;
 use super::packed::{Postings, joined};
 use super::places::{GeoBox, Places};
 use super::sets::Sets;
-use super::words::{each_word_of_entity, is_name};
-use crate::hash::Seeded;
+use super::words::each_word_of_entity;
+use crate::hash::{FastMap, Seeded};
 
 /// One type.
 pub(super) struct Type {
@@ -36,7 +35,7 @@ pub(super) struct Inner {
     pub(super) ids: Ids,
     pub(super) order: Order,
     pub(super) types: Vec<Type>,
-    type_numbers: HashMap<Iri, u32>,
+    type_numbers: FastMap<Iri, u32>,
     pub(super) type_sets: Sets<Iri>,
     pub(super) scope_sets: Sets<Scope>,
     /// Slots by their set of scopes.
@@ -46,7 +45,7 @@ pub(super) struct Inner {
     links: Postings,
     words: Postings,
     /// Slots by when they expire, µs.
-    pub(super) expires: HashMap<u32, i64>,
+    pub(super) expires: FastMap<u32, i64>,
     pub(super) overlay: Overlay,
     pub(super) hasher: Seeded,
     pub(super) staged: Option<Staged>,
@@ -68,14 +67,14 @@ impl Inner {
             ids: Ids::default(),
             order: Order::default(),
             types: Vec::new(),
-            type_numbers: HashMap::new(),
+            type_numbers: FastMap::default(),
             type_sets: Sets::default(),
             scope_sets: Sets::default(),
             by_scopes: Postings::default(),
             places: Places::default(),
             links: Postings::default(),
             words: Postings::default(),
-            expires: HashMap::new(),
+            expires: FastMap::default(),
             overlay: Overlay::new(pack_above_bytes),
             hasher: Seeded::default(),
             staged: None,
@@ -104,6 +103,10 @@ impl Inner {
 
     pub(super) fn type_of(&self, name: &Iri) -> Option<&Type> {
         self.type_numbers.get(name).map(|&n| &self.types[n as usize])
+    }
+
+    pub(super) fn has_entities_of(&self, name: &str) -> bool {
+        self.type_numbers.get(name).is_some_and(|&n| self.types[n as usize].order.len() > 0)
     }
 
     pub(super) fn type_of_mut(&mut self, name: &Iri) -> Option<&mut Type> {
@@ -154,13 +157,13 @@ impl Inner {
         let sets = (self.type_sets.take(&e.types), self.scope_sets.take(&e.scopes));
         let (table, (slot, row)) = (types[0], self.add_slot(e.id.as_str(), &types, sets, [e.created_at.micros(), e.modified_at.micros()]));
         let roomy = self.has_room_for_columns(table, e);
-        self.types[table as usize].table.change(row, None, Some(e), roomy);
+        let touched = self.types[table as usize].table.change(row, None, Some(e), roomy);
         self.note_scopes(slot, true);
         self.note_place(slot, None);
         if let Some(at) = e.expires_at {
             self.expires.insert(slot, at.micros());
         }
-        self.note_hashed(slot, None, Some(e));
+        self.note_hashed(slot, None, Some(e), touched);
         self.note_autos(slot, &[], false);
     }
 
@@ -188,15 +191,14 @@ impl Inner {
         let place = self.box_of(slot);
         let Slot { table, row, types, scopes, .. } = *self.ids.slot(slot);
         let table_of = &mut self.types[table as usize].table;
-        if before.is_some() {
-            table_of.change(row, before, None, false);
-        }
+        // Of an entity that cannot be read nothing is known that could be taken out.
+        let touched = if before.is_some() { table_of.change(row, before, None, false) } else { Touched::default() };
         table_of.clear(row);
         table_of.release_row(row);
         self.note_autos(slot, &keys, true);
         self.note_place(slot, place);
         self.note_scopes(slot, false);
-        self.note_hashed(slot, before, None);
+        self.note_hashed(slot, before, None, touched);
         self.expires.remove(&slot);
         self.order.remove(slot, &self.ids);
         for name in Arc::clone(self.type_sets.get(types)).iter() {
@@ -213,7 +215,7 @@ impl Inner {
         let place = self.box_of(slot);
         let Slot { table, row, .. } = *self.ids.slot(slot);
         let roomy = self.has_room_for_columns(table, after);
-        self.types[table as usize].table.change(row, Some(before), Some(after), roomy);
+        let touched = self.types[table as usize].table.change(row, Some(before), Some(after), roomy);
         if before.scopes != after.scopes {
             self.note_scopes(slot, false);
             let old = self.ids.slot(slot).scopes;
@@ -227,10 +229,10 @@ impl Inner {
             Some(at) => self.expires.insert(slot, at.micros()),
             None => self.expires.remove(&slot),
         };
-        if self.box_of(slot) != place {
+        if touched.place && self.box_of(slot) != place {
             self.note_place(slot, place);
         }
-        self.note_hashed(slot, Some(before), Some(after));
+        self.note_hashed(slot, Some(before), Some(after), touched);
         self.note_autos(slot, &keys, false);
     }
 
@@ -272,15 +274,20 @@ impl Inner {
         }
     }
 
-    /// Targets and words.
-    fn note_hashed(&mut self, slot: u32, before: Option<&Entity>, after: Option<&Entity>) {
-        let mut links = (self.hashes_of_targets(before), self.hashes_of_targets(after));
-        keep_differences(&mut links);
-        let mut words = match (before, after) {
-            (Some(b), Some(a)) if same_names(b, a) => Default::default(),
-            _ => (self.hashes_of_words(before), self.hashes_of_words(after)),
-        };
-        keep_differences(&mut words);
+    /// Targets and words, whichever may be others.
+    fn note_hashed(&mut self, slot: u32, before: Option<&Entity>, after: Option<&Entity>, touched: Touched) {
+        if !touched.links && !touched.words {
+            return;
+        }
+        let [mut links, mut words] = <[(Vec<u32>, Vec<u32>); 2]>::default();
+        if touched.links {
+            links = (self.hashes_of_targets(before), self.hashes_of_targets(after));
+            keep_differences(&mut links);
+        }
+        if touched.words {
+            words = (self.hashes_of_words(before), self.hashes_of_words(after));
+            keep_differences(&mut words);
+        }
         if let Some(staged) = &mut self.staged {
             staged.links.extend(links.1.into_iter().map(|h| joined(h, slot)));
             staged.words.extend(words.1.into_iter().map(|h| joined(h, slot)));
@@ -423,16 +430,6 @@ pub(super) fn targets_of_instances(instances: &[Attribute]) -> impl Iterator<Ite
         AttributeValue::Relationship(targets) | AttributeValue::ListRelationship(targets) => targets.as_slice(),
         _ => &[],
     })
-}
-
-fn same_names(a: &Entity, b: &Entity) -> bool {
-    // Mostly one value changed, and the rest is shared.
-    let mut pairs = a.attributes.iter().zip(&b.attributes);
-    if a.attributes.len() == b.attributes.len() && pairs.all(|((n, i), (m, j))| n == m && (i.is_shared_with(j) || !is_name(n))) {
-        return true;
-    }
-    let names = |e: &Entity| e.attributes.keys().filter(|n| is_name(n)).count();
-    names(a) == names(b) && a.attributes.iter().filter(|(n, _)| is_name(n)).all(|(n, i)| b.attributes.get(n) == Some(i))
 }
 
 /// Leaves in two sorted lists what the other one has not.

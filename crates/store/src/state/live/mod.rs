@@ -193,6 +193,21 @@ impl LiveTable {
         })
     }
 
+    /// Is there an entity with this id that has this type? Known without its document.
+    #[must_use]
+    pub fn has_type(&self, id: &str, entity_type: &str) -> bool {
+        self.core.read(|inner| {
+            let types = inner.ids.find(id).map(|slot| inner.type_sets.get(inner.ids.slot(slot).types));
+            types.is_some_and(|types| types.iter().any(|t| t.as_str() == entity_type))
+        })
+    }
+
+    /// Is there an entity of this type at all?
+    #[must_use]
+    pub fn has_entities_of(&self, entity_type: &str) -> bool {
+        self.core.read(|inner| inner.has_entities_of(entity_type))
+    }
+
     /// How many entities there are.
     #[must_use]
     pub fn len(&self) -> usize {

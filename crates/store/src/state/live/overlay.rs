@@ -38,7 +38,7 @@ pub(super) struct Overlay {
     frozen: Arc<Changes>,
     bytes: usize,
     frozen_bytes: usize,
-    /// Entities that are not packed, oldest first; may name some twice.
+    /// Entities that are not packed, in the order in which they came; may name some twice, and some that are gone.
     whole: VecDeque<Iri>,
     /// More than this, and entities are packed into their bytes.
     pack_above_bytes: usize,
@@ -60,11 +60,21 @@ impl Overlay {
     pub(super) fn put(&mut self, id: &Iri, entity: Option<&Arc<Entity>>) {
         let waiting = Waiting::of(entity.map(|e| Document::Whole(Arc::clone(e))));
         self.bytes += waiting.weight;
-        if waiting.document.is_some() {
+        let is_whole = waiting.document.is_some();
+        let was_whole = match self.current.get_mut(id) {
+            Some(known) => {
+                let old = std::mem::replace(known, waiting);
+                self.bytes -= old.weight;
+                matches!(old.document, Some(Document::Whole(_)))
+            }
+            None => {
+                self.current.insert(id.clone(), waiting);
+                false
+            }
+        };
+        // One that was whole before is named already.
+        if is_whole && !was_whole {
             self.whole.push_back(id.clone());
-        }
-        if let Some(old) = self.current.insert(id.clone(), waiting) {
-            self.bytes -= old.weight;
         }
         for _ in 0..PACKED_PER_CHANGE {
             // The queue names what was changed often more than once: that must not make it longer than what there is.
