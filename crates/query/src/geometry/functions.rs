@@ -23,6 +23,7 @@ use serde_json::{Value as Json, json};
 
 use super::adapter::Adapter;
 use super::measure::{self, Earth};
+use super::written::{box_of, is_hex, split_srid};
 use super::{Reference, WGS84, geohash, wkb, wrong};
 use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
 use crate::floats;
@@ -303,36 +304,6 @@ impl Function {
                 (Argument::Texts { values: texts.as_string::<i32>().clone(), constant }, None)
             }
         })
-    }
-}
-
-/// `BOX(1 2,3 4)` or `BOX3D(1 2 0,3 4 0)`, as PostGIS writes boxes; none if it is something else.
-fn box_of(text: &str) -> Option<Rect<f64>> {
-    let text = text.trim();
-    let (head, corners) = text.strip_suffix(')')?.split_once('(')?;
-    if !["BOX", "BOX2D", "BOX3D"].iter().any(|kind| head.trim().eq_ignore_ascii_case(kind)) {
-        return None;
-    }
-    let corner = |text: &str| -> Option<geo::Coord> {
-        let mut numbers = text.split_whitespace().map(|n| n.parse::<f64>().ok().filter(|n| n.is_finite()));
-        Some(geo::Coord { x: numbers.next()??, y: numbers.next()?? })
-    };
-    let (low, high) = corners.split_once(',')?;
-    Some(Rect::new(corner(low)?, corner(high)?))
-}
-
-/// EWKB in hexadecimal digits?
-fn is_hex(text: &str) -> bool {
-    text.len() > 8 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// `SRID=4326;` in front of WKT.
-fn split_srid(text: &str) -> Result<(Option<i32>, &str)> {
-    let trimmed = text.trim();
-    let Some((head, rest)) = trimmed.split_once(';') else { return Ok((None, trimmed)) };
-    match head.trim().to_ascii_uppercase().strip_prefix("SRID=").and_then(|n| n.trim().parse().ok()) {
-        Some(srid) => Ok((Some(srid), rest)),
-        None => exec_err!("not a geometry: `{head};` (expected SRID=<number>; before the text)"),
     }
 }
 

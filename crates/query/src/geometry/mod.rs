@@ -9,6 +9,7 @@
 //! * [`adapter`] brings in the remaining ones of the crate `geodatafusion`, whose layouts are its own affair.
 //! * [`geohash`] writes a place as a geohash.
 //! * [`settle`] finds out reference systems that are parameters of a statement.
+//! * [`written`] are the texts that stand for geometries.
 //! * [`measure`] are distances, lengths and areas, in the plane and on the Earth.
 
 mod adapter;
@@ -17,6 +18,7 @@ mod geohash;
 pub(crate) mod measure;
 mod settle;
 pub(crate) mod wkb;
+mod written;
 
 use std::collections::HashMap;
 use std::sync::Arc;
