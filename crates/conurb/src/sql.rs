@@ -89,6 +89,11 @@ impl SourceFactory for Factory {
         Arc::new(NodeSource { node: Arc::clone(&self.node), contexts: Arc::clone(&self.contexts), who })
     }
 
+    /// Every session is an operator's.
+    fn oversees(&self, _principal: &str) -> bool {
+        true
+    }
+
     fn sink(&self, principal: &str) -> Option<Arc<dyn Sink>> {
         let who = Principal::Operator { name: principal.to_owned() };
         Some(Arc::new(NodeSink { node: Arc::clone(&self.node), who }))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
@@ -26,8 +26,8 @@ use url::Url;
 
 use crate::Source;
 use crate::catalog::system::{Statics, SystemSchema};
-use crate::catalog::{Directory, Tables, functions};
-use crate::dialect::{Dialect, shown_batch};
+use crate::catalog::{Activities, Directory, Tables, functions};
+use crate::dialect::{Dialect, TruthTexts, shown_batch};
 use crate::error::QueryError;
 use crate::groups;
 use crate::guard::{Served, check_statement, check_text};
@@ -98,12 +98,14 @@ impl Shared {
         let options = config.options_mut();
         options.execution.time_zone = Some("+00:00".to_owned());
         options.sql_parser.map_string_types_to_utf8view = false;
-        let state =
-            crate::time::configure(SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features())
-                // The features above bring readers and writers of files, which no statement may reach.
-                .with_table_factories(HashMap::new())
-                .with_file_formats(Vec::new())
-                .build();
+        let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+        builder.expr_planners().get_or_insert_default().push(Arc::new(TruthTexts));
+        let state = crate::time::configure(builder)
+            // The features above bring readers and writers of files, which no statement may reach.
+            .with_table_factories(HashMap::new())
+            .with_file_formats(Vec::new())
+            .with_analyzer_rule(Arc::new(crate::floats::Rewrite::default()))
+            .build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(CATALOG, Arc::new(MemoryCatalogProvider::new()));
         setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|e| *e)?;
@@ -155,6 +157,7 @@ pub struct Engine {
     context: Arc<SessionContext>,
     tables: Arc<Tables>,
     parameters: Parameters,
+    sessions: Arc<OnceLock<Arc<dyn Activities>>>,
     dialect: Arc<Dialect>,
     statement_time: Duration,
     threads: Arc<Threads>,
@@ -185,9 +188,11 @@ impl Engine {
         list.register_catalog(CATALOG.to_owned(), catalog.clone());
         let directory = Arc::new(Directory::new(tables.clone()));
         let parameters = Parameters::default();
+        let sessions = Arc::new(OnceLock::new());
         for (name, is_information_schema) in [("pg_catalog", false), ("information_schema", true)] {
             let (statics, directory, parameters) = (shared.statics.clone(), directory.clone(), parameters.clone());
-            let schema = SystemSchema { is_information_schema, statics, directory, parameters, principal: principal.to_owned() };
+            let (principal, sessions) = (principal.to_owned(), sessions.clone());
+            let schema = SystemSchema { is_information_schema, statics, directory, parameters, principal, sessions };
             catalog.register_schema(name, Arc::new(schema))?;
         }
         functions::register(&context, &directory, &shared.statics);
@@ -199,6 +204,7 @@ impl Engine {
             context: Arc::new(context),
             tables,
             parameters,
+            sessions,
             dialect: shared.dialect.clone(),
             statement_time: shared.statement_time,
             threads: shared.threads.clone(),
@@ -252,6 +258,7 @@ impl Engine {
     /// The plan of a statement that was let in.
     pub(crate) async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         let plan = self.context.state().statement_to_plan(EngineStatement::Statement(Box::new(statement))).await?;
+        let plan = crate::geometry::settle(plan)?;
         check_plan(&plan)?;
         Ok(plan)
     }
@@ -259,6 +266,12 @@ impl Engine {
     /// The answer to a plan that passed the gates, not yet executed.
     pub(crate) async fn framed(&self, plan: LogicalPlan) -> Result<DataFrame, QueryError> {
         Ok(self.context.execute_logical_plan(plan).await?)
+    }
+
+    /// Lets the session see those of the server, once: `pg_stat_activity`.
+    pub(crate) fn show_sessions(&self, sessions: Arc<dyn Activities>) {
+        let first = self.sessions.set(sessions).is_ok();
+        debug_assert!(first, "a session belongs to one server");
     }
 
     pub(crate) fn tables(&self) -> &Tables {

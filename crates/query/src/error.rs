@@ -102,6 +102,14 @@ pub enum QueryError {
         /// What is wrong, and what was expected.
         reason: String,
     },
+    /// A session of somebody else is to be ended, or its statement.
+    #[error("permission denied to {what}: session {pid} belongs to somebody else")]
+    NotYours {
+        /// Its process id.
+        pid: i64,
+        /// What was to be done, in PostgreSQL's words.
+        what: &'static str,
+    },
     /// The engine refused or failed; also the memory limit.
     #[error("{}", describe(.0))]
     Engine(#[source] Box<DataFusionError>),
@@ -149,6 +157,7 @@ impl QueryError {
             Self::CopySink { error: SinkError::Invalid { .. }, .. } => "22000",
             Self::CopySink { error: SinkError::Unavailable { .. }, .. } => "57P03",
             Self::SystemTime { .. } => "0A000",
+            Self::NotYours { .. } => "42501",
             Self::Engine(error) => engine_sqlstate(error),
         }
     }

@@ -37,9 +37,9 @@
 //! | make | `ST_Point`, `ST_MakePoint`, `ST_MakeLine`, `ST_MakeEnvelope`, `ST_GeomFromText`, `ST_GeomFromEWKT`, `ST_GeomFromWKB`, `ST_GeomFromGeoJSON`, `ST_GeogFromText`, `::geometry`, `::geography` |
 //! | write | `ST_AsText`, `ST_AsEWKT`, `ST_AsGeoJSON`, `ST_AsBinary`, `ST_AsEWKB`, `ST_AsHexEWKB` |
 //! | look at | `ST_X`, `ST_Y`, `ST_XMin` (`YMin`, `XMax`, `YMax`), `ST_SRID`, `ST_GeometryType`, `ST_NPoints`, `ST_NumGeometries`, `ST_IsEmpty`, `ST_IsValid` |
-//! | compare | `ST_Intersects`, `ST_Disjoint`, `ST_Within`, `ST_Contains`, `ST_Covers`, `ST_CoveredBy`, `ST_Touches`, `ST_Crosses`, `ST_Overlaps`, `ST_Equals`, `ST_DWithin` |
+//! | compare | `ST_Intersects`, `ST_Disjoint`, `ST_Within`, `ST_Contains`, `ST_Covers`, `ST_CoveredBy`, `ST_Touches`, `ST_Crosses`, `ST_Overlaps`, `ST_Equals`, `ST_DWithin`; `&&` (boxes) |
 //! | measure | `ST_Distance`, `ST_DistanceSphere`, `ST_DistanceSpheroid`, `ST_Length`, `ST_Perimeter`, `ST_Area` |
-//! | make anew | `ST_Centroid`, `ST_Envelope`, `ST_ConvexHull`, `ST_Buffer`, `ST_SetSRID`, `ST_Transform` (between 4326, 4490 and 3857) |
+//! | make anew | `ST_Centroid`, `ST_Envelope`, `ST_ConvexHull`, `ST_Buffer`, `ST_SetSRID`, `ST_Transform` (between 4326, 4490 and 3857); of several: `ST_Extent` |
 //!
 //! and the further scalar functions of the crate `geodatafusion`, such as `ST_Simplify` and `ST_GeoHash`.
 //! `geometry` is measured in the plane, in degrees for WGS 84; `geography` on the Earth, in metres.
@@ -64,7 +64,8 @@
 //! # Sessions
 //! * Login by SCRAM-SHA-256 ([`Auth::Scram`]); a user has the limits of the role of that name, if there is one ([`Settings::roles`]).
 //! * What does not fit a role's memory is sorted, joined and grouped on disk, within [`Limits::spill_bytes`].
-//! * A statement ends when its time is over, when the client cancels it or goes away, and by `pg_cancel_backend(pid)` from a session of the same principal.
+//! * A statement ends when its time is over, when the client cancels it or goes away, and by `pg_cancel_backend(pid)` from another session, as a session
+//!   ends by `pg_terminate_backend(pid)`. A session sees those of its own principal in `pg_stat_activity`, or all of them ([`SourceFactory::oversees`]).
 //!
 //! # Invariants
 //! * SQL reads, and hands rows to the [`Sink`] of the principal, if there is one; nothing else can be changed, and no file or address can be reached:
@@ -79,6 +80,7 @@ mod engine;
 mod error;
 mod explained;
 mod flight;
+mod floats;
 mod geometry;
 mod groups;
 mod guard;

@@ -53,7 +53,7 @@ pub(crate) const PARAMETERS: [Parameter; 53] = [
     client("enable_nestloop", "on", "Accepted, without effect."),
     client("enable_seqscan", "on", "Accepted, without effect."),
     client("escape_string_warning", "on", "Accepted, without effect."),
-    client("extra_float_digits", "1", "Numbers are always written exactly."),
+    client("extra_float_digits", "1", "How many digits numbers with a fraction have in answers; from 1 on all that are needed."),
     client("geqo", "on", "Accepted, without effect."),
     client("idle_in_transaction_session_timeout", "0", "Accepted, without effect."),
     client("idle_session_timeout", "0", "Accepted, without effect."),

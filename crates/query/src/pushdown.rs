@@ -124,8 +124,18 @@ pub(crate) fn interval_us(condition: &Expr, time: &str) -> Option<Range<i64>> {
 }
 
 /// Relations that only hold between geometries whose boxes meet.
-const MEETING: [&str; 9] =
-    ["st_intersects", "st_within", "st_contains", "st_covers", "st_coveredby", "st_touches", "st_crosses", "st_overlaps", "st_equals"];
+const MEETING: [&str; 10] = [
+    "__overlap",
+    "st_intersects",
+    "st_within",
+    "st_contains",
+    "st_covers",
+    "st_coveredby",
+    "st_touches",
+    "st_crosses",
+    "st_overlaps",
+    "st_equals",
+];
 
 /// The box that the place of a row has to meet, if the condition is a relation between it and a constant.
 fn place(condition: &Expr) -> Option<[f64; 4]> {

@@ -102,6 +102,11 @@ pub trait SourceFactory: Send + Sync {
     /// The source for a session of this principal, whose identity has been checked.
     fn source(&self, principal: &str) -> Arc<dyn Source>;
 
+    /// May this principal see the sessions of others with their statements, and end them?
+    fn oversees(&self, _principal: &str) -> bool {
+        false
+    }
+
     /// Where this principal's rows go; none if it may only read.
     fn sink(&self, _principal: &str) -> Option<Arc<dyn Sink>> {
         None

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::Int16Builder;
-use arrow::array::{ArrayRef, BooleanArray, Float32Array, Int16Array, Int32Array, Int64Array, ListBuilder, StringArray, StringBuilder};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float32Array, Int16Array, Int32Array, Int64Array, ListBuilder, StringArray, StringBuilder,
+    TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::Result;
@@ -50,6 +53,12 @@ impl Columns {
 
     pub(super) fn long(self, name: &str, values: impl IntoIterator<Item = Option<i64>>) -> Self {
         self.push(Field::new(name, DataType::Int64, true), Arc::new(values.into_iter().collect::<Int64Array>()))
+    }
+
+    /// Microseconds since 1970, UTC.
+    pub(super) fn time(self, name: &str, values: impl IntoIterator<Item = Option<i64>>) -> Self {
+        let times = values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("+00:00");
+        self.push(Field::new(name, arrow::array::Array::data_type(&times).clone(), true), Arc::new(times))
     }
 
     pub(super) fn small(self, name: &str, values: impl IntoIterator<Item = i16>) -> Self {

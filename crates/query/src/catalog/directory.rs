@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use tokio::time::Instant;
 
 use super::Tables;
+use crate::engine::CATALOG;
 use crate::geometry::Reference;
 
 /// How long what the catalogs show may be out of date. Describing a table takes a dozen statements that each ask for the columns of every
@@ -29,6 +30,11 @@ pub(super) const OWNER_OID: i32 = 10;
 pub(crate) const GEOMETRY_OID: i32 = 90_001;
 /// The number of the type `geography`.
 pub(crate) const GEOGRAPHY_OID: i32 = 90_003;
+
+/// The number of a role.
+pub(super) fn role_number(name: &str) -> i32 {
+    if name == CATALOG { OWNER_OID } else { OWNER_OID + 1 }
+}
 
 /// A table of `public`.
 #[derive(Debug)]

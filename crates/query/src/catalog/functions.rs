@@ -20,6 +20,7 @@ use super::relations::{KNOWN_NUMBERS, index_definition};
 use super::system::Statics;
 use crate::dialect::with_backslash;
 use crate::engine::CATALOG;
+use crate::floats;
 use crate::parameters::SERVER_VERSION;
 
 type Compute = dyn Fn(&[ArrayRef], usize) -> Result<ArrayRef> + Send + Sync;
@@ -232,6 +233,20 @@ pub(crate) fn register_common(context: &SessionContext) {
     context.register_udf(by_text("pg_char_to_encoding", DataType::Int32, |name| {
         Ok(Some(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 }))
     }));
+    // What PostGIS packs into the modifier of a type: see `directory::modifier_of`.
+    context.register_udf(function("postgis_typmod_srid", DataType::Int32, |args, n| {
+        Ok(Arc::new(numbers(args.first(), n)?.iter().map(|m| m.map(|m| m.max(0) >> 8)).collect::<Int32Array>()))
+    }));
+    context.register_udf(function("postgis_typmod_dims", DataType::Int32, |args, n| {
+        Ok(Arc::new(numbers(args.first(), n)?.iter().map(|m| m.map(|_| 2)).collect::<Int32Array>()))
+    }));
+    context.register_udf(by_oid("postgis_typmod_type", |_, _, _| Some("Geometry".to_owned())));
+    // Readers and writers do not wait for each other.
+    context.register_udf(function("pg_blocking_pids", DataType::List(Arc::new(Field::new("item", DataType::Int32, true))), |_, n| {
+        let mut lists = ListBuilder::new(Int32Builder::new());
+        (0..n).for_each(|_| lists.append_value([]));
+        Ok(Arc::new(lists.finish()))
+    }));
     context.register_udf(by_oid("pg_get_userbyid", |_, _, _| Some(CATALOG.to_owned())));
     context.register_udf(function("pg_size_pretty", DataType::Utf8, |args, n| {
         let bytes = match args.first() {
@@ -323,13 +338,16 @@ fn json_build_object(args: &[ArrayRef], n: usize) -> Result<ArrayRef> {
         return Err(DataFusionError::Execution("json_build_object takes names and values in turn".to_owned()));
     }
     let options = FormatOptions::default();
+    let are_numbers: Vec<bool> = args.iter().map(|a| a.data_type().is_numeric()).collect();
+    let args = args.iter().map(|a| if a.data_type().is_floating() { floats::texts(a, floats::SHORTEST) } else { Ok(a.clone()) });
+    let args = args.collect::<Result<Vec<_>>>()?;
     let formats = args.iter().map(|a| ArrayFormatter::try_new(a, &options)).collect::<std::result::Result<Vec<_>, _>>()?;
     let value = |i: usize, row: usize| -> serde_json::Value {
         if args[i].is_null(row) {
             return serde_json::Value::Null;
         }
         let text = formats[i].value(row).to_string();
-        let is_plain = args[i].data_type().is_numeric() || args[i].data_type() == &DataType::Boolean;
+        let is_plain = are_numbers[i] || args[i].data_type() == &DataType::Boolean;
         match serde_json::from_str(&text) {
             Ok(plain) if is_plain => plain,
             _ => text.into(),

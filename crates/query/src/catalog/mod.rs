@@ -2,8 +2,10 @@
 //!
 //! * [`directory`] is what the catalogs show of them, and how things are numbered.
 //! * [`system`] are the schemas `pg_catalog` and `information_schema`, made of [`relations`], [`information`] and [`spatial`].
+//! * [`activity`] is `pg_stat_activity`.
 //! * [`functions`] are the functions that clients ask about the catalogs.
 
+mod activity;
 mod columns;
 mod directory;
 pub(crate) mod functions;
@@ -28,6 +30,7 @@ use crate::history::HistoryTable;
 use crate::latest::LatestTable;
 use crate::{Source, names};
 
+pub(crate) use activity::{Activities, Activity, State};
 pub(crate) use directory::{Directory, GEOGRAPHY_OID, GEOMETRY_OID};
 
 /// What is appended to a type's name for its history.

@@ -4,7 +4,7 @@
 //! this city is found out when a statement is executed. Of what there is none of – triggers, policies, sequences – the tables are empty.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, new_null_array};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
@@ -30,7 +30,7 @@ use super::directory::{
 };
 pub(crate) use super::relations::KNOWN_NUMBERS;
 use super::relations::{self, SystemRelation};
-use super::{information, spatial};
+use super::{Activities, activity, information, spatial};
 use crate::engine::CATALOG;
 use crate::parameters::{PARAMETERS, Parameters};
 
@@ -85,7 +85,7 @@ pub(crate) const EMPTY_TABLES: [&str; 45] = [
 ];
 
 /// Tables of `pg_catalog` that are put together here.
-pub(crate) const OWN_TABLES: [&str; 18] = [
+pub(crate) const OWN_TABLES: [&str; 22] = [
     "geography_columns",
     "geometry_columns",
     "pg_attribute",
@@ -97,9 +97,13 @@ pub(crate) const OWN_TABLES: [&str; 18] = [
     "pg_group",
     "pg_index",
     "pg_indexes",
+    "pg_locks",
     "pg_namespace",
+    "pg_prepared_xacts",
     "pg_roles",
     "pg_settings",
+    "pg_stat_activity",
+    "pg_stat_database",
     "pg_stat_user_tables",
     "pg_tables",
     "pg_user",
@@ -200,6 +204,10 @@ impl Statics {
             "pg_group" => Columns::new(0).no_text("groname").no_int("grosysid").no_texts("grolist").finish(),
             "pg_user" => pg_user(principal),
             "pg_settings" => pg_settings(parameters),
+            "pg_locks" => activity::pg_locks(),
+            "pg_prepared_xacts" => activity::pg_prepared_xacts(),
+            "pg_stat_database" => activity::pg_stat_database(),
+            "pg_stat_activity" => activity::pg_stat_activity(&[]),
             "pg_stat_user_tables" => relations::pg_stat_user_tables(tables),
             "pg_tables" => relations::pg_tables(tables, CATALOG),
             other => Ok(self.tables[other].clone()),
@@ -454,6 +462,8 @@ pub(crate) struct SystemSchema {
     pub(crate) directory: Arc<Directory>,
     pub(crate) parameters: Parameters,
     pub(crate) principal: String,
+    /// The sessions of the server, if it is one that has some.
+    pub(crate) sessions: Arc<OnceLock<Arc<dyn Activities>>>,
 }
 
 impl SystemSchema {
@@ -466,6 +476,9 @@ impl SystemSchema {
     }
 
     async fn rows(self, name: String) -> Result<RecordBatch> {
+        if !self.is_information_schema && name == "pg_stat_activity" {
+            return activity::pg_stat_activity(&self.sessions.get().map(|s| s.visible()).unwrap_or_default());
+        }
         let tables = self.directory.snapshot_aside().await;
         if self.is_information_schema {
             let view = information::view(&name, &tables, &self.statics.system, &self.principal);

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, DataType, Expr, FunctionArguments, GroupByExpr, OrderByKind, Query, SelectItem, SetExpr, Statement, TableFactor, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    AccessExpr, DataType, Expr, FunctionArguments, GroupByExpr, LimitClause, OrderByKind, Query, SelectItem, SetExpr, Statement,
+    TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::{call, expression, last_part, vacuous};
@@ -15,6 +15,7 @@ use super::{call, expression, last_part, vacuous};
 /// * `x in (select ...)` in a select list or a case becomes a question to a list.
 /// * `exists (...)` in a select list becomes a subquery that counts.
 /// * `'\x00ff'::bytea` is those bytes.
+/// * `substring(x from 'pattern')` becomes a match; a limit of a subquery that counts is left out.
 /// * `time at time zone zone` becomes a function: the engine only changes how the time is written.
 /// * `like ... escape` with another character than the backslash, which is the only one that the engine knows.
 pub(super) fn rewrite(statement: &mut Statement) {
@@ -49,6 +50,12 @@ impl VisitorMut for Visitor {
                     && let Some(digits) = text.strip_prefix("\\x")
                 {
                     *expr = Expr::Value(Value::HexStringLiteral(digits.to_owned()).with_empty_span());
+                }
+            }
+            Expr::Substring { expr: inner, substring_from: Some(from), substring_for: None, .. } if literal(from).is_some() => {
+                // The first group of a pattern, or all of it.
+                if let Some(found) = expression(&format!("array_element(regexp_match({inner}, {from}), 1)")) {
+                    *expr = found;
                 }
             }
             Expr::AtTimeZone { timestamp, time_zone } => {
@@ -110,6 +117,17 @@ fn one_value(query: &mut Query, with: Option<&str>) {
     let limited = query.limit_clause.is_some() || query.fetch.is_some();
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     let grouped = matches!(&select.group_by, GroupByExpr::Expressions(by, _) if !by.is_empty());
+    // An aggregate of everything is one row anyway; the engine plans no limit beside columns of the outer query.
+    if limited
+        && !grouped
+        && with.is_none()
+        && vacuous::is_aggregated(select)
+        && query.fetch.is_none()
+        && is_limit_of_one(query.limit_clause.as_ref())
+    {
+        query.limit_clause = None;
+        return;
+    }
     if limited || grouped || select.projection.len() != 1 || vacuous::is_aggregated(select) || select.from.is_empty() {
         return;
     }
@@ -127,6 +145,16 @@ fn one_value(query: &mut Query, with: Option<&str>) {
     let Some(aggregate) = expression(&format!("{}({expr}{by})", with.unwrap_or("first_value"))) else { return };
     select.projection = vec![SelectItem::UnnamedExpr(aggregate)];
     query.order_by = None;
+}
+
+/// A limit that leaves the first row.
+fn is_limit_of_one(clause: Option<&LimitClause>) -> bool {
+    match clause {
+        Some(LimitClause::LimitOffset { limit: Some(Expr::Value(limit)), offset: None, limit_by }) => {
+            limit_by.is_empty() && matches!(&limit.value, Value::Number(n, _) if n.parse::<u64>().is_ok_and(|n| n > 0))
+        }
+        _ => false,
+    }
 }
 
 fn is_system(factor: &TableFactor) -> bool {

@@ -7,12 +7,16 @@
 //! * [`casts`]: `regclass` and its relatives.
 //! * [`relations`]: functions and PostGIS's tables where a table is named.
 //! * [`expressions`]: subqueries, functions that give several rows, patterns with another escape character.
+//! * [`places`]: what PostGIS adds to the language.
+//! * [`truth`]: truth values that are written as texts.
 //! * [`names`]: columns are called as PostgreSQL calls them.
 
 mod casts;
 mod expressions;
 mod names;
+mod places;
 mod relations;
+mod truth;
 mod vacuous;
 
 use std::ops::ControlFlow;
@@ -20,7 +24,7 @@ use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{
     DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Statement, Value,
-    ValueWithSpan, visit_expressions_mut,
+    ValueWithSpan, visit_expressions, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -34,6 +38,7 @@ use datafusion_postgres::datafusion_pg_catalog::sql::rules::{
 
 pub(crate) use expressions::with_backslash;
 pub(crate) use names::{shown_batch, shown_name, shown_schema, unnamed};
+pub(crate) use truth::TruthTexts;
 
 /// Reads statements.
 pub(crate) struct Dialect {
@@ -77,6 +82,7 @@ impl Dialect {
     fn rewrite(&self, mut statement: Statement) -> Statement {
         rewrite(&mut statement);
         names::name_columns(&mut statement);
+        places::rewrite(&mut statement);
         vacuous::rewrite(&mut statement);
         casts::rewrite(&mut statement);
         relations::rewrite(&mut statement);
@@ -84,6 +90,15 @@ impl Dialect {
         expressions::rewrite(&mut statement);
         statement
     }
+}
+
+/// Does a statement call one of these functions?
+pub(crate) fn calls(statement: &Statement, functions: &[&str]) -> bool {
+    let found = visit_expressions(statement, |expr| match expr {
+        Expr::Function(function) if functions.contains(&last_part(&function.name).as_str()) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 /// An expression from its text.

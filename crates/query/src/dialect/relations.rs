@@ -79,6 +79,10 @@ impl VisitorMut for Visitor {
                     *name = ObjectName(qualified.into());
                 }
             }
+            TableFactor::Table { name, args: args @ Some(_), .. } if last_part(name) == "pg_show_all_settings" => {
+                *name = ObjectName(["pg_catalog", "pg_settings"].map(|part| ObjectNamePart::Identifier(Ident::new(part))).into());
+                *args = None;
+            }
             TableFactor::Table { name, args: Some(arguments), alias, .. } => {
                 let function = last_part(name);
                 if function == "generate_series" {

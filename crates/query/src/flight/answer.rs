@@ -35,7 +35,7 @@ impl Work {
         let Some(parameters) = &self.parameters else { return Ok(self.plan.clone()) };
         let value = |column: &ArrayRef| ScalarValue::try_from_array(column, row);
         let values = parameters.columns().iter().map(value).collect::<Result<Vec<_>, _>>()?;
-        let plan = self.plan.clone().with_param_values(values)?;
+        let plan = crate::geometry::settle(self.plan.clone().with_param_values(values)?)?;
         check_plan(&plan)?;
         Ok(plan)
     }

@@ -23,12 +23,14 @@ use serde_json::{Value as Json, json};
 
 use super::adapter::Adapter;
 use super::measure::{self, Earth};
+use super::written::{box_of, is_hex, split_srid};
 use super::{Reference, WGS84, geohash, wkb, wrong};
 use crate::catalog::{GEOGRAPHY_OID, GEOMETRY_OID};
+use crate::floats;
 
 /// What an argument is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Shape,
     Number,
     Text,
@@ -172,7 +174,7 @@ pub(super) fn all(text: &Arc<Adapter>) -> Vec<ScalarUDF> {
 /// The arguments and the answer of one of them, as numbers of types in `pg_type`; none if the function is not one of these.
 pub(super) fn signature_of(name: &str) -> Option<(Vec<i32>, i32)> {
     let (number, whole, text, flag, bytes) = (701, 20, 25, 16, 17);
-    let described = TABLE.iter().find(|d| d.name == name || d.aliases.contains(&name))?;
+    let described = find(name)?;
     let argument = |kind: &Kind| match kind {
         Kind::Shape => GEOMETRY_OID,
         Kind::Number => number,
@@ -189,6 +191,24 @@ pub(super) fn signature_of(name: &str) -> Option<(Vec<i32>, i32)> {
         Answer::Bytes => bytes,
     };
     Some((described.kinds.iter().map(argument).collect(), answer))
+}
+
+/// What the arguments of one of our functions are; none if it is not one of these.
+pub(super) fn argument_kinds(name: &str) -> Option<&'static [Kind]> {
+    find(name).map(|d| d.kinds)
+}
+
+/// Which argument of one of our functions is the number of a reference system, if one is.
+pub(super) fn reference_argument(name: &str) -> Option<usize> {
+    match find(name)?.answer {
+        Answer::Shape(Srid::Given(i)) => Some(i),
+        Answer::Shape(Srid::Plane) => Some(1),
+        _ => None,
+    }
+}
+
+fn find(name: &str) -> Option<&'static Described> {
+    TABLE.iter().find(|d| d.name == name || d.aliases.contains(&name))
 }
 
 struct Function {
@@ -236,12 +256,11 @@ impl Function {
 
     /// Geometries written as people and PostGIS write them: WKT, EWKT (`SRID=4326;POINT(1 2)`), or EWKB in hexadecimal digits.
     fn bytes_of_texts(&self, texts: &StringArray) -> Result<(ArrayRef, Option<i32>)> {
-        let is_hex = |t: &str| t.len() > 8 && t.bytes().all(|b| b.is_ascii_hexdigit());
         let mut srid = None;
         let mut plain = Vec::with_capacity(texts.len());
         for text in texts {
             plain.push(match text {
-                Some(text) if !is_hex(text.trim()) => {
+                Some(text) if !is_hex(text.trim()) && box_of(text).is_none() => {
                     let (own, rest) = split_srid(text)?;
                     srid = srid.or(own);
                     Some(rest)
@@ -254,6 +273,9 @@ impl Function {
         for (i, text) in texts.iter().enumerate() {
             match text {
                 None => builder.append_null(),
+                Some(text) if let Some(corners) = box_of(text) => {
+                    builder.append_value(wkb::write(&Geometry::Polygon(corners.to_polygon())));
+                }
                 Some(text) if is_hex(text.trim()) => builder.append_value(wkb::from_hex(text.trim()).map_err(wrong)?),
                 Some(_) => builder.append_value(read.value(i)),
             }
@@ -285,16 +307,6 @@ impl Function {
     }
 }
 
-/// `SRID=4326;` in front of WKT.
-fn split_srid(text: &str) -> Result<(Option<i32>, &str)> {
-    let trimmed = text.trim();
-    let Some((head, rest)) = trimmed.split_once(';') else { return Ok((None, trimmed)) };
-    match head.trim().to_ascii_uppercase().strip_prefix("SRID=").and_then(|n| n.trim().parse().ok()) {
-        Some(srid) => Ok((Some(srid), rest)),
-        None => exec_err!("not a geometry: `{head};` (expected SRID=<number>; before the text)"),
-    }
-}
-
 impl std::fmt::Debug for Function {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Function").field(&self.described.name).finish()
@@ -315,8 +327,8 @@ impl Hash for Function {
     }
 }
 
-fn whole(value: Option<&ScalarValue>) -> Option<i32> {
-    let ScalarValue::Int64(number) = value?.cast_to(&DataType::Int64).ok()? else { return None };
+fn whole(value: &ScalarValue) -> Option<i32> {
+    let ScalarValue::Int64(number) = value.cast_to(&DataType::Int64).ok()? else { return None };
     number?.try_into().ok()
 }
 
@@ -367,19 +379,30 @@ impl ScalarUDFImpl for Function {
             return Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, true)));
         };
         let first = args.arg_fields.iter().find_map(|f| Reference::of(f)).unwrap_or_default();
+        // What is no constant yet may be a parameter: see `settle`, which refuses everything else.
         let given = |i: usize| match args.scalar_arguments.get(i) {
-            None => Ok(None),
-            Some(scalar) => match whole(*scalar) {
+            Some(Some(scalar)) => match whole(scalar) {
                 Some(srid) => Ok(Some(srid)),
-                None => plan_err!("{}: the number of the reference system has to be a constant, such as 4326", self.name()),
+                None if scalar.is_null() => Ok(Some(0)),
+                None => {
+                    plan_err!("{}: `{scalar}` is not the number of a reference system (expected a whole number, such as 4326)", self.name())
+                }
             },
+            Some(None) => Ok(Some(0)),
+            None => Ok(None),
         };
-        // Of a text that names its own.
+        // Of a text, or of bytes, that name their own.
         let written = || {
-            let text = args.scalar_arguments.first().copied().flatten().and_then(|s| s.try_as_str().flatten().map(str::to_owned));
-            text.and_then(|t| split_srid(&t).ok().and_then(|(srid, _)| srid)).unwrap_or(0)
+            let scalar = args.scalar_arguments.first().copied().flatten()?;
+            match scalar {
+                ScalarValue::Binary(Some(bytes)) => wkb::read(bytes).ok()?.1,
+                _ => {
+                    let text = scalar.try_as_str().flatten()?.trim();
+                    if is_hex(text) { wkb::read(&wkb::from_hex(text).ok()?).ok()?.1 } else { split_srid(text).ok()?.0 }
+                }
+            }
         };
-        let plain = if first.srid == 0 { written() } else { first.srid };
+        let plain = if first.srid == 0 { written().unwrap_or(0) } else { first.srid };
         let reference = match from {
             Srid::Same => Reference { srid: plain, ..first },
             Srid::Given(i) => Reference { srid: given(i)?.unwrap_or(plain), ..first },
@@ -408,6 +431,12 @@ impl ScalarUDFImpl for Function {
             && let Some(other) = known.find(|&srid| srid != first)
         {
             return exec_err!("{}: geometries in different reference systems, {first} and {other} (see ST_Transform)", self.name());
+        }
+        if let Some(i) = reference_argument(self.name())
+            && let Some(given) = args.args.get(i)
+            && !matches!(given, ColumnarValue::Scalar(scalar) if scalar.is_null() || whole(scalar) == Some(call.to.srid))
+        {
+            return exec_err!("{}: the number of the reference system has to be a constant, such as 4326", self.name());
         }
         // Constants only: one row is computed, and is the answer for all.
         let constant = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
@@ -710,6 +739,18 @@ static TABLE: &[Described] = described![
     }),
     // Compared.
     ("st_intersects", [], [Shape, Shape], 2, Answer::Flag, intersects),
+    ("__overlap", [], [Shape, Shape], 2, Answer::Flag, |c, row| {
+        Ok(Value::Flag(matches!((c.shape(0, row)?.rect, c.shape(1, row)?.rect), (Some(a), Some(b)) if a.intersects(&b))))
+    }),
+    // What st_extent becomes: see `dialect`.
+    ("__box", [], [Number, Number, Number, Number], 4, Answer::Text, |c, row| {
+        let mut text = String::from("BOX(");
+        for (i, after) in [" ", ",", " ", ")"].into_iter().enumerate() {
+            floats::write_double(c.number(i, row)?, floats::SHORTEST, &mut text);
+            text.push_str(after);
+        }
+        Ok(Value::Text(text))
+    }),
     ("st_disjoint", [], [Shape, Shape], 2, Answer::Flag, |c, row| match intersects(c, row)? {
         Value::Flag(together) => Ok(Value::Flag(!together)),
         other => Ok(other),

@@ -8,16 +8,22 @@
 //! * [`functions`] are the functions that are usual in PostGIS, computed by the crate `geo`.
 //! * [`adapter`] brings in the remaining ones of the crate `geodatafusion`, whose layouts are its own affair.
 //! * [`geohash`] writes a place as a geohash.
+//! * [`settle`] finds out reference systems that are parameters of a statement.
+//! * [`written`] are the texts that stand for geometries.
 //! * [`measure`] are distances, lengths and areas, in the plane and on the Earth.
 
 mod adapter;
 mod functions;
 mod geohash;
 pub(crate) mod measure;
+mod settle;
 pub(crate) mod wkb;
+mod written;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub(crate) use settle::settle;
 
 use arrow::array::{ArrayRef, AsArray, BinaryBuilder, StringBuilder};
 use arrow::datatypes::{DataType, Field};

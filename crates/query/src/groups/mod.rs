@@ -11,8 +11,8 @@
 //! **Invariant: the answer is the same.** A shape is taken only if every part of it means exactly the same to the history:
 //! * groups: nothing, `id`, one bucket of `observed_at` (`time_bucket`, `date_bin`, `date_trunc`), or both;
 //! * conditions: on `id` and `observed_at`, if they can be answered exactly, and `attribute is not null` of the only attribute that is aggregated;
-//! * aggregates: `count(*)`, and `count`, `sum`, `avg`, `min`, `max` of a column of numbers; `first` and `last` by `observed_at`, if values that are null
-//!   are left out.
+//! * aggregates: `count(*)`, and `count`, `sum`, `avg`, `min`, `max` of a column of numbers; `first` and `last` by `observed_at`, and `min` and `max` of
+//!   `observed_at` itself, if rows without a value of the attribute are left out.
 //!
 //! Sums are compensated, so they differ from the engine's in what that rounds off; of two zeros with different signs, either may be the smallest.
 //!

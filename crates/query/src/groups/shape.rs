@@ -230,6 +230,7 @@ impl Asked<'_> {
         let filter_is_idle = filters.iter().all(|f| matches!(f, Expr::IsNotNull(e) if **e == *value));
         let measure = match call.func.name() {
             name @ ("first_value" | "last_value") => return self.end(call, name == "last_value", &filters),
+            name @ ("min" | "max") if is_column(value, OBSERVED_AT) => return self.when(call, name == "max", &filters),
             _ if !params.order_by.is_empty() || params.null_treatment.is_some() || !filter_is_idle => return None,
             "count" => match value {
                 Expr::Literal(value, _) if !value.is_null() && filters.is_empty() => return Some(self.rows()),
@@ -246,6 +247,35 @@ impl Asked<'_> {
             _ => return None,
         };
         Some(Output::Of(self.attribute(value)?, measure))
+    }
+
+    /// The earliest or latest time at which there is a value of an attribute.
+    fn when(&mut self, call: &AggregateFunction, is_last: bool, filters: &[&Expr]) -> Option<Output> {
+        let params = &call.params;
+        let mut attribute = self.present.clone();
+        for filter in filters {
+            match filter {
+                Expr::IsNotNull(e) if is_column(e, OBSERVED_AT) => {}
+                Expr::IsNotNull(e) => {
+                    let name = self.number(e)?.clone();
+                    // Times at which there are values of both are not known.
+                    if *attribute.get_or_insert_with(|| name.clone()) != name {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        // Rows without any value that counts have times as well.
+        if !params.order_by.is_empty() || params.null_treatment.is_some() || !self.observed_only {
+            return None;
+        }
+        let name = attribute?;
+        let place = self.attributes.iter().position(|known| *known == name).unwrap_or_else(|| {
+            self.attributes.push(name);
+            self.attributes.len() - 1
+        });
+        Some(Output::Of(place, if is_last { Measure::LastAt } else { Measure::FirstAt }))
     }
 
     /// The value at the earliest or latest time.

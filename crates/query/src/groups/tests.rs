@@ -178,6 +178,18 @@ fn only_what_means_the_same_is_rewritten() {
     check(&format!("select id, first(t, observed_at) filter (where t is not null) FROM where {day} group by id"), true);
     check(&format!("select id, first(t, observed_at) FROM where {day} group by id"), false);
     check("select id, last(t, observed_at) FROM where t is not null group by id", false);
+    check(&format!("select id, max(observed_at), min(observed_at), max(t) FROM where t is not null and {day} group by id"), true);
+    check(&format!("select time_bucket('1 hour', observed_at) as b, max(observed_at) FROM where u is not null and {day} group by b"), true);
+    check(
+        "select max(observed_at) filter (where t is not null), min(observed_at) filter (where u is not null) FROM where observed_at is not null",
+        true,
+    );
+    check("select min(observed_at) filter (where t is not null and observed_at is not null) FROM where observed_at > '2099-01-01'", true);
+    check(&format!("select id, max(observed_at) FROM where {day} group by id"), false);
+    check("select id, max(observed_at) FROM where t is not null group by id", false);
+    check(&format!("select max(observed_at) filter (where t is not null and u is not null) FROM where {day}"), false);
+    check(&format!("select max(observed_at) filter (where t is not null) FROM where u is not null and {day}"), false);
+    check(&format!("select max(observed_at) FROM where name is not null and {day}"), false);
     check("select id, count(*) FROM where id in ('urn:ngsi-ld:Station:1', 'urn:ngsi-ld:Station:9') group by id", true);
     check("select distinct id FROM", true);
     check("select avg(t) FROM where id = 'nobody'", true);

@@ -1,13 +1,11 @@
-//! The time that the engine may work on a statement, and how it is cancelled meanwhile.
+//! The time that the engine may work on a statement.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion_postgres::pgwire::api::ClientInfo;
 use datafusion_postgres::pgwire::api::results::{QueryResponse, Response};
-use datafusion_postgres::pgwire::api::{ClientInfo, ConnectionHandle};
-use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
+use datafusion_postgres::pgwire::error::PgWireResult;
 use futures::StreamExt;
-use futures::channel::oneshot;
 use tokio::time::Instant;
 
 use super::session::api_error;
@@ -37,29 +35,18 @@ impl Budget {
         in_time.unwrap_or_else(|_| Err(api_error(QueryError::Timeout { limit: self.limit })))
     }
 
-    /// Bounds the work on the rows as well, and lets it be cancelled: rows are computed while they are sent.
-    pub(super) fn bound_rows<C: ClientInfo>(self, client: &C, response: Response) -> Response {
+    /// Bounds the work on the rows as well: they are computed while they are sent.
+    pub(super) fn bound_rows(self, response: Response) -> Response {
         match response {
-            Response::Query(query) => Response::Query(self.bound_query(client, query)),
+            Response::Query(query) => Response::Query(self.bound_query(query)),
             other => other,
         }
     }
 
     /// The same for the rows alone.
-    fn bound_query<C: ClientInfo>(self, client: &C, query: QueryResponse) -> QueryResponse {
-        let handle = client.session_extensions().get::<Arc<ConnectionHandle>>().map(|h| Arc::clone(&*h));
-        self.bound_listening(handle, query)
-    }
-
-    /// The same for rows that are fetched before the handler of the statement returns: until then the protocol crate listens for the
-    /// signal itself, and takes it for one if anybody else begins to.
-    pub(super) fn bound_inside(self, query: QueryResponse) -> QueryResponse {
-        self.bound_listening(None, query)
-    }
-
-    fn bound_listening(self, handle: Option<Arc<ConnectionHandle>>, query: QueryResponse) -> QueryResponse {
+    pub(super) fn bound_query(self, query: QueryResponse) -> QueryResponse {
         let QueryResponse { command_tag, row_schema, data_rows, .. } = query;
-        let rows = Rows { rows: data_rows, left: self.limit, handle, cancelled: None };
+        let rows = Rows { rows: data_rows, left: self.limit };
         let bounded = futures::stream::unfold(Some(rows), move |rows| async move {
             let mut rows = rows?;
             match rows.next(self.limit).await {
@@ -79,8 +66,6 @@ impl Budget {
 struct Rows<S> {
     rows: S,
     left: Duration,
-    handle: Option<Arc<ConnectionHandle>>,
-    cancelled: Option<oneshot::Receiver<()>>,
 }
 
 impl<S, T> Rows<S>
@@ -88,26 +73,8 @@ where
     S: futures::Stream<Item = PgWireResult<T>> + Unpin,
 {
     async fn next(&mut self, limit: Duration) -> Option<PgWireResult<T>> {
-        if let Some(handle) = self.handle.take() {
-            // Only now: the protocol crate listens for the same signal until the statement has been planned.
-            self.cancelled = Some(handle.start_query().await);
-        }
         let started = Instant::now();
-        let cancelled = async {
-            let signalled = match &mut self.cancelled {
-                Some(signal) => signal.await.is_ok(),
-                None => false,
-            };
-            // An error says that another statement listens now: this one can no longer be cancelled.
-            if !signalled {
-                std::future::pending::<()>().await;
-            }
-        };
-        let row = tokio::select! {
-            biased;
-            row = tokio::time::timeout(self.left, self.rows.next()) => row,
-            () = cancelled => return Some(Err(PgWireError::QueryCanceled)),
-        };
+        let row = tokio::time::timeout(self.left, self.rows.next()).await;
         self.left = self.left.saturating_sub(started.elapsed());
         row.unwrap_or_else(|_| Some(Err(api_error(QueryError::Timeout { limit }))))
     }

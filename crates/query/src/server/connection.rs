@@ -9,7 +9,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::cancel::DefaultCancelHandler;
 use datafusion_postgres::pgwire::api::{ClientInfo, PgWireConnectionState};
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -35,12 +34,27 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
     };
     // None: TLS was asked for without asking whether there is any.
     let Some(mut socket) = negotiated else { return Ok(()) };
-    let cancel = Arc::new(DefaultCancelHandler::new(server.manager.clone()));
+    let cancel = server.open.clone();
     let session = Arc::new(Session::new(server, admitted));
 
+    let mut is_resting = true;
     loop {
         let logging_in = matches!(socket.state(), PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress);
+        // Between the messages of one statement a cancellation waits for the next one.
+        let is_copying = matches!(socket.state(), PgWireConnectionState::CopyInProgress(false));
         let message = tokio::select! {
+            // In this order: a cancellation that came too late does not end the next statement.
+            biased;
+            () = session.signals().end.notified() => return socket.send(PgWireBackendMessage::ErrorResponse(terminated().into())).await,
+            () = session.signals().cancel.notified(), if is_resting || is_copying => {
+                if is_copying {
+                    session.break_off_copy().await;
+                    process_error(&mut socket, PgWireError::QueryCanceled, false).await?;
+                    is_resting = true;
+                    session.rest(socket.transaction_status());
+                }
+                continue;
+            }
             () = &mut login_deadline, if logging_in => break,
             () = stop_asked(&mut stopped) => {
                 let farewell = fatal("57P01", "terminating connection: the server is shutting down");
@@ -60,19 +74,43 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
         };
         let extended = message.is_extended_query();
         let cancelling = matches!(message, PgWireFrontendMessage::CancelRequest(_));
+        let ends = matches!(message, PgWireFrontendMessage::Sync(_) | PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Close(_));
+        let works = !ends && !matches!(socket.state(), PgWireConnectionState::AwaitingSync);
+        is_resting &= ends || logging_in;
+        let is_query = matches!(message, PgWireFrontendMessage::Query(_));
+        let ends_statement = matches!(message, PgWireFrontendMessage::Query(_) | PgWireFrontendMessage::Sync(_));
         let step =
             process_message(message, &mut socket, session.clone(), session.clone(), session.clone(), session.clone(), cancel.clone());
         // Who waits for nobody works for nobody: with the step everything that it has started is dropped.
         let done = tokio::select! {
+            biased;
             done = AssertUnwindSafe(step).catch_unwind() => done,
+            // The statement is dropped with its step; no message was left half written.
+            () = session.signals().end.notified() => return socket.send(PgWireBackendMessage::ErrorResponse(terminated().into())).await,
+            // Rows that have arrived are recorded first: the client is told how many.
+            () = session.signals().cancel.notified(), if works && !is_copying => Ok(Err(PgWireError::QueryCanceled)),
             () = gone(&probe) => {
                 tracing::debug!("an SQL client went away during a statement, which was stopped");
                 return Ok(());
             }
         };
+        let done = match done {
+            // It had its answer already, which only had to be sent.
+            Ok(Err(PgWireError::QueryCanceled)) if is_query && matches!(socket.state(), PgWireConnectionState::ReadyForQuery) => {
+                Ok(Ok(socket.flush().await?))
+            }
+            done => done,
+        };
         let mut info = match done {
             Ok(Ok(())) if cancelling => break,
-            Ok(Ok(())) => continue,
+            Ok(Ok(())) => {
+                let still_copying = matches!(socket.state(), PgWireConnectionState::CopyInProgress(_));
+                if (ends_statement || is_copying) && !still_copying {
+                    session.rest(socket.transaction_status());
+                    is_resting = true;
+                }
+                continue;
+            }
             Ok(Err(error)) => error_info(error),
             Err(panic) => panicked(&*panic),
         };
@@ -84,6 +122,10 @@ pub(super) async fn converse(stream: TcpStream, server: Arc<Server>, admitted: b
         process_error(&mut socket, PgWireError::UserError(Box::new(info)), extended).await?;
         if ended {
             break;
+        }
+        if !extended {
+            is_resting = true;
+            session.rest(socket.transaction_status());
         }
     }
     Ok(())
@@ -118,6 +160,11 @@ async fn gone(probe: &TcpStream) {
 async fn stop_asked(stopped: &mut watch::Receiver<bool>) {
     // The guard inside the answer must not live across the next await.
     let _ = stopped.wait_for(|stop| *stop).await.is_ok();
+}
+
+/// What a session is told whose end another one has asked for.
+fn terminated() -> ErrorInfo {
+    fatal("57P01", "terminating connection due to administrator command")
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> ErrorInfo {

@@ -23,8 +23,7 @@ pub(super) struct Housekeeping {
 }
 
 /// Parameters of which the protocol crate's own hook has to know: it tells the client, and keeps the time limit.
-const TOLD_TO_THE_HOOK: [&str; 7] =
-    ["application_name", "bytea_output", "datestyle", "extra_float_digits", "intervalstyle", "search_path", "statement_timeout"];
+const TOLD_TO_THE_HOOK: [&str; 6] = ["application_name", "bytea_output", "datestyle", "intervalstyle", "search_path", "statement_timeout"];
 
 impl Housekeeping {
     /// The answer to `SHOW name`; none if the protocol crate's hook knows it.
@@ -67,7 +66,7 @@ impl Housekeeping {
     }
 
     /// `SET`: what it says is kept. None if the hook has to know it, too.
-    fn set(&self, set: &Set) -> Option<PgWireResult<Response>> {
+    fn set<C: ClientInfo + ?Sized>(&self, set: &Set, client: &mut C) -> Option<PgWireResult<Response>> {
         let Set::SingleAssignment { variable, values, .. } = set else { return None };
         let name = variable.to_string().trim_matches('"').to_ascii_lowercase();
         let value = |e: &Expr| match e {
@@ -75,8 +74,18 @@ impl Housekeeping {
             other => other.to_string().trim_matches('"').to_owned(),
         };
         let value = values.iter().map(value).collect::<Vec<_>>().join(", ");
+        let digits = value.parse::<i8>().ok().filter(|d| (-15..=3).contains(d));
+        if name == "extra_float_digits" && digits.is_none() && !value.eq_ignore_ascii_case("default") {
+            let reason = format!("invalid value for parameter \"extra_float_digits\": \"{value}\" (expected a whole number from -15 to 3)");
+            return Some(Err(PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "22023".to_owned(), reason)))));
+        }
         if let Err(error) = self.parameters.set(&name, Some(value)) {
             return Some(Err(api_error(error)));
+        }
+        if name == "extra_float_digits" {
+            // The hook does not understand numbers.
+            let value = self.parameters.get(&name).unwrap_or_default();
+            client.metadata_mut().insert(name.clone(), value);
         }
         if TOLD_TO_THE_HOOK.contains(&name.as_str()) { None } else { Some(Ok(Response::Execution(Tag::new("SET")))) }
     }
@@ -133,7 +142,7 @@ impl QueryHook for Housekeeping {
             return self.show(&words.join(" "), client);
         }
         if let Statement::Set(set) = statement {
-            return self.set(set);
+            return self.set(set, client);
         }
         self.reset(statement)
     }

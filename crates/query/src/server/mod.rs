@@ -3,15 +3,17 @@
 //! * [`serve`] accepts connections until it is told to stop.
 //! * `connection` is the life of one connection: messages in, answers out, limits, the end.
 //! * `session` is what a connection may ask: log in, simple and extended queries, COPY.
-//! * `login` checks who somebody is; `answer` writes rows, `budget` bounds and cancels the work on them, `copy` reads rows.
+//! * `login` checks who somebody is; `answer` writes rows, `binding` binds parameters, `cursors` are named answers, `budget` bounds and cancels the work on them, `copy` reads rows.
 //!
 //! A connection has its own engine over its principal's source, so sessions share nothing but the limits of their role.
 //! An error or a panic in one connection ends at most that connection.
 
 mod answer;
+mod binding;
 mod budget;
 mod connection;
 mod copy;
+mod cursors;
 mod housekeeping;
 mod login;
 mod session;
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion_postgres::pgwire::api::{ConnectionManager, RandomPidSecretKeyGenerator};
+use datafusion_postgres::pgwire::api::RandomPidSecretKeyGenerator;
 use datafusion_postgres::pgwire::tokio::TlsAcceptor;
 use datafusion_postgres::pgwire::tokio::tokio_rustls::rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -83,7 +85,6 @@ struct Server {
     auth: Auth,
     everybody: Arc<Role>,
     roles: HashMap<String, Arc<Role>>,
-    manager: Arc<ConnectionManager>,
     open: Arc<OpenSessions>,
     /// Counts up: two sessions never have the same process id.
     pids: RandomPidSecretKeyGenerator,
@@ -113,7 +114,6 @@ impl Server {
             auth: settings.auth,
             everybody: role(None, settings.limits)?,
             roles,
-            manager: Arc::new(ConnectionManager::new()),
             open: Arc::default(),
             pids: RandomPidSecretKeyGenerator::default(),
             tls: settings.tls.map(TlsAcceptor::from),

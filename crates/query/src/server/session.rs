@@ -9,7 +9,6 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{CopySource, Ident, Statement};
 use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion_postgres::hooks::cursor::CursorStatementHook;
 use datafusion_postgres::hooks::set_show::SetShowHook;
 use datafusion_postgres::hooks::transactions::TransactionStatementHook;
 use datafusion_postgres::pgwire::api::auth::{
@@ -18,15 +17,15 @@ use datafusion_postgres::pgwire::api::auth::{
 use datafusion_postgres::pgwire::api::copy::CopyHandler;
 use datafusion_postgres::pgwire::api::portal::{Format, Portal};
 use datafusion_postgres::pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use datafusion_postgres::pgwire::api::results::{CopyResponse, FieldInfo, Response, Tag};
+use datafusion_postgres::pgwire::api::results::{CopyResponse, DescribePortalResponse, FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::QueryParser;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::api::{
-    ClientInfo, ClientPortalStore, ConnectionGuard, ConnectionHandle, METADATA_DATABASE, METADATA_USER, PgWireConnectionState,
-    PidSecretKeyGenerator, Type,
+    ClientInfo, ClientPortalStore, METADATA_DATABASE, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator, Type,
 };
 use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyOutResponse};
+use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::messages::startup::Authentication;
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use datafusion_postgres::pgwire::types::format::FormatOptions;
@@ -37,10 +36,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::budget::Budget;
 use super::copy::Form;
 use super::copy::incoming::Incoming;
+use super::cursors::{self, Cursors};
 use super::housekeeping::Housekeeping;
 use super::login::{Exchange, Step, refusal, scram_offer};
-use super::sessions::OpenSession;
-use super::{Auth, LoginError, Server, answer};
+use super::sessions::{OpenSession, Opened, SIGNALS, Signals};
+use super::{Auth, LoginError, Server, answer, binding};
+use crate::dialect::calls;
 use crate::engine::{CATALOG, Engine, check_plan};
 use crate::error::QueryError;
 use crate::guard::{Served, check_statement};
@@ -48,7 +49,7 @@ use crate::parameters::SERVER_VERSION;
 use crate::sink::Sink as RowSink;
 
 /// A statement as the protocol crate's service keeps it: text, then syntax and plan unless it is empty.
-type Prepared = (String, Option<(Statement, LogicalPlan)>);
+pub(super) type Prepared = (String, Option<(Statement, LogicalPlan)>);
 
 /// One connection's state and handlers.
 pub(super) struct Session {
@@ -60,6 +61,7 @@ pub(super) struct Session {
     ready: OnceLock<Arc<Ready>>,
     /// Rows that are arriving.
     incoming: tokio::sync::Mutex<Option<Incoming>>,
+    signals: Arc<Signals>,
 }
 
 /// A session after the login.
@@ -67,15 +69,40 @@ struct Ready {
     engine: Arc<Engine>,
     service: DfSessionService,
     hooks: Vec<Arc<dyn QueryHook>>,
+    cursors: Arc<Cursors>,
     sink: Option<Arc<dyn RowSink>>,
     /// Its place among the sessions of the role, and among the open ones.
     _place: OwnedSemaphorePermit,
-    _open: OpenSession,
+    open: OpenSession,
 }
 
 impl Session {
     pub(super) fn new(server: Arc<Server>, admitted: bool) -> Self {
-        Self { server, admitted, exchange: Default::default(), ready: OnceLock::new(), incoming: Default::default() }
+        Self {
+            server,
+            admitted,
+            exchange: Default::default(),
+            ready: OnceLock::new(),
+            incoming: Default::default(),
+            signals: Arc::default(),
+        }
+    }
+
+    /// What others ask of this session.
+    pub(super) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// The rows that were arriving do not arrive any more.
+    pub(super) async fn break_off_copy(&self) {
+        self.incoming.lock().await.take();
+    }
+
+    /// The client has its answer: the session waits for the next statement.
+    pub(super) fn rest(&self, transaction: TransactionStatus) {
+        if let Some(ready) = self.ready.get() {
+            ready.open.rest(transaction);
+        }
     }
 
     fn ready(&self) -> PgWireResult<&Arc<Ready>> {
@@ -83,8 +110,9 @@ impl Session {
     }
 
     /// Makes the engine for a principal.
-    fn open(&self, user: &str, principal: &str, pid: i32, handle: Arc<ConnectionHandle>) -> PgWireResult<()> {
-        let role = self.server.role(user);
+    fn open<C: ClientInfo>(&self, client: &C, principal: &str) -> PgWireResult<()> {
+        let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
+        let role = self.server.role(&user);
         let Ok(place) = role.sessions.clone().try_acquire_owned() else {
             let whose = role.name.as_ref().map(|name| format!(" for role \"{name}\"")).unwrap_or_default();
             return Err(user_error(fatal("53300", format!("too many connections{whose}: the limit is {}", role.limits.connections))));
@@ -92,16 +120,29 @@ impl Session {
         let source = self.server.sources.source(principal);
         let sink = self.server.sources.sink(principal);
         let engine = Arc::new(Engine::sharing(source, principal, &role.shared).map_err(api_error)?);
-        let open = OpenSession::new(&self.server.open, pid, principal, handle);
+        let (pid, key) = client.pid_and_secret_key();
+        let opened = Opened {
+            pid,
+            key,
+            user,
+            principal: principal.to_owned(),
+            address: client.socket_addr(),
+            application: client.metadata().get("application_name").cloned(),
+            parameters: engine.parameters().clone(),
+        };
+        let open = OpenSession::new(&self.server.open, opened, self.signals.clone(), self.server.sources.clone());
         open.register(engine.context());
+        engine.show_sessions(open.view());
+        let cursors = Arc::new(Cursors::new(engine.clone()));
         let hooks: Vec<Arc<dyn QueryHook>> = vec![
+            // First: also what others answer may end cursors.
+            cursors.clone(),
             Arc::new(Housekeeping { parameters: engine.parameters().clone() }),
-            Arc::new(CursorStatementHook),
             Arc::new(SetShowHook),
             Arc::new(TransactionStatementHook),
         ];
         let service = DfSessionService::new_with_hooks(engine.context().clone(), hooks.clone());
-        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, sink, _place: place, _open: open })).is_ok();
+        let first = self.ready.set(Arc::new(Ready { engine, service, hooks, cursors, sink, _place: place, open })).is_ok();
         if first { Ok(()) } else { Err(user_error(fatal("08P01", "already logged in"))) }
     }
 
@@ -177,12 +218,8 @@ impl StartupHandler for Session {
             _ => return Err(user_error(fatal("08P01", "expected a startup message"))),
         };
         let (pid, key) = self.server.pids.generate(client);
-        client.set_pid_and_secret_key(pid, key.clone());
-        let (handle, guard) = self.server.manager.register(pid, key);
-        let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
-        self.open(&user, &principal, pid, handle.clone())?;
-        client.session_extensions().insert::<Arc<ConnectionHandle>>(handle);
-        client.session_extensions().insert::<ConnectionGuard>(guard);
+        client.set_pid_and_secret_key(pid, key);
+        self.open(client, &principal)?;
         let mut parameters = DefaultServerParameterProvider::default();
         parameters.server_version = SERVER_VERSION.to_owned();
         parameters.is_superuser = false;
@@ -202,6 +239,7 @@ impl SimpleQueryHandler for Session {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let ready = self.ready()?;
+        ready.open.begin(text);
         let statements = ready.engine.parse(text).map_err(api_error)?;
         if statements.is_empty() {
             return Ok(vec![Response::EmptyQuery]);
@@ -216,14 +254,34 @@ impl SimpleQueryHandler for Session {
                 return Ok(self.copy(ready, client, statement).await?.into_iter().collect());
             }
             let budget = Budget::of(&ready.engine, client);
+            let signals = calls(&statement, &SIGNALS);
             let response = budget.bound(ready.answer(client, statement)).await?;
-            responses.push(budget.bound_rows(client, response));
+            responses.push(if signals { ready.warned(client, budget, response).await? } else { budget.bound_rows(response) });
         }
         Ok(responses)
     }
 }
 
 impl Ready {
+    /// Tells the client of what the statement warns before its rows: such warnings are known when there are rows.
+    async fn warned<C>(&self, client: &mut C, budget: Budget, response: Response) -> PgWireResult<Response>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let Response::Query(query) = response else { return Ok(response) };
+        let QueryResponse { command_tag, row_schema, data_rows, .. } = budget.bound_query(query);
+        let mut data_rows = data_rows.fuse();
+        let first = data_rows.next().await;
+        for warning in self.open.warnings() {
+            let notice = ErrorInfo::new("WARNING".to_owned(), "01000".to_owned(), warning);
+            client.feed(PgWireBackendMessage::NoticeResponse(notice.into())).await?;
+        }
+        let mut query = QueryResponse::new(row_schema, futures::stream::iter(first).chain(data_rows));
+        query.set_command_tag(&command_tag);
+        Ok(Response::Query(query))
+    }
+
     async fn answer<C>(&self, client: &mut C, statement: Statement) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -232,7 +290,6 @@ impl Ready {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let served = check_statement(&statement).map_err(api_error)?;
-        self.check_cursors(&statement).await?;
         for hook in &self.hooks {
             if let Some(response) = hook.handle_simple_query(&statement, self.engine.context(), client).await {
                 return response;
@@ -243,18 +300,6 @@ impl Ready {
         }
         let frame = self.engine.frame(statement).await.map_err(api_error)?;
         Ok(Response::Query(answer::rows(frame, &Format::UnifiedText, FormatOptions::from_client_metadata(client.metadata())).await?))
-    }
-
-    /// The hook for cursors plans their queries without asking: they pass both gates here.
-    async fn check_cursors(&self, statement: &Statement) -> PgWireResult<()> {
-        if let Statement::Declare { stmts } = statement {
-            for query in stmts.iter().filter_map(|d| d.for_query.clone()) {
-                let query = Statement::Query(query);
-                check_statement(&query).map_err(api_error)?;
-                self.engine.frame(query).await.map_err(api_error)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -269,17 +314,22 @@ impl QueryParser for Preparer {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let Ready { engine, service, .. } = &*self.0;
+        let Ready { engine, service, open, .. } = &*self.0;
+        open.begin(text);
         let statement = engine.parse_one(text).map_err(api_error)?;
         if check_statement(&statement).map_err(api_error)? == Served::Copy {
             return Err(api_error(QueryError::Copy { reason: "it cannot be prepared; send it as a simple query".to_owned() }));
         }
-        self.0.check_cursors(&statement).await?;
         if check_statement(&statement).map_err(api_error)? == Served::Engine {
-            let written = statement.to_string();
             let planned = async { engine.plan(statement.clone()).await.map_err(api_error) };
             let plan = Budget::of(engine, client).bound(planned).await?;
-            return Ok(Some((written, Some((statement, plan)))));
+            let plan = binding::typed(plan, types)?;
+            return Ok(Some((text.to_owned(), Some((statement, plan)))));
+        }
+        if let Statement::Declare { stmts } = &statement {
+            let plan = Budget::of(engine, client).bound(cursors::plan(engine, stmts)).await?;
+            let plan = binding::typed(plan, types)?;
+            return Ok(Some((text.to_owned(), Some((statement, plan)))));
         }
         let prepared = Budget::of(engine, client).bound(service.query_parser().parse_sql(client, text, types)).await?;
         if let Some((_, Some((_, plan)))) = &prepared {
@@ -297,6 +347,8 @@ impl QueryParser for Preparer {
             (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
                 answer::fields(plan.schema().as_arrow(), format.unwrap_or(&Format::UnifiedText), None)
             }
+            // The plan is that of the cursor.
+            (_, Some((Statement::Declare { .. }, _))) => Ok(Vec::new()),
             _ => self.0.service.query_parser().get_result_schema(statement, format),
         }
     }
@@ -312,6 +364,20 @@ impl ExtendedQueryHandler for Session {
         Arc::new(Preparer(self.ready.get().expect("logged in").clone()))
     }
 
+    async fn do_describe_portal<C>(&self, _client: &mut C, portal: &Portal<Prepared>) -> PgWireResult<DescribePortalResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let prepared = &portal.statement.statement;
+        let cursors = &self.ready()?.cursors;
+        let fetched = prepared.1.as_ref().and_then(|(statement, _)| cursors.fields(statement, &portal.result_column_format));
+        let fields = fetched.unwrap_or_else(|| self.query_parser().get_result_schema(prepared, Some(&portal.result_column_format)));
+        Ok(DescribePortalResponse::new(fields?))
+    }
+
     async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, max_rows: usize) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -322,10 +388,11 @@ impl ExtendedQueryHandler for Session {
         let ready = self.ready()?;
         let budget = Budget::of(&ready.engine, client);
         let prepared = &portal.statement.statement;
+        ready.open.begin(&prepared.0);
         let response = match prepared {
             (_, Some((ast, plan))) if matches!(check_statement(ast), Ok(Served::Engine)) => {
                 let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
-                let plan = answer::bound(plan, portal, &wire_types)?;
+                let plan = binding::bound(plan, portal, &wire_types)?;
                 let options = FormatOptions::from_client_metadata(client.metadata());
                 let started = async {
                     let frame = ready.engine.framed(plan).await.map_err(api_error)?;
@@ -333,9 +400,21 @@ impl ExtendedQueryHandler for Session {
                 };
                 budget.bound(started).await?
             }
+            (_, Some((Statement::Declare { stmts }, plan))) => {
+                let wire_types = ready.service.query_parser().get_parameter_types(prepared)?;
+                let plan = binding::bound(plan, portal, &wire_types)?;
+                budget.bound(ready.cursors.open(client.portal_store(), stmts, plan)).await?
+            }
+            (_, Some((Statement::Fetch { name, direction, .. }, _))) => {
+                let options = FormatOptions::from_client_metadata(client.metadata());
+                ready.cursors.fetch(&name.value, direction, &portal.result_column_format, options)?
+            }
             _ => budget.bound(ExtendedQueryHandler::do_query(&ready.service, client, portal, max_rows)).await?,
         };
-        Ok(budget.bound_rows(client, response))
+        match prepared {
+            (_, Some((ast, _))) if calls(ast, &SIGNALS) => ready.warned(client, budget, response).await,
+            _ => Ok(budget.bound_rows(response)),
+        }
     }
 }
 
@@ -382,7 +461,7 @@ impl Session {
         let Response::Query(query) = budget.bound(ready.answer(client, query)).await? else {
             return Err(api_error(QueryError::Copy { reason: "only the rows of a query can be copied".to_owned() }));
         };
-        let mut query = budget.bound_inside(query);
+        let mut query = budget.bound_query(query);
         let n_columns = query.row_schema.len();
         let formats = vec![0; n_columns];
         let n_told = i16::try_from(n_columns).map_err(|_| api_error(QueryError::Copy { reason: "too many columns".to_owned() }))?;

@@ -121,7 +121,7 @@ async fn rows_are_copied_out() {
     let text = ask(r#"copy (select 'a' || chr(9) || 'b\', null, true) to stdout"#).await;
     assert_eq!(text, "a\\tb\\\\\t\\N\tt\n");
     let table = ask(r#"copy "Gone_history" (id, x) to stdout delimiter '|' null '-'"#).await;
-    assert_eq!(table, "urn:ngsi-ld:Gone:1|1.0\n");
+    assert_eq!(table, "urn:ngsi-ld:Gone:1|1\n");
     let many = ask(r#"\copy (select value from generate_series(1, 200000)) to pstdout csv"#).await;
     assert_eq!(many.lines().count(), 200_000);
     for (sql, want) in [
@@ -317,4 +317,24 @@ async fn a_client_that_is_gone_costs_nothing_more() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the statement of a client that is gone goes on");
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_for_rows_can_be_cancelled() {
+    let (server, sink) = writable().await;
+    let mut copying = Client::log_in(server.port).await;
+    let mut other = Client::log_in(server.port).await;
+    copying.query(r#"copy "AirQualityObserved_history" (observed_at, id, pm25) from stdin csv"#).await;
+    copying.until('G').await;
+    copying.send('d', b"2014-02-01T00:00:00Z,urn:x:1,2\n").await;
+    other.query(&format!("select pg_cancel_backend({})", copying.pid())).await;
+    assert_eq!(values(&other.until('Z').await), ["t"]);
+    assert_eq!(error(&copying.until('Z').await).unwrap()[1], "57014");
+    // The session goes on, and a cancellation that comes too late has no effect on the next statement.
+    other.query(&format!("select pg_cancel_backend({})", copying.pid())).await;
+    other.until('Z').await;
+    copying.query("select 7").await;
+    assert_eq!(values(&copying.until('Z').await), ["7"]);
+    assert!(sink.batches.lock().unwrap().is_empty());
+    server.stop().await;
 }

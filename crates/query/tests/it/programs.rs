@@ -33,6 +33,18 @@ async fn sqlalchemy_pandas_and_geopandas_find_their_way() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn psycopg_binds_prepares_and_repeats() {
+    let Some(python) = python("sqlalchemy", PACKAGES).await else { return };
+    let server = Running::start(Auth::Trust, Limits::default()).await;
+    let mut command = Command::new(&python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/psycopg_client.py")).arg(server.port.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = said(&output);
+    assert!(output.status.success() && text.contains("ok psycopg"), "{text}");
+    server.stop().await;
+}
+
 /// Where Debian's `libpostgresql-jdbc-java` puts the driver.
 const DRIVER: &str = "/usr/share/java/postgresql.jar";
 

@@ -92,9 +92,25 @@ async fn psql_asks_and_is_answered() {
     assert_eq!(ask(r#"select count(*) from "AirQualityObserved" where pm25 > 40"#).await, "2\n");
     assert_eq!(
         ask(r#"select observed_at, pm25, calibrated from "AirQualityObserved" order by pm25 limit 2"#).await,
-        "2014-01-02 01:00:00.000000+00|38.0|\n2014-01-01 23:00:00.000000+00|41.0|t\n"
+        "2014-01-02 01:00:00.000000+00|38|\n2014-01-01 23:00:00.000000+00|41|t\n"
     );
     assert_eq!(ask("select 1; select 2").await, "1\n2\n");
+    // Numbers are written as PostgreSQL writes them, wherever they become texts.
+    assert_eq!(
+        ask("select 2e0, 1e20, 1e-5, arrow_cast(1.5e10, 'Float32'), array[1.0, null, 1e23], double precision 'infinity', 2.50::text || 'x', concat(1e15, '|')")
+            .await,
+        "2|1e+20|1e-05|1.5000001e+10|{1,NULL,9.999999999999999e+22}|Infinity|2.5x|1e+15|\n"
+    );
+    assert_eq!(ask("copy (select 38.0, 'NaN'::double precision, 1e-7) to stdout").await, "38\tNaN\t1e-07\n");
+    let pm25 = r#"select pm25::text from "AirQualityObserved" where pm25::text in ('41', '38') order by 1"#;
+    assert_eq!(ask(pm25).await, "38\n41\n");
+    assert_eq!(
+        ask(r#"select string_agg(id || '=' || pm25, ',' order by pm25) from "AirQualityObserved" where pm25 < 40"#).await,
+        "urn:ngsi-ld:AirQualityObserved:tiantan=38\n"
+    );
+    assert_eq!(ask("set extra_float_digits = 0; select 0.1 + 0.2, 1 / 3e0").await, "SET\n0.3|0.333333333333333\n");
+    let output = server.psql(&["-c", "set extra_float_digits = 4"]).await;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("from -15 to 3"), "{output:?}");
     assert_eq!(ask("set extra_float_digits = 3; begin; show server_version; commit; discard all").await.lines().next(), Some("SET"));
     assert_eq!(
         ask("begin; declare c cursor for select value from generate_series(1, 5); fetch 2 from c; fetch 2 from c; close c; commit")

@@ -119,7 +119,6 @@ def frames():
     same((str(roads.crs), roads.geometry[0].contains(shapely.Point(116.1, 39.0))), ("EPSG:4326", True))
 
 
-# psycopg 3 sends the number of a reference system as a parameter, which has to be a constant here: docs/plan.md.
-for check in (inspection, reflection, parameters, cursors, frames) if driver == "psycopg2" else (inspection,):
+for check in (inspection, reflection, parameters, cursors, frames):
     check()
 print(f"ok {driver}")

@@ -33,6 +33,11 @@ impl Client {
         client
     }
 
+    /// Its process id as the server has told it.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::from_be_bytes(self.key[..4].try_into().unwrap())
+    }
+
     pub(crate) async fn startup(&mut self, user: &str) {
         let body = [&196_608_u32.to_be_bytes()[..], b"user\0", user.as_bytes(), b"\0database\0conurb\0\0"].concat();
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
@@ -73,12 +78,12 @@ impl Client {
         messages
     }
 
-    async fn prepare(&mut self, name: &str, sql: &str) {
+    pub(crate) async fn prepare(&mut self, name: &str, sql: &str) {
         self.send('P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat()).await;
     }
 
     /// Binds one text parameter, executes, synchronises.
-    async fn execute(&mut self, name: &str, parameter: &str) {
+    pub(crate) async fn execute(&mut self, name: &str, parameter: &str) {
         let length = u32::try_from(parameter.len()).unwrap().to_be_bytes();
         self.send('B', &[b"\0", name.as_bytes(), b"\0\0\0\0\x01", &length, parameter.as_bytes(), b"\0\0"].concat()).await;
         self.send('E', b"\0\0\0\0\0").await;
