@@ -1,7 +1,7 @@
 //! A sealed file: what its footer says, which of its parts a query needs, and reading these.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -278,7 +278,7 @@ impl OpenSegment {
             wanted,
             row_groups: row_group_idxs.into_iter(),
             reader: None,
-            known: Vec::new().into_iter(),
+            known: VecDeque::new(),
             whole_pages: false,
         })
     }
@@ -348,7 +348,7 @@ pub(super) struct RowStream {
     row_groups: std::vec::IntoIter<usize>,
     reader: Option<ParquetRecordBatchReader>,
     /// What is left of rows from the cache.
-    known: std::vec::IntoIter<RecordBatch>,
+    known: VecDeque<RecordBatch>,
     /// Rows of the pages read that are not wanted are left in.
     whole_pages: bool,
 }
@@ -377,7 +377,7 @@ impl RowStream {
                 read
             }
         };
-        self.known = batches.to_vec().into_iter();
+        self.known.extend(batches.iter().cloned());
         Ok(())
     }
 
@@ -420,7 +420,7 @@ impl RowStream {
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, HistoryError> {
         loop {
-            let batch = match (self.known.next(), &mut self.reader) {
+            let batch = match (self.known.pop_front(), &mut self.reader) {
                 (Some(batch), _) => batch,
                 (None, Some(reader)) => match reader.next() {
                     Some(batch) => batch.map_err(|e| self.segment.damaged(e.to_string()))?,
