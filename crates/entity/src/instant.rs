@@ -114,11 +114,29 @@ impl FromStr for Instant {
     }
 }
 
-impl fmt::Display for Instant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// How an instant is written: without allocation, and without the machinery of formatting.
+#[derive(Clone, Copy, Debug)]
+pub struct InstantText {
+    text: [u8; 27],
+    n_bytes: usize,
+}
+
+impl InstantText {
+    /// The text, of ASCII characters only.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.n_bytes]
+    }
+}
+
+impl Instant {
+    /// `YYYY-MM-DDThh:mm:ss[.fff[fff]]Z`, as short as possible; what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn text(self) -> InstantText {
         // By hand: an answer may have thousands of times, and a formatter for every form costs several times as much.
-        let t = Offset::UTC.to_datetime(jiff::Timestamp::from_microsecond(self.0).map_err(|_| fmt::Error)?);
-        let mut text = *b"0000-00-00T00:00:00.000000";
+        let t = Offset::UTC
+            .to_datetime(jiff::Timestamp::from_microsecond(self.0.clamp(Self::MIN.0, Self::MAX.0)).expect("these can be written"));
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
         let mut put = |at: usize, n_digits: usize, mut n: u32| {
             for digit in text[at..at + n_digits].iter_mut().rev() {
                 *digit = b'0' + (n % 10) as u8;
@@ -133,12 +151,18 @@ impl fmt::Display for Instant {
         let frac = self.0.rem_euclid(1_000_000) as u32;
         put(20, 6, frac);
         let n_bytes = match frac {
-            0 => "0000-00-00T00:00:00".len(),
-            _ if frac.is_multiple_of(1000) => "0000-00-00T00:00:00.000".len(),
+            0 => "0000-00-00T00:00:00Z".len(),
+            _ if frac.is_multiple_of(1000) => "0000-00-00T00:00:00.000Z".len(),
             _ => text.len(),
         };
-        f.write_str(std::str::from_utf8(&text[..n_bytes]).map_err(|_| fmt::Error)?)?;
-        f.write_str("Z")
+        text[n_bytes - 1] = b'Z';
+        InstantText { text, n_bytes }
+    }
+}
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(self.text().as_bytes()).map_err(|_| fmt::Error)?)
     }
 }
 

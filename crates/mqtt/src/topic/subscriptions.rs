@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::{Qos, TopicFilter, TopicName};
@@ -20,7 +21,7 @@ pub struct Subscriptions<K> {
 
 #[derive(Debug)]
 struct Node<K> {
-    children: HashMap<SmolStr, Node<K>>,
+    children: HashMap<SmolStr, Node<K>, RandomState>,
     plus: Option<Box<Node<K>>>,
     /// Subscribers whose filter ends here.
     here: Vec<(K, Qos)>,
@@ -31,7 +32,7 @@ struct Node<K> {
 // Not derived: that would ask `K: Default` for nothing.
 impl<K> Default for Node<K> {
     fn default() -> Self {
-        Self { children: HashMap::new(), plus: None, here: Vec::new(), below: Vec::new() }
+        Self { children: HashMap::default(), plus: None, here: Vec::new(), below: Vec::new() }
     }
 }
 
@@ -89,6 +90,9 @@ impl<K: Clone + Eq + Hash> Subscriptions<K> {
     /// Who wants a message published to `name`: each subscriber once, in no order, with the highest QoS of its matching subscriptions.
     #[must_use]
     pub fn matches(&self, name: &TopicName) -> Vec<(K, Qos)> {
+        if self.is_empty() {
+            return Vec::new();
+        }
         let mut found = Vec::new();
         let levels: Vec<&str> = name.levels().collect();
         self.root.collect(&levels, name.is_system(), &mut found);

@@ -63,9 +63,10 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn instant(&mut self, at: Instant) {
-        use std::io::Write as _;
         self.before();
-        write!(self.out, "\"{at}\"").expect("an instant is written to memory");
+        self.out.push(b'"');
+        self.out.extend_from_slice(at.text().as_bytes());
+        self.out.push(b'"');
     }
 
     pub(super) fn number(&mut self, n: usize) {

@@ -1,10 +1,11 @@
 //! One MQTT client.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::Entity;
+use entity::{Entity, Iri};
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use mqtt::connection::{
@@ -41,6 +42,8 @@ type Outcomes = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
 struct Together {
     publishes: Vec<Publish>,
     observations: Vec<Entity>,
+    /// Those that they are about.
+    ids: HashSet<Iri, foldhash::fast::RandomState>,
 }
 
 struct Client<'a> {
@@ -154,6 +157,7 @@ async fn write_out(socket: &mut TcpStream, connection: &mut ServerConnection, la
 
 impl Together {
     fn push(&mut self, publish: Publish, observation: Entity) {
+        self.ids.insert(observation.id.clone());
         self.publishes.push(publish);
         self.observations.push(observation);
     }
@@ -213,7 +217,7 @@ impl Client<'_> {
         let outcome = match self.observation(&publish) {
             Ok(Some(observation)) => {
                 // Two states of one entity are two changes, recorded one after the other.
-                if together.publishes.len() == TOGETHER_MAX || together.observations.iter().any(|o| o.id == observation.id) {
+                if together.publishes.len() == TOGETHER_MAX || together.ids.contains(&observation.id) {
                     self.hand_in(together).await;
                 }
                 return together.push(publish, observation);
@@ -245,7 +249,7 @@ impl Client<'_> {
     async fn hand_in(&mut self, together: &mut Together) {
         let who = device_principal(&self.id);
         loop {
-            let Together { publishes, observations } = std::mem::take(together);
+            let Together { publishes, observations, .. } = std::mem::take(together);
             if publishes.is_empty() {
                 return;
             }

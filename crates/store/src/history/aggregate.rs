@@ -518,6 +518,8 @@ impl<'a> Answer<'a> {
     /// Takes in one entity; entities come in the order of ids, each once.
     pub(super) fn entity(&mut self, id: &str, buckets: &Buckets) -> Result<(), HistoryError> {
         let n = self.query.attributes.len();
+        // The numbers of one entity alone need not be added up with others'.
+        let is_alone = self.query.entities.as_ref().is_some_and(|asked| asked.len() == 1);
         for (i, (&start, &n_rows)) in buckets.starts.iter().zip(&buckets.rows).enumerate() {
             let accumulators = &buckets.accumulators[i * n..(i + 1) * n];
             let is_there = match self.groups {
@@ -527,8 +529,8 @@ impl<'a> Answer<'a> {
             if !is_there {
                 continue;
             }
-            if self.query.per_entity {
-                self.push(Some(id), start, n_rows, accumulators)?;
+            if self.query.per_entity || is_alone {
+                self.push(Some(id).filter(|_| self.query.per_entity), start, n_rows, accumulators)?;
                 continue;
             }
             let all = self.together.entry(start).or_insert_with(|| (0, vec![Accumulator::default(); n]));
