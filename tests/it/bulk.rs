@@ -81,7 +81,8 @@ fn expected(csv: &str) -> String {
             no2 += v;
         }
     }
-    format!("{n}|{pm25:.1}|{n_no2}|{no2:.1}|{n}")
+    // Whole numbers, as PostgreSQL writes them.
+    format!("{n}|{pm25}|{n_no2}|{no2}|{n}")
 }
 
 fn sorted_lines(path: &Path) -> Vec<String> {

@@ -123,12 +123,13 @@ fn a_device_does_not_change_an_agreement_under_whatever_type_it_names_it() {
     let agreement = json!({
         "id": "urn:ngsi-ld:AirQualityObserved:beijing:Gucheng", "type": "Agreement", "provider": "city", "consumer": "shanghai",
         "consumerKey": key_of(other.path()), "dataTypes": {"type": "VocabProperty", "vocab": ["AirQualityObserved"]},
+        "dataAttributes": {"type": "VocabProperty", "vocab": ["pm25"]},
         "purpose": "joint air-quality management", "legalBasis": "test",
         "validFrom": "2014-01-01T00:00:00Z", "validUntil": "2099-01-01T00:00:00Z", "agreementStatus": "active",
     });
     node.post("/ngsi-ld/v1/entities", &agreement).expect(201);
     let before = now_of(&node);
-    assert!(node.publish(&["-q", "1", "-t", "devices/air-quality/Gucheng", "-m", &reading(1, 1.0)]).status.success());
+    node.publish(&["-V", "mqttv5", "-q", "1", "-t", "devices/air-quality/Gucheng", "-m", &reading(1, 1.0)]);
     let refused = node.get("/api/v1/mqtt/refused").expect(200);
     assert!(refused.body.contains("agreement is not something that a device observes"), "{}", refused.body);
     assert_eq!(now_of(&node), before);

@@ -65,9 +65,9 @@ fn an_entity_is_what_it_was_with_its_types_and_scopes() {
         let rows = |table: &str, columns: &str, at: &str| {
             node.psql(&format!("select {columns} from latest_as_of('{table}', '{at}') where id = '{ID}'")).unwrap()
         };
-        assert_eq!(rows("Station", "level, owner, types, scopes", &first), r#"1.0|7.0|["Station"]|["/north"]"#);
-        assert_eq!(rows("Station", "level, owner is null, types", &third), r#"1.0|t|["Station","Asset"]"#);
-        assert_eq!((rows("Station", "id", &fourth), rows("Mast", "level", &fourth)), (String::new(), "2.0".to_owned()));
+        assert_eq!(rows("Station", "level, owner, types, scopes", &first), r#"1|7|["Station"]|["/north"]"#);
+        assert_eq!(rows("Station", "level, owner is null, types", &third), r#"1|t|["Station","Asset"]"#);
+        assert_eq!((rows("Station", "id", &fourth), rows("Mast", "level", &fourth)), (String::new(), "2".to_owned()));
         let refused = node.psql("select count(*) from latest_as_of('Mast', '2999-01-01T00:00:00Z')").unwrap_err();
         assert!(refused.contains("is in the future"), "{refused}");
         node.terminate();
