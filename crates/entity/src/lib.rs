@@ -31,7 +31,7 @@ pub use filter::{
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
 pub use instances::{Instances, IntoInstances, SubAttributes};
-pub use instant::{Instant, InstantError};
+pub use instant::{Instant, InstantError, InstantText};
 pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};
 
 /// Namespace of the words that conurb itself adds (agreements, profiles, provenance).

@@ -184,8 +184,10 @@ impl Node {
         let has_agreements = table.has_entities_of(term::AGREEMENT);
         for command in commands {
             let brought = match command {
-                Command::Create(e) | Command::UpsertReplace(e) | Command::Replace(e) => Some(e),
-                Command::UpsertUpdate(e) | Command::Append { fragment: e, .. } | Command::Observe(e) => Some(e),
+                Command::Create(e) | Command::UpsertReplace(e) | Command::UpsertUpdate(e) | Command::Replace(e) | Command::Observe(e) => {
+                    Some(e)
+                }
+                Command::Append { fragment, .. } => Some(fragment),
                 Command::Delete(_) | Command::DeleteAttribute { .. } => None,
             };
             let is_one = has_agreements && table.has_type(command.id().as_str(), term::AGREEMENT);

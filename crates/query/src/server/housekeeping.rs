@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::common::{DFSchema, ParamValues};
-use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use datafusion::common::ParamValues;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{Expr, Reset, Set, Statement};
 use datafusion_postgres::QueryHook;
@@ -153,8 +153,7 @@ impl QueryHook for Housekeeping {
         _context: &SessionContext,
         _client: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        let nothing = || LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(DFSchema::empty()) });
-        tag(statement).map(|_| Ok(nothing()))
+        tag(statement).map(|_| Ok(LogicalPlan::default()))
     }
 
     async fn handle_extended_query(
