@@ -1,0 +1,207 @@
+//! A city's node with its HTTP listener, in this process: the same operations, routes and folder as those of the program.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Stopwatch;
+use node::{Node, NodeOptions};
+use serde_json::Value;
+use serve::auth::Authenticator;
+use serve::mqtt_listener::RefusedMessages;
+use serve::outbound::Outbound;
+use serve::peer::HttpTransport;
+use serve::{Addresses, App, Contexts, notify};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// A node that serves.
+pub(crate) struct City {
+    /// `host:port` of its HTTP listener.
+    pub(crate) http: String,
+    pub(crate) app: Arc<App>,
+    stop: watch::Sender<bool>,
+    runtime: Option<Runtime>,
+    dir: PathBuf,
+    own: Option<TempDir>,
+}
+
+impl City {
+    /// A node on an empty folder of its own; everybody is its operator, and it may call every address.
+    pub(crate) fn start() -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let mut city = Self::start_in(own.path());
+        city.own = Some(own);
+        city
+    }
+
+    /// A node on this folder.
+    pub(crate) fn start_in(dir: &Path) -> Self {
+        // Whoever installs it first wins; it is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = Node::open(NodeOptions {
+            dir: dir.to_owned(),
+            city: "testcity".parse().unwrap(),
+            key: federation::CityKey::generate().unwrap().0,
+            peers: Vec::new(),
+            clock: Arc::new(host::SystemClock),
+            checkpoint_every: Duration::from_secs(3600),
+            log_keep_bytes: 0,
+            history_place: String::new(),
+            memory_bytes: node::MEMORY_BYTES_DEFAULT,
+        });
+        let outbound = Outbound::new(true).unwrap();
+        let store = Arc::new(ngsi::ContextStore::new(None, None).unwrap());
+        let app = Arc::new(App {
+            node: Arc::new(node.unwrap()),
+            auth: Arc::new(Authenticator::Dev),
+            outbound: outbound.clone(),
+            contexts: Contexts::new(store, outbound),
+            transport: Arc::new(HttpTransport::new().unwrap()),
+            refused: Arc::new(RefusedMessages::default()),
+            imports: serve::bulk_turns(),
+            addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
+            stop: stopped.clone(),
+        });
+        runtime.spawn(notify::deliver(Arc::clone(&app), stopped.clone()));
+        runtime.spawn(serve::serve_http(listener, Arc::clone(&app), stopped));
+        Self { http: address.to_string(), app, stop, runtime: Some(runtime), dir: dir.to_owned(), own: None }
+    }
+
+    /// Ends it in order and opens its folder again.
+    pub(crate) fn restarted(mut self) -> Self {
+        let (dir, own) = (self.dir.clone(), self.own.take());
+        self.end();
+        self.app.node.close().unwrap();
+        drop(self);
+        let mut city = Self::start_in(&dir);
+        city.own = own;
+        city
+    }
+
+    fn end(&mut self) {
+        // The tasks may have ended by themselves.
+        let _ = self.stop.send(true);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// A request without a body.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], None)
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], None)
+    }
+
+    /// A request with a body of type `application/json`.
+    pub(crate) fn post(&self, path: &str, body: Value) -> Answer {
+        self.with_body("POST", path, body)
+    }
+
+    pub(crate) fn with_body(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.send(method, path, &[("content-type", "application/json")], Some(&body.to_string()))
+    }
+
+    /// Any request. A path that does not begin with `/` is below `/ngsi-ld/v1/`.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/ngsi-ld/v1/{path}") };
+        request(method, &self.url(&path), headers, body)
+    }
+
+    /// Creates entities that must be new.
+    #[track_caller]
+    pub(crate) fn has(&self, entities: Value) {
+        let entities = if entities.is_array() { entities } else { Value::Array(vec![entities]) };
+        self.post("entityOperations/create", entities).expect(201);
+    }
+
+    /// The entity as it is, in simplified form.
+    #[track_caller]
+    pub(crate) fn simplified(&self, id: &str) -> Value {
+        self.get(&format!("entities/{id}?format=simplified")).expect(200).json()
+    }
+}
+
+impl Drop for City {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("status {}, `{}`: {e}", self.status, self.body))
+    }
+
+    /// All values of a header.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        self
+    }
+
+    /// A problem of this type, as clause 5.5.3 wants it.
+    #[track_caller]
+    pub(crate) fn problem(self, status: u16, name: &str) -> Self {
+        let answer = self.expect(status);
+        let problem = answer.json();
+        assert_eq!(problem["type"], format!("https://uri.etsi.org/ngsi-ld/errors/{name}"), "{problem}");
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+        assert_eq!(answer.header("content-type"), ["application/json"]);
+        answer
+    }
+}
+
+/// One HTTP request.
+pub(crate) fn request(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body.to_owned());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let headers = response.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned())).collect();
+        Answer { status, headers, body: response.text().await.unwrap() }
+    })
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let stopwatch = Stopwatch::start();
+    while !holds() {
+        assert!(stopwatch.elapsed() < Duration::from_secs(30), "still not so after 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,8 @@
+//! What NGSI-LD (ETSI GS CIM 009 V1.9.1) asks, over HTTP, of a real node: a test for each rule, named by its clause.
+//!
+//! `docs/conformance/ngsi-ld.md` is the table from operation and clause to test; `cargo xtask tidy` keeps the two together.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
+
+mod city;
+mod entities;
