@@ -168,9 +168,8 @@ fn scopes_may_satisfy(filter: &Filter, scopes: &[Scope]) -> bool {
 /// Have two an entity and an attribute in common?
 pub(super) fn overlap(a: &Information, b: &Information) -> bool {
     let attributes = a.has_all_attributes() || b.has_all_attributes() || a.attributes().any(|n| b.has_attribute(n));
-    let entities = a.entities.is_empty()
-        || b.entities.is_empty()
-        || a.entities.iter().any(|x| b.entities.iter().any(|y| may_be_the_same(x, y)));
+    let entities =
+        a.entities.is_empty() || b.entities.is_empty() || a.entities.iter().any(|x| b.entities.iter().any(|y| may_be_the_same(x, y)));
     attributes && entities
 }
 

@@ -71,7 +71,9 @@ pub struct OperationSet(u64);
 
 /// A name that is no operation and no group.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{name}` is neither an operation nor a group of operations (groups are federationOps, associationOps, retrieveOps, updateOps, redirectionOps)")]
+#[error(
+    "`{name}` is neither an operation nor a group of operations (groups are federationOps, associationOps, retrieveOps, updateOps, redirectionOps)"
+)]
 pub struct UnknownOperation {
     /// The name.
     pub name: String,

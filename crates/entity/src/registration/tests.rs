@@ -55,7 +55,7 @@ proptest! {
         let described = (!part.entities.is_empty()).then(|| entity_at.get(&part.entities));
         let types = described.map_or_else(|| vec![iri("A")], |e| e.types.clone());
         let id = described.and_then(|e| e.id.clone()).unwrap_or_else(|| iri("ab"));
-    
+
         let attribute = part.attributes().next().cloned().unwrap_or_else(|| iri("p"));
         let asked = Specification {
             entities: vec![Selected {
