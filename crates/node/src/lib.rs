@@ -2,6 +2,7 @@
 //!
 //! * [`Node`]: opened on a folder; holds the store, the policy, the peers and the subscriptions. Its methods are the operations.
 //! * [`Subscription`] and [`Notification`]: who wants to be told of what; matching is here, delivery is the edge's.
+//! * [`Registered`]: what other systems have; finding them is here, asking them is the edge's.
 //! * [`PeerTransport`]: how questions reach other cities; the edge implements it.
 //!
 //! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
@@ -18,6 +19,7 @@ mod metrics;
 mod node;
 mod operations;
 mod reactions;
+mod registry;
 mod subscription;
 mod temporal;
 
@@ -31,6 +33,7 @@ pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
+pub use registry::{REGISTRATIONS_MAX, Registered, RegistryChange, SourceStatus};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{
     AS_OF_INSTANCES_MAX, AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Deletion, ErasedInstances, ErasedTimes,

@@ -18,6 +18,7 @@ use crate::bulk::ActiveJobs;
 use crate::metrics::Metrics;
 use crate::operations::load_subscriptions;
 use crate::reactions::{self, Subscriptions};
+use crate::registry::{Registry, load_registrations};
 
 /// Batches that a live feed may fall behind before it is told that it has lost some.
 const LIVE_BATCHES: usize = 1_024;
@@ -56,6 +57,15 @@ pub enum OpenNodeError {
     /// A thread cannot be started.
     #[error("cannot start the reactions")]
     Thread(#[source] std::io::Error),
+    /// A stored registration does not read back.
+    #[error("stored registration `{id}` is damaged")]
+    Registration {
+        /// Its id.
+        id: String,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A stored subscription does not read back.
     #[error("stored subscription `{id}` is damaged")]
     Subscription {
@@ -77,6 +87,7 @@ pub struct Node {
     pub(crate) peers: RwLock<Peers>,
     pub(crate) nonces: std::sync::Mutex<NonceCache>,
     pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) registry: Registry,
     pub(crate) live: broadcast::Sender<Arc<Vec<Committed>>>,
     pub(crate) active_jobs: ActiveJobs,
     pub(crate) backups: Backups,
@@ -123,6 +134,7 @@ impl Node {
             clock: options.clock,
             policy,
             subscriptions,
+            registry: Registry::default(),
             live,
             active_jobs: ActiveJobs::default(),
             backups: Backups::default(),
@@ -130,6 +142,7 @@ impl Node {
         };
         node.compile_policy();
         load_subscriptions(&node)?;
+        load_registrations(&node)?;
         Ok(node)
     }
 

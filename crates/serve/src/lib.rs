@@ -36,6 +36,7 @@ use tokio::sync::watch;
 
 pub use contexts::Contexts;
 pub use host::chain;
+pub use ngsi_ld::forward::Sources;
 pub use routes::{ROUTES, Route, router};
 
 /// What all HTTP routes share.
@@ -50,6 +51,8 @@ pub struct App {
     pub contexts: Contexts,
     /// Questions to other cities.
     pub transport: Arc<dyn node::PeerTransport>,
+    /// Distributed operations.
+    pub sources: Sources,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
@@ -81,11 +84,15 @@ pub struct Addresses {
 
 /// Serves HTTP until `stop` turns true; requests under way are answered.
 pub async fn serve_http(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    // Ends with `stop`; what is left undone is done after the next start.
+    let upkeep = tokio::spawn(ngsi_ld::forward::upkeep(Arc::clone(&app), stop.clone()));
     let router = router(app);
-    axum::serve(listener, router)
+    let served = axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             // An error means that the sender is gone: the same as stop.
             let _ = stop.wait_for(|s| *s).await;
         })
-        .await
+        .await;
+    upkeep.abort();
+    served
 }

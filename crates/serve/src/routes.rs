@@ -12,7 +12,7 @@ use ngsi::query::Endpoint;
 use node::Sort;
 use serde_json::{Map, Value, json};
 
-use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
+use crate::ngsi_ld::{self, batch, cluster, discovery, entities, registrations, subscriptions, temporal};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
 
@@ -100,6 +100,12 @@ routes! {
     POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
     DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
+    GET "/ngsi-ld/v1/csourceRegistrations" (Registrations) registrations::query, "Registrations of sources that may have what is asked for (5.10.2)";
+    POST "/ngsi-ld/v1/csourceRegistrations" (Plain) registrations::create, "Register a source (5.9.2)";
+    GET "/ngsi-ld/v1/csourceRegistrations/{id}" (List) registrations::retrieve, "Retrieve a registration (5.10.1)";
+    PATCH "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::update, "Update a registration (5.9.3)";
+    DELETE "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::delete, "Delete a registration (5.9.4)";
+    GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
     GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] ngsi_ld::context_document, "A context that an answer links to";
     GET "/contexts/{*url}" [public] ngsi_ld::embedded_context, "An embedded JSON-LD context, for clients without internet";
     GET "/cluster/ngsi-ld/v1/entities" (QueryEntities) cluster::query, "Query the entities of all cities";
@@ -184,7 +190,9 @@ pub(crate) fn openapi() -> Value {
             },
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
-        if matches!(route.method, Method::POST | Method::PUT) && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path) {
+        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH)
+            && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path)
+        {
             operation["requestBody"] = match route.path {
                 "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
                 _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),

@@ -25,6 +25,8 @@ pub enum Endpoint {
     DeleteAttribute,
     /// `GET /subscriptions` and other lists.
     List,
+    /// `GET /csourceRegistrations`: discovery of sources.
+    Registrations,
     /// `GET /types`, `/attributes` and below.
     Discovery,
     /// Full-text search, a query of this node alone that adds the words of names.
@@ -81,6 +83,7 @@ impl Endpoint {
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
             Self::List => &[PAGED, &["options"]],
+            Self::Registrations => &[SELECTED, PAGED, TIMED, &["attrs", "csf", "datasetId", "lang", "options"]],
             Self::Discovery => &[&["details", "local"]],
             Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
             Self::Explain => &[&["text"], SELECTED, PAGED, &["attrs", "local"]],
@@ -98,7 +101,7 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => &["sysAttrs", "temporalValues", "aggregatedValues"],
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
-            Self::List => &["sysAttrs"],
+            Self::List | Self::Registrations => &["sysAttrs"],
             Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Explain | Self::Plain => &[],
         }
     }
@@ -115,7 +118,7 @@ impl Endpoint {
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Registrations)
     }
 
     /// Is a question of any width answered, because it is about this node alone?

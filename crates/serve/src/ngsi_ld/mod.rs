@@ -5,6 +5,8 @@ pub(crate) mod cluster;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 mod etag;
+pub(crate) mod forward;
+pub(crate) mod registrations;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
 

@@ -64,6 +64,7 @@ impl City {
             outbound: outbound.clone(),
             contexts: Contexts::new(store, outbound),
             transport: Arc::new(HttpTransport::new().unwrap()),
+            sources: serve::Sources::new(format!("city-{}", address.port()), format!("http://{address}")),
             refused: Arc::new(RefusedMessages::default()),
             imports: serve::bulk_turns(),
             addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
