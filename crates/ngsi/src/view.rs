@@ -141,6 +141,13 @@ impl LanguageRanges {
         &self.source
     }
 
+    /// The one language of a list that names one, as given.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        let is_tag = self.ranges.len() == 1 && self.source.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        is_tag.then_some(self.source.as_str())
+    }
+
     /// The best entry of a language map: for each wanted range the same tag, then a narrower one (`en` finds `en-GB`), then a broader one
     /// (`en-GB` finds `en`, RFC 4647 lookup); otherwise `@none`, otherwise the first. None if the map is empty.
     #[must_use]

@@ -17,6 +17,7 @@ mod maintenance;
 mod metrics;
 mod node;
 mod operations;
+mod purge;
 mod reactions;
 mod subscription;
 mod temporal;
@@ -31,6 +32,7 @@ pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
+pub use purge::{PURGED_TOGETHER_MAX, PurgeOutcome, Purged};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{
     AS_OF_INSTANCES_MAX, AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Deletion, ErasedInstances, ErasedTimes,

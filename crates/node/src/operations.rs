@@ -183,15 +183,21 @@ impl Node {
         let table = self.store.table(Space::City);
         let has_agreements = table.has_entities_of(term::AGREEMENT);
         for command in commands {
+            let mut brings_agreement = false;
             let brought = match command {
                 Command::Create(e) | Command::UpsertReplace(e) | Command::UpsertUpdate(e) | Command::Replace(e) | Command::Observe(e) => {
                     Some(e)
                 }
                 Command::Append { fragment, .. } => Some(fragment),
-                Command::Delete(_) | Command::DeleteAttribute { .. } => None,
+                // A patch cannot make an agreement of something else but by its types.
+                Command::Patch { patch, .. } if patch.types.iter().any(|t| t.as_str() == term::AGREEMENT) => {
+                    brings_agreement = true;
+                    None
+                }
+                Command::Patch { .. } | Command::RemoveAttributes { .. } | Command::Delete(_) | Command::DeleteAttribute { .. } => None,
             };
             let is_one = has_agreements && table.has_type(command.id().as_str(), term::AGREEMENT);
-            if !is_one && !brought.is_some_and(Agreement::is_one) {
+            if !is_one && !brings_agreement && !brought.is_some_and(Agreement::is_one) {
                 continue;
             }
             any |= is_one;
@@ -244,7 +250,7 @@ impl Node {
     }
 
     /// A peer asks through the exchange, where the question says its purpose.
-    fn may_see_everything(&self, who: &Principal) -> Result<(), NodeError> {
+    pub(crate) fn may_see_everything(&self, who: &Principal) -> Result<(), NodeError> {
         match self.permit(who, Action::Read, None)? {
             Permit::Everything => Ok(()),
             Permit::Granted(_) => {

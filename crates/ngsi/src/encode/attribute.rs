@@ -114,7 +114,7 @@ impl Style<'_> {
         // The one thing that the concise form cannot say is a Property whose value is a geometry.
         let needs_type = !concise || matches!(&a.value, AttributeValue::Property(v) if !reads_as_plain_value(v));
         if needs_type {
-            w.member("type", a.value.kind());
+            w.member("type", a.value.kind().name());
         }
         match &a.value {
             AttributeValue::Property(v) => {

@@ -177,7 +177,7 @@ fn removed_instance(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Sty
 /// An instance that is gone, as an object.
 pub(super) fn removed_object(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Style<'_>, show_changes: bool) {
     w.open(b'{');
-    w.member("type", was.value.kind());
+    w.member("type", was.value.kind().name());
     match &was.value {
         AttributeValue::Property(_) | AttributeValue::Geo(_) => w.member("value", NGSI_LD_NULL),
         AttributeValue::Relationship(_) => w.member("object", NGSI_LD_NULL),

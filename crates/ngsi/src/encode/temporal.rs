@@ -218,7 +218,7 @@ fn pairs<T>(w: &mut Writer<'_>, items: &[&T], of: impl Fn(&T) -> &Attribute, pai
     let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&T>> = IndexMap::new();
     for &item in items {
         let attribute = of(item);
-        groups.entry((attribute.value.kind(), attribute.dataset_id.as_ref())).or_default().push(item);
+        groups.entry((attribute.value.kind().name(), attribute.dataset_id.as_ref())).or_default().push(item);
     }
     let several = groups.len() > 1;
     if several {

@@ -23,6 +23,10 @@ pub enum Endpoint {
     Upsert,
     /// `DELETE …/attrs/{name}`.
     DeleteAttribute,
+    /// `PATCH /entities/{id}`: form, time and language of what is merged.
+    Merge,
+    /// `DELETE /entities`: which entities, and which of their attributes.
+    Purge,
     /// `GET /subscriptions` and other lists.
     List,
     /// `GET /types`, `/attributes` and below.
@@ -80,6 +84,8 @@ impl Endpoint {
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
+            Self::Merge => &[&["type", "local", "format", "options", "observedAt", "lang"]],
+            Self::Purge => &[SELECTED, &["local", "drop", "keep"]],
             Self::List => &[PAGED, &["options"]],
             Self::Discovery => &[&["details", "local"]],
             Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
@@ -98,8 +104,9 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => &["sysAttrs", "temporalValues", "aggregatedValues"],
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
+            Self::Merge => &["simplified", "keyValues"],
             Self::List => &["sysAttrs"],
-            Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Explain | Self::Plain => &[],
+            Self::WriteEntity | Self::DeleteAttribute | Self::Purge | Self::Discovery | Self::Explain | Self::Plain => &[],
         }
     }
 
@@ -109,13 +116,14 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => {
                 &["normalized", "temporalValues", "aggregatedValues"]
             }
+            Self::Merge => &["simplified", "keyValues"],
             _ => &["normalized", "concise", "simplified", "keyValues"],
         }
     }
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge)
     }
 
     /// Is a question of any width answered, because it is about this node alone?

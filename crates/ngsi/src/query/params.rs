@@ -47,6 +47,10 @@ pub struct QueryParams {
     pub update: bool,
     /// All instances are meant (`deleteAll`).
     pub delete_all: bool,
+    /// Of the entities only these attributes go (`drop`), or all but these (`keep`); none: the entities themselves.
+    pub purged: Option<PurgedAttributes>,
+    /// When what is merged was observed (`observedAt`).
+    pub observed_at: Option<Instant>,
     /// Details are asked for (`details`).
     pub details: bool,
     /// The words that names must have (`text`).
@@ -55,6 +59,15 @@ pub struct QueryParams {
     pub temporal: TemporalParams,
     /// As it was known at this recorded time (`asOf`, an extension of this node); none for now.
     pub as_of: Option<Instant>,
+}
+
+/// Which attributes are purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgedAttributes {
+    /// The names.
+    pub names: Vec<Iri>,
+    /// They stay, and all others go.
+    pub others: bool,
 }
 
 /// What selects entities, collected from the URL or a body before it becomes one condition.
@@ -137,9 +150,14 @@ impl QueryParams {
         params.local |= selection.types == Some(TypeSelector::Any);
         params.temporal = temporal_of(&text).params().map_err(of_parameter)?;
         params.temporal.aggregation = aggregation_of(&text, endpoint)?;
-        params.as_of = text(endpoint::AS_OF)
-            .map(|t| t.parse().map_err(|e: entity::InstantError| Error::bad(e.to_string()).within("parameter asOf")))
-            .transpose()?;
+        params.as_of = instant(endpoint::AS_OF, text(endpoint::AS_OF))?;
+        params.observed_at = instant("observedAt", text("observedAt"))?;
+        params.purged = match (text("drop"), text("keep")) {
+            (None, None) => None,
+            (Some(list), None) => Some(PurgedAttributes { names: attrs("drop", list, context)?, others: false }),
+            (None, Some(list)) => Some(PurgedAttributes { names: attrs("keep", list, context)?, others: true }),
+            (Some(_), Some(_)) => return Err(Error::invalid("goes without `keep`").within("parameter drop")),
+        };
         if endpoint.needs_time() && params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("parameter timerel"));
         }
@@ -166,6 +184,8 @@ impl QueryParams {
             no_overwrite: false,
             update: false,
             delete_all: false,
+            purged: None,
+            observed_at: None,
             details: false,
             text: None,
             temporal: TemporalParams::default(),
@@ -290,7 +310,7 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
     }
     view.pick = text("pick").map(|list| members("pick", list, context)).transpose()?;
     view.omit = text("omit").map(|list| members("omit", list, context)).transpose()?.unwrap_or_default();
-    view.attrs = text("attrs").map(|list| attrs(list, context)).transpose()?;
+    view.attrs = text("attrs").map(|list| attrs("attrs", list, context)).transpose()?;
     view.lang = text("lang").map(LanguageRanges::parse).transpose().map_err(|e| e.within("parameter lang"))?;
     view.dataset_ids = text("datasetId").map(|l| dataset_ids(l.split(','))).transpose().map_err(|e| e.within("parameter datasetId"))?;
     view.geometry_property =
@@ -338,6 +358,11 @@ fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {
     }
 }
 
+fn instant(name: &str, text: Option<&str>) -> Result<Option<Instant>> {
+    let parsed = text.map(|t| t.parse().map_err(|e: entity::InstantError| Error::bad(e.to_string())));
+    parsed.transpose().map_err(|e| e.within(&format!("parameter {name}")))
+}
+
 fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>> {
     match text {
         None => Ok(None),
@@ -371,12 +396,12 @@ fn names(parameter: &str, list: &str, context: &Context) -> Result<Vec<Iri>> {
     name_list(list.split(','), context).map_err(|e| e.within(&format!("parameter {parameter}")))
 }
 
-/// The attributes of the deprecated parameter `attrs`, which takes no plain members (clause 3.9 of the digest, 5.7.1).
-fn attrs(list: &str, context: &Context) -> Result<Vec<Iri>> {
+/// The attributes of a parameter that takes no plain members, such as the deprecated `attrs` (clause 5.7.1).
+fn attrs(parameter: &str, list: &str, context: &Context) -> Result<Vec<Iri>> {
     if let Some(plain) = list.split(',').find(|n| matches!(*n, "id" | "type" | "scope")) {
-        return Err(Error::bad(format!("`{plain}` is not an attribute (use pick)")).within("parameter attrs"));
+        return Err(Error::bad(format!("`{plain}` is not an attribute (use pick)")).within(&format!("parameter {parameter}")));
     }
-    names("attrs", list, context)
+    names(parameter, list, context)
 }
 
 /// The members of a `pick` or `omit` list.
