@@ -238,6 +238,12 @@ impl Attribute {
         self
     }
 
+    /// After this instant it is no longer valid.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.qualifiers.as_ref()?.expires_at
+    }
+
     /// Sets the members that few attributes have.
     pub fn set_qualifiers(&mut self, qualifiers: Qualifiers) {
         self.qualifiers = (qualifiers != Qualifiers::default()).then(|| Box::new(qualifiers));
@@ -274,6 +280,12 @@ impl Entity {
             modified_at: Instant::default(),
             expires_at: None,
         }
+    }
+
+    /// When it, or the first of its attributes' instances, expires.
+    #[must_use]
+    pub fn first_end(&self) -> Option<Instant> {
+        self.attributes.values().flatten().filter_map(Attribute::expires_at).chain(self.expires_at).min()
     }
 
     /// Adds or replaces the instance with the same name and `datasetId`.

@@ -13,6 +13,7 @@ mod bulk;
 mod cluster;
 mod erase;
 mod error;
+mod expiry;
 mod maintenance;
 mod metrics;
 mod node;

@@ -11,6 +11,7 @@ use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::error::NodeError;
+use crate::expiry;
 use crate::metrics::Sort;
 use crate::node::{Node, OpenNodeError};
 use crate::subscription::{DeliveryStatus, Notification, Subscription};
@@ -90,6 +91,7 @@ impl Node {
             });
         }
         let concerns_agreements = self.check_agreements(&commands)?;
+        self.make_room_for(&commands).await?;
         let outcomes = self.submit(Space::City, commands)?.await?;
         if concerns_agreements {
             self.compile_policy();
@@ -149,7 +151,7 @@ impl Node {
     }
 
     /// The same for commands that are for one version of their entity only.
-    fn submit_if(
+    pub(crate) fn submit_if(
         &self,
         space: Space,
         commands: Vec<Command>,
@@ -231,7 +233,14 @@ impl Node {
     /// Entities that satisfy a condition.
     pub fn query(&self, who: &Principal, query: &Query) -> Result<Page, NodeError> {
         self.may_query(who, query)?;
-        Ok(self.store.table(Space::City).try_page(&query.request(self.now()))?)
+        let now = self.now();
+        let mut page = self.store.table(Space::City).try_page(&query.request(now))?;
+        for entity in &mut page.entities {
+            if entity.first_end().is_some_and(|at| at <= now) {
+                *entity = expiry::unexpired(Arc::clone(entity), now);
+            }
+        }
+        Ok(page)
     }
 
     /// The same, with what answering it took.
@@ -392,6 +401,7 @@ fn see(permit: &Permit, entity: Arc<Entity>, now: Instant) -> Option<Arc<Entity>
     if entity.expires_at.is_some_and(|e| e <= now) {
         return None;
     }
+    let entity = expiry::unexpired(entity, now);
     match permit {
         Permit::Everything => Some(entity),
         Permit::Granted(_) => permit.apply(&entity).map(|shared| Arc::new(shared.entity)),

@@ -297,7 +297,9 @@ fn clause_4_22_what_has_expired_is_not_shown() {
     crate::city::eventually("the entity has expired", || city.get("entities/urn:x:1").status == 404);
     assert_eq!(city.simplified("urn:x:2"), json!({"id": "urn:x:2", "type": "Lamp", "off": 1}));
     assert_eq!(city.get("entities?type=Lamp&format=simplified").json(), json!([{"id": "urn:x:2", "type": "Lamp", "off": 1}]));
-    assert_eq!(city.get("entities?type=Lamp&q=on").json(), json!([]));
-    // It can be made anew.
+    // It can be made anew, and what has expired is removed for good.
     city.post("entities", json!({"id": "urn:x:1", "type": "Lamp"})).expect(201);
+    assert_eq!(city.get("entities?type=Lamp&q=on").json(), json!([]));
+    let city = city.restarted();
+    assert_eq!(city.get("entities?type=Lamp&pick=id").json(), json!([{"id": "urn:x:1"}, {"id": "urn:x:2"}]));
 }
