@@ -27,7 +27,7 @@ pub use aggregation::{AggregationMethod, AggregationPeriod};
 pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Version, resolve};
 pub use entity::{Attribute, AttributeKind, AttributeValue, Attributes, Entity, Qualifiers, Series, Value};
 pub use filter::{
-    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar, Target,
+    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, LinkedCondition, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar, Target,
     TypeSelector,
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};

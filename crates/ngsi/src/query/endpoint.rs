@@ -49,9 +49,6 @@ const TIMED: &[&str] = &["timerel", "timeAt", "endTimeAt", "timeproperty", "last
 
 /// Parameters of the standard that this node does not serve yet; named so that nobody thinks they took effect.
 pub(super) const UNSUPPORTED: &[&str] = &[
-    "join",
-    "joinLevel",
-    "containedBy",
     "csf",
     "entityMap",
     "entityMapLifetime",
@@ -64,6 +61,9 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "aggrPeriodDuration",
 ];
 
+/// Linked entities.
+const JOINED: &[&str] = &["join", "joinLevel", "containedBy"];
+
 /// Our own extension: everything as it was known at this recorded time.
 pub(super) const AS_OF: &str = "asOf";
 
@@ -75,9 +75,9 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty", AS_OF]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, &["geometryProperty", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
-            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty", AS_OF]],
+            Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
             Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],
