@@ -81,6 +81,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(notify::deliver(Arc::clone(&app), stop.clone()));
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
+    tasks.spawn(remove_expired(Arc::clone(&node), stop.clone()));
     if let Some(schedule) = config.backup.schedule() {
         tasks.spawn(make_backups(Arc::clone(&app), schedule, stop.clone()));
     }
@@ -168,6 +169,22 @@ async fn probe_peers(app: Arc<App>, every: Duration, mut stop: watch::Receiver<b
         app.node.probe_peers(app.transport.as_ref(), every).await;
         tokio::select! {
             () = tokio::time::sleep(every) => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
+}
+
+/// How long what has expired may lie about before it is removed; it is hidden at once.
+const EXPIRED_EVERY: Duration = Duration::from_secs(1);
+
+/// Removes what has expired.
+async fn remove_expired(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
+    loop {
+        if let Err(e) = node.remove_expired().await {
+            tracing::warn!(error = %::serve::chain(&e), "what has expired is not removed");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EXPIRED_EVERY) => {}
             _ = stop.wait_for(|s| *s) => return,
         }
     }

@@ -174,7 +174,7 @@ impl NodeError {
             | Self::NoSubscription { .. }
             | Self::NoRegistration { .. }
             | Self::NoJob { .. } => Kind::NotFound,
-            Self::Invalid { .. } => Kind::Invalid,
+            Self::Command(CommandError::Misfit { .. }) | Self::Invalid { .. } => Kind::Invalid,
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
             Self::Submit(_) | Self::Rows(store::SubmitRowsError::Submit(_)) => Kind::Unavailable,

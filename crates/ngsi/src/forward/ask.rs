@@ -198,7 +198,7 @@ fn scope_text(filter: &Filter, top: bool) -> Option<String> {
 /// A condition in the language of `q`; none if it cannot be said with the names that the context has. What is returned reads back the same.
 fn q_text(filter: &Filter, context: &Context) -> Option<String> {
     let text = q_part(filter, context, Around::Nothing)?;
-    let back = parse_q(&text, QOptions { context, expand_values: &[] }).ok()?;
+    let back = parse_q(&text, QOptions { context, expand_values: &[], link_levels: 0 }).ok()?;
     (back.filter == *filter).then(|| if matches!(filter, Filter::Or(_)) { format!("({text})") } else { text })
 }
 

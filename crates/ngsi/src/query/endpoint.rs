@@ -23,6 +23,10 @@ pub enum Endpoint {
     Upsert,
     /// `DELETE …/attrs/{name}`.
     DeleteAttribute,
+    /// `PATCH /entities/{id}`: form, time and language of what is merged.
+    Merge,
+    /// `DELETE /entities`: which entities, and which of their attributes.
+    Purge,
     /// `GET /subscriptions` and other lists.
     List,
     /// `GET /csourceRegistrations`: discovery of sources.
@@ -47,9 +51,6 @@ const TIMED: &[&str] = &["timerel", "timeAt", "endTimeAt", "timeproperty", "last
 
 /// Parameters of the standard that this node does not serve yet; named so that nobody thinks they took effect.
 pub(super) const UNSUPPORTED: &[&str] = &[
-    "join",
-    "joinLevel",
-    "containedBy",
     "csf",
     "entityMap",
     "entityMapLifetime",
@@ -62,6 +63,9 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "aggrPeriodDuration",
 ];
 
+/// Linked entities.
+const JOINED: &[&str] = &["join", "joinLevel", "containedBy"];
+
 /// Our own extension: everything as it was known at this recorded time.
 pub(super) const AS_OF: &str = "asOf";
 
@@ -73,15 +77,17 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty", AS_OF]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, &["geometryProperty", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
-            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty", AS_OF]],
+            Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
             Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
+            Self::Merge => &[&["type", "local", "format", "options", "observedAt", "lang"]],
+            Self::Purge => &[SELECTED, &["local", "drop", "keep"]],
             Self::List => &[PAGED, &["options"]],
             Self::Registrations => &[SELECTED, PAGED, TIMED, &["attrs", "csf", "datasetId", "lang", "options"]],
             Self::Discovery => &[&["details", "local"]],
@@ -101,8 +107,9 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => &["sysAttrs", "temporalValues", "aggregatedValues"],
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
+            Self::Merge => &["simplified", "keyValues"],
             Self::List | Self::Registrations => &["sysAttrs"],
-            Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Explain | Self::Plain => &[],
+            Self::WriteEntity | Self::DeleteAttribute | Self::Purge | Self::Discovery | Self::Explain | Self::Plain => &[],
         }
     }
 
@@ -112,13 +119,14 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => {
                 &["normalized", "temporalValues", "aggregatedValues"]
             }
+            Self::Merge => &["simplified", "keyValues"],
             _ => &["normalized", "concise", "simplified", "keyValues"],
         }
     }
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Registrations)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge | Self::Registrations)
     }
 
     /// Is a question of any width answered, because it is about this node alone?
