@@ -38,7 +38,7 @@ pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use purge::{PURGED_TOGETHER_MAX, PurgeOutcome, Purged};
-pub use registry::{REGISTRATIONS_MAX, Registered, RegistryChange, SourceStatus};
+pub use registry::{Asked, REGISTRATIONS_MAX, Registered, RegistryChange, SourceStatus};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{
     AS_OF_INSTANCES_MAX, AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Deletion, ErasedInstances, ErasedTimes,

@@ -12,5 +12,5 @@ pub use answer::{ANSWER_ENTITIES_MAX, from_source, one_from_source};
 pub use ask::{Ask, ask};
 pub use downgrade::downgraded;
 pub use merge::merge;
-pub use part::{part_of, without};
+pub use part::{part_of, part_to_write, without};
 pub use specification::{SourceFilter, specification};

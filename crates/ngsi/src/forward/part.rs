@@ -13,7 +13,7 @@ fn has_instance(r: &Registration, dataset_id: Option<&Iri>) -> bool {
     r.dataset_ids.as_ref().is_none_or(|list| list.iter().any(|d| d.as_ref() == dataset_id))
 }
 
-/// The entity with only the types, attributes and instances that are registered; none if it is not about this entity, or only about attributes
+/// The entity with only the attributes and instances that are registered, and all of its types; none if it is not about this entity, or only about attributes
 /// that it has not.
 #[must_use]
 pub fn part_of(entity: &Entity, registration: &Registration) -> Option<Entity> {
@@ -27,8 +27,16 @@ pub fn part_of(entity: &Entity, registration: &Registration) -> Option<Entity> {
     if about.is_empty() || part.attributes.is_empty() && !has_all {
         return None;
     }
-    if about.iter().all(|i| !i.entities.is_empty()) {
-        part.types.retain(|t| about.iter().flat_map(|i| &i.entities).any(|e| e.types.contains(t)));
+    Some(part)
+}
+
+/// The same for writing: of the types, too, only those that are registered.
+#[must_use]
+pub fn part_to_write(entity: &Entity, registration: &Registration) -> Option<Entity> {
+    let mut part = part_of(entity, registration)?;
+    let about = || registration.information.iter().filter(|i| is_about(i, entity));
+    if about().all(|i| !i.entities.is_empty()) {
+        part.types.retain(|t| about().flat_map(|i| &i.entities).any(|e| e.types.contains(t)));
     }
     Some(part)
 }
@@ -76,7 +84,8 @@ mod tests {
     #[test]
     fn only_what_is_registered_is_taken() {
         let by_type = read(json!([{"entities": [{"type": "A"}], "propertyNames": ["p"]}]), Value::Null);
-        let part = part_of(&entity(), &by_type).unwrap();
+        assert_eq!(part_of(&entity(), &by_type).unwrap().types.len(), 2);
+        let part = part_to_write(&entity(), &by_type).unwrap();
         assert_eq!((names(&part), part.types.len()), (vec!["p"], 1));
         let (left, is_left) = without(entity(), &part);
         assert_eq!((names(&left), is_left), (vec!["q", "m"], true));

@@ -100,7 +100,9 @@ pub struct SourceFilter(Filter);
 impl SourceFilter {
     /// Parses it. Errors: as for `q`.
     pub fn parse(text: &str, context: &Context) -> Result<Self> {
-        parse_q(text, QOptions { context, expand_values: &[], link_levels: 0 }).map(|q| Self(q.filter)).map_err(|e| e.within("parameter csf"))
+        parse_q(text, QOptions { context, expand_values: &[], link_levels: 0 })
+            .map(|q| Self(q.filter))
+            .map_err(|e| e.within("parameter csf"))
     }
 
     /// Does the registration satisfy it?

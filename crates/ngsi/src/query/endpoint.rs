@@ -77,7 +77,7 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, &["geometryProperty", AS_OF]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, &["geometryProperty", "csf", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
             Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],

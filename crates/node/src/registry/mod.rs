@@ -34,7 +34,23 @@ pub struct SourceStatus {
     pub last_failure: Option<Instant>,
     /// Until when the source is left alone.
     pub cooling_until: Option<Instant>,
+    /// When it last did not answer at all, unless it has answered since.
+    pub silent_since: Option<Instant>,
 }
+
+/// How asking a source went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// It answered, be it that it does not have what was asked for.
+    Answered,
+    /// It refused, or its answer is of no use.
+    Failed,
+    /// Nothing came in time.
+    Silent,
+}
+
+/// For so long a source that did not answer is not asked again for something to read, microseconds: one that hangs would hold up every reader.
+const SILENT_US: i64 = 1_000_000;
 
 /// A registration with how asking its source goes.
 #[derive(Debug)]
@@ -68,10 +84,11 @@ impl Registered {
     }
 
     /// Notes that it was asked, and how it went. After a failure it is left alone as long as its registration says.
-    pub fn note(&self, succeeded: bool, now: Instant) {
+    pub fn note(&self, asked: Asked, now: Instant) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.times_sent += 1;
-        if succeeded {
+        status.silent_since = (asked == Asked::Silent).then_some(now);
+        if asked == Asked::Answered {
             status.last_success = Some(now);
             status.cooling_until = None;
         } else {
@@ -83,7 +100,13 @@ impl Registered {
         }
     }
 
-    /// Is it to be left alone?
+    /// Did it not answer a moment ago?
+    #[must_use]
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.status().silent_since.is_some_and(|since| now.micros_since(since) < SILENT_US)
+    }
+
+    /// Is it to be left alone, as its registration asks?
     #[must_use]
     pub fn is_cooling(&self, now: Instant) -> bool {
         self.status().cooling_until.is_some_and(|until| now < until)

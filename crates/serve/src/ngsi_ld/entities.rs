@@ -16,7 +16,7 @@ use node::{LinkedEntity, Node, NodeError, Page, Purged, Query};
 use policy::Principal;
 
 use super::etag::{expected, tag_of};
-use super::{Call, batch, created, id_of, in_path};
+use super::{Call, batch, created, forward, id_of, in_path};
 use crate::problem::Problem;
 
 /// The plain member that has a path like an attribute's.
@@ -47,15 +47,17 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
 async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
     let document = call.document(true)?;
     let query = query_of(params);
-    let page = match params.as_of {
-        None => call.app.node.query(&call.who, &query)?,
-        Some(at) => past(call, move |node, who| node.query_as_of(who, &query, at)).await?,
+    let (page, warnings) = match params.as_of {
+        None => forward::read::page(call, params, &query).await?,
+        Some(at) => (past(call, move |node, who| node.query_as_of(who, &query, at)).await?, Vec::new()),
     };
     let body = match &params.view.join {
         Some(join) => with_linked(call, &params.view, join, &page.entities, document, params.as_of)?,
         None => encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document),
     };
-    Ok(answer_body(call, params, &page, body, document))
+    let mut response = answer_body(call, params, &page, body, document);
+    forward::add_warnings(call, &mut response, &warnings);
+    Ok(response)
 }
 
 /// Entities with those that they are linked to.
@@ -143,9 +145,9 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     let params = call.params(Endpoint::RetrieveEntity)?;
     let document = call.document(true)?;
     let id = id_of(&id)?;
-    let entity = match params.as_of {
-        None => call.app.node.entity(&call.who, &id)?,
-        Some(at) => past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?,
+    let (entity, warnings) = match params.as_of {
+        None => forward::read::retrieve(&call, &id, &params).await?,
+        Some(at) => (past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?, Vec::new()),
     };
     check_retrieved(&entity, &params)?;
     let body = match &params.view.join {
@@ -161,9 +163,12 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
         None => encode::entity(&entity, &params.view, &call.context, document),
     };
     let mut response = call.answer(body, document);
-    if params.as_of.is_none() && params.view.join.is_none() {
+    // A version with parts from elsewhere is none of this node's.
+    let is_own = params.local || !call.app.node.has_registrations();
+    if params.as_of.is_none() && params.view.join.is_none() && is_own {
         response.headers_mut().insert(ETAG, tag_of(&entity));
     }
+    forward::add_warnings(&call, &mut response, &warnings);
     Ok(response)
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
+    /// The headers, kept only if there are sources that may be told of them.
+    headers: HeaderMap,
     accept: Accepted,
     link: Option<String>,
     media_type: Option<MediaType>,
@@ -84,6 +86,7 @@ impl FromRequestParts<Arc<App>> for Call {
             context,
             pairs,
             if_match: etag::if_match(&parts.headers)?,
+            headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
             accept: accepted(&parts.headers)?,
             link,
             media_type,

@@ -5,5 +5,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
 
 mod city;
+mod distributed_reads;
 mod entities;
 mod registrations;
+mod source;

@@ -1,20 +1,45 @@
 //! Distributed operations (ETSI GS CIM 009 V1.9.1, clauses 4.3.6, 5.6, 5.7 and 6.3.17 to 6.3.19): requests that also, or only, other systems can
 //! answer, over HTTP.
+//!
+//! [`read`] asks sources and merges what they say with what is here; [`request`] is one request to one source. What is sent to whom, and how
+//! answers become one, is decided in [`ngsi::forward`].
+//!
+//! **Invariant:** a node without registrations does none of this (kept by `Node::has_registrations` at each way in).
+
+mod cache;
+pub(crate) mod read;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use node::Registered;
+use tokio::sync::{Semaphore, watch};
 
+use super::Call;
+use crate::problem::Problem;
 use crate::{App, chain};
+use cache::Cache;
+
+pub(crate) use request::Failure;
 
 /// How often registrations whose time is over are removed; they count no more from the instant on.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Requests to sources at the same time, of all clients together; others wait for their turn within their own time-out.
+const REQUESTS_MAX: usize = 512;
+
+/// Sources that one request is passed on to.
+const SOURCES_MAX: usize = 1_000;
 
 /// How this node speaks to sources, and what it keeps of their answers.
 pub struct Sources {
     alias: String,
     public_url: String,
+    turns: Semaphore,
+    cache: Cache,
 }
 
 impl Sources {
@@ -22,7 +47,7 @@ impl Sources {
     /// without a slash at the end.
     #[must_use]
     pub fn new(alias: impl Into<String>, public_url: impl Into<String>) -> Self {
-        Self { alias: alias.into(), public_url: public_url.into() }
+        Self { alias: alias.into(), public_url: public_url.into(), turns: Semaphore::new(REQUESTS_MAX), cache: Cache::default() }
     }
 
     /// The name by which this node signs in `Via`.
@@ -36,6 +61,55 @@ impl Sources {
     pub fn public_url(&self) -> &str {
         &self.public_url
     }
+}
+
+/// What a reader is told about sources (clause 6.3.17).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Warning {
+    code: u16,
+    text: String,
+}
+
+impl Warning {
+    fn new(code: u16, registered: &Registered, text: &str) -> Self {
+        Self { code, text: format!("{}: {text}", registered.registration.id) }
+    }
+}
+
+/// The most warnings of one answer, and the longest text of one.
+const WARNINGS_MAX: usize = 50;
+const WARNING_CHARS_MAX: usize = 300;
+
+/// Adds the headers `NGSILD-Warning`.
+pub(crate) fn add_warnings(call: &Call, response: &mut Response, warnings: &[Warning]) {
+    for warning in warnings.iter().take(WARNINGS_MAX) {
+        let plain = |c: &char| c.is_ascii() && !c.is_ascii_control() && !matches!(c, '"' | '\\');
+        let text: String = warning.text.chars().filter(plain).take(WARNING_CHARS_MAX).collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("{} {} \"{text}\"", warning.code, call.app.sources.alias)) {
+            response.headers_mut().append("ngsild-warning", value);
+        }
+    }
+}
+
+/// The names in the `Via` headers (RFC 9110, 7.6.3): each node that a request has passed.
+fn passed(headers: &HeaderMap) -> Vec<String> {
+    let lines = headers.get_all("via").iter().filter_map(|v| v.to_str().ok());
+    lines.flat_map(|l| l.split(',')).filter_map(|hop| hop.split_ascii_whitespace().nth(1)).map(str::to_owned).collect()
+}
+
+/// Refuses a request that this node has passed on itself, with the names of those that it has passed.
+fn checked_via(call: &Call) -> Result<Vec<String>, Problem> {
+    let passed = passed(&call.headers);
+    if passed.contains(&call.app.sources.alias) {
+        let detail = format!("this request has been here before: it came by {}", passed.join(", "));
+        return Err(Problem::new(StatusCode::LOOP_DETECTED, "LoopDetected", detail));
+    }
+    Ok(passed)
+}
+
+/// Would asking this source lead back to somebody who asks us?
+fn leads_back(registered: &Registered, passed: &[String]) -> bool {
+    registered.registration.alias.as_ref().is_some_and(|alias| passed.contains(alias))
 }
 
 /// Removes registrations whose time is over, until `stop` turns true.
