@@ -106,6 +106,12 @@ fn type_text(asked: Option<&TypeSelector>, parts: &[&Information], context: &Con
     narrowed.map(|t| selector_text(&t, context, true))
 }
 
+/// A type selection as the parameter `type` has it, with names as `context` has them.
+#[must_use]
+pub fn types_text(types: &TypeSelector, context: &Context) -> String {
+    selector_text(types, context, true)
+}
+
 /// A list of names is written with commas, which every version of the standard knows.
 fn selector_text(types: &TypeSelector, context: &Context, top: bool) -> String {
     let join = |list: &[TypeSelector], by: &str| list.iter().map(|t| selector_text(t, context, false)).collect::<Vec<_>>().join(by);

@@ -9,8 +9,8 @@ mod part;
 mod specification;
 
 pub use answer::{ANSWER_ENTITIES_MAX, from_source, one_from_source};
-pub use ask::{Ask, ask};
+pub use ask::{Ask, ask, types_text};
 pub use downgrade::downgraded;
 pub use merge::merge;
-pub use part::{part_of, part_to_write, without};
+pub use part::{command_left, command_names, command_part, part_of};
 pub use specification::{SourceFilter, specification};

@@ -6,6 +6,7 @@
 
 mod city;
 mod distributed_reads;
+mod distributed_writes;
 mod entities;
 mod registrations;
 mod source;

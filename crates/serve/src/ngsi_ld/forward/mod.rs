@@ -1,7 +1,7 @@
 //! Distributed operations (ETSI GS CIM 009 V1.9.1, clauses 4.3.6, 5.6, 5.7 and 6.3.17 to 6.3.19): requests that also, or only, other systems can
 //! answer, over HTTP.
 //!
-//! [`read`] asks sources and merges what they say with what is here; [`request`] is one request to one source. What is sent to whom, and how
+//! [`read`] asks sources and merges what they say with what is here; [`write`] has sources make their parts of a change; [`request`] is one request to one source. What is sent to whom, and how
 //! answers become one, is decided in [`ngsi::forward`].
 //!
 //! **Invariant:** a node without registrations does none of this (kept by `Node::has_registrations` at each way in).
@@ -9,6 +9,7 @@
 mod cache;
 pub(crate) mod read;
 mod request;
+pub(crate) mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,6 @@ use super::Call;
 use crate::problem::Problem;
 use crate::{App, chain};
 use cache::Cache;
-
-pub(crate) use request::Failure;
 
 /// How often registrations whose time is over are removed; they count no more from the instant on.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);

@@ -160,7 +160,7 @@ fn unusable(registered: &Registered, call: &Call, e: &ngsi::Error) -> Failure {
 async fn cached(
     call: &Call,
     registered: &Registered,
-    outgoing: &Outgoing<'_>,
+    outgoing: &Outgoing,
     ask_it: impl Future<Output = Result<Vec<Entity>, Failure>>,
 ) -> Result<(Vec<Entity>, bool), Failure> {
     let Some(age_us) = registered.registration.management.cache_us.filter(|us| *us > 0) else {

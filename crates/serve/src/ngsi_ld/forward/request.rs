@@ -81,17 +81,13 @@ impl Failure {
 }
 
 /// What a source is asked.
-pub(super) struct Outgoing<'a> {
+pub(super) struct Outgoing {
     pub(super) method: Method,
     /// Below `/ngsi-ld/v1/`, percent-encoded.
     pub(super) path: String,
     pub(super) query: Vec<(&'static str, String)>,
-    pub(super) body: Option<Payload<'a>>,
-}
-
-/// The body of a request.
-pub(super) enum Payload<'a> {
-    Entity(&'a Entity),
+    /// In the names of the context in which the source is spoken to.
+    pub(super) body: Option<Value>,
 }
 
 /// What a source said.
@@ -101,7 +97,6 @@ pub(super) struct Reply {
     pub(super) json: Value,
     /// The context that the names in it have.
     pub(super) context: Arc<Context>,
-    pub(super) location: Option<String>,
 }
 
 /// The context in which a source is spoken to, and its URL (clauses 4.3.6.6 and 6.3.5).
@@ -138,7 +133,7 @@ pub(super) fn wait_for(registered: &Registered) -> Duration {
 }
 
 /// The whole address, which is also what tells one question from another.
-pub(super) fn address(registered: &Registered, outgoing: &Outgoing<'_>) -> String {
+pub(super) fn address(registered: &Registered, outgoing: &Outgoing) -> String {
     let registration = &registered.registration;
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in &outgoing.query {
@@ -175,7 +170,7 @@ pub(super) fn extra_headers(call: &Call, registered: &Registered) -> HeaderMap {
 }
 
 /// Asks a source and notes how it went. A 404 is an answer like others: the source does not have it.
-pub(super) async fn send(call: &Call, registered: &Registered, spoken: &Spoken, outgoing: &Outgoing<'_>) -> Result<Reply, Failure> {
+pub(super) async fn send(call: &Call, registered: &Registered, spoken: &Spoken, outgoing: &Outgoing) -> Result<Reply, Failure> {
     let now = call.app.node.now();
     let is_read = outgoing.method == Method::GET;
     if registered.is_cooling(now) || is_read && registered.is_silent(now) {
@@ -193,7 +188,7 @@ pub(super) async fn send(call: &Call, registered: &Registered, spoken: &Spoken, 
     outcome
 }
 
-async fn exchange(call: &Call, registered: &Registered, spoken: &Spoken, outgoing: &Outgoing<'_>) -> Result<Reply, Failure> {
+async fn exchange(call: &Call, registered: &Registered, spoken: &Spoken, outgoing: &Outgoing) -> Result<Reply, Failure> {
     let silent = |e: &dyn std::error::Error| Failure::NoAnswer(chain(e));
     let _turn = call.app.sources.turns.acquire().await.map_err(|e| silent(&e))?;
     let registration = &registered.registration;
@@ -211,7 +206,7 @@ async fn exchange(call: &Call, registered: &Registered, spoken: &Spoken, outgoin
             request.header(LINK, format!("<{}>; rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\"", spoken.url));
     }
     if let Some(payload) = &outgoing.body {
-        let mut body = rendered(payload, registered, &spoken.context);
+        let mut body = payload.clone();
         if !as_json && let Some(map) = body.as_object_mut() {
             map.insert("@context".to_owned(), Value::from(spoken.url.as_str()));
         }
@@ -237,8 +232,7 @@ async fn exchange(call: &Call, registered: &Registered, spoken: &Spoken, outgoin
     } else {
         serde_json::from_slice(&bytes).map_err(|e| Failure::Unusable(format!("its answer is not JSON: {e}")))?
     };
-    let location = headers.get("location").and_then(|v| v.to_str().ok()).map(str::to_owned);
-    Ok(Reply { status, context: context_of(call, spoken, &headers, &json).await?, json, location })
+    Ok(Reply { status, context: context_of(call, spoken, &headers, &json).await?, json })
 }
 
 /// What a source says that refuses.
@@ -264,11 +258,11 @@ async fn context_of(call: &Call, spoken: &Spoken, headers: &HeaderMap, json: &Va
 }
 
 /// The document that a source gets: normalized, and in a version of the standard that it knows.
-fn rendered(payload: &Payload<'_>, registered: &Registered, context: &Context) -> Value {
+pub(super) fn rendered(e: &Entity, registered: &Registered, context: &Context) -> Value {
     let version = registered.registration.info("ngsildConformance").and_then(ngsi::decode::conformance);
-    let older = |e: &Entity| version.map_or_else(|| e.clone(), |v| downgraded(e.clone(), v));
-    match payload {
-        Payload::Entity(e) => entity_json(&older(e), context),
+    match version {
+        Some(version) => entity_json(&downgraded(e.clone(), version), context),
+        None => entity_json(e, context),
     }
 }
 
