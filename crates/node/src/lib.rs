@@ -19,6 +19,7 @@ mod maintenance;
 mod metrics;
 mod node;
 mod operations;
+mod order;
 mod purge;
 mod reactions;
 mod subscription;
@@ -35,6 +36,7 @@ pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
+pub use order::ORDERED_ENTITIES_MAX;
 pub use purge::{PURGED_TOGETHER_MAX, PurgeOutcome, Purged};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{

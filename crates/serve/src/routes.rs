@@ -190,7 +190,9 @@ pub(crate) fn openapi() -> Value {
             },
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
-        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH) && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path) {
+        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH)
+            && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path)
+        {
             operation["requestBody"] = match route.path {
                 "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
                 _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),

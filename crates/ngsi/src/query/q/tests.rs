@@ -142,7 +142,9 @@ fn wrong_queries_say_where_and_what() {
 fn values_expand_where_it_is_asked() {
     let context = CONTEXTS.core_context();
     let gender = context.expand("gender").unwrap();
-    let with = |names: &[Iri]| parse_q("gender==Male", QOptions { context, expand_values: names, link_levels: 0 }).unwrap().filter.matches(&vehicle());
+    let with = |names: &[Iri]| {
+        parse_q("gender==Male", QOptions { context, expand_values: names, link_levels: 0 }).unwrap().filter.matches(&vehicle())
+    };
     assert!(with(&[gender]));
     assert!(!with(&[]));
 }
