@@ -553,10 +553,10 @@ impl GeoCondition {
 
     fn holds_of(&self, place: &geo::Geometry<f64>, bbox: [f64; 4]) -> bool {
         if let GeoRelation::NearMax(m) = self.relation {
-            return distance_m(place, &self.reference) <= m;
+            return distance_of(place, &self.reference) <= m;
         }
         if let GeoRelation::NearMin(m) = self.relation {
-            return distance_m(place, &self.reference) >= m;
+            return distance_of(place, &self.reference) >= m;
         }
         if boxes_are_apart(bbox, self.reference.bbox()) {
             return self.relation == GeoRelation::Disjoint;
@@ -606,9 +606,15 @@ fn boxes_are_apart(a: [f64; 4], b: [f64; 4]) -> bool {
     a[0] > b[2] || b[0] > a[2] || a[1] > b[3] || b[1] > a[3]
 }
 
+/// How far two places are apart, in metres, as geo-queries measure it.
+#[must_use]
+pub fn distance_m(place: &Geometry, reference: &Geometry) -> f64 {
+    distance_of(place.shape(), reference)
+}
+
 /// Distance in metres: great-circle between points; between other shapes in a plane laid around the reference's middle
 /// (within 0.5 % up to some 200 km, which is as far as a city asks).
-fn distance_m(a: &geo::Geometry<f64>, b: &Geometry) -> f64 {
+fn distance_of(a: &geo::Geometry<f64>, b: &Geometry) -> f64 {
     if let (geo::Geometry::Point(p), Some(q)) = (a, b.as_point()) {
         return Haversine.distance(*p, q);
     }

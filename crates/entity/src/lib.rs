@@ -22,6 +22,7 @@ mod geometry;
 mod instances;
 mod instant;
 mod name;
+mod order;
 mod patch;
 pub mod registration;
 
@@ -30,12 +31,13 @@ pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Ve
 pub use entity::{Attribute, AttributeKind, AttributeValue, Attributes, Entity, Qualifiers, Series, Value};
 pub use filter::{
     CompareOp, Comparison, Filter, GeoCondition, GeoRelation, LinkedCondition, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar,
-    Target, TypeSelector,
+    Target, TypeSelector, distance_m,
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
 pub use instances::{Instances, IntoInstances, SubAttributes};
 pub use instant::{Instant, InstantError, InstantText};
 pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};
+pub use order::{SortBy, SortKey, SortOrder};
 pub use patch::{AttributePatch, Edit, EntityPatch, InstancePatch, MergeOptions, NGSI_LD_NULL, PatchMode, ValuePatch};
 
 /// Namespace of the words that conurb itself adds (agreements, profiles, provenance).

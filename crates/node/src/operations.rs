@@ -252,7 +252,7 @@ impl Node {
         Ok(self.store.table(Space::City).explain(&query.request(self.now()))?)
     }
 
-    fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
+    pub(crate) fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
         if query.limit > QUERY_LIMIT_MAX {
             return Err(NodeError::Limit {
                 what: format!("limit {} is more than the {QUERY_LIMIT_MAX} entities that one page may have", query.limit),

@@ -60,6 +60,7 @@ routes! {
     GET "/metrics" [public] platform::metrics, "Counters and gauges, OpenMetrics";
     GET "/openapi.json" [public] platform::openapi, "This description";
     GET "/api/v1/info" platform::info, "The node: city, version, key, addresses";
+    GET "/api/v1/tenants" platform::tenants, "The tenants beside the default one";
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
@@ -155,7 +156,12 @@ async fn wrong_method(method: Method, request: Request) -> Problem {
 
 /// Counts answers, and gives errors that come from the library (a body too large, say) the form that ours have.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let tenant = request.headers().get(&ngsi_ld::TENANT).cloned();
     let mut response = next.run(request).await;
+    if let Some(tenant) = tenant {
+        // Whose data these are goes back with them (clause 6.3.14).
+        response.headers_mut().insert(ngsi_ld::TENANT, tenant);
+    }
     let status = response.status();
     let is_ours = response.headers().get("content-type").is_some_and(|t| t.as_bytes() == b"application/json");
     if status == StatusCode::PAYLOAD_TOO_LARGE && !is_ours {

@@ -49,7 +49,9 @@ impl Document {
         matches!(self, Self::LdJson | Self::GeoJson)
     }
 
-    const fn is_geo(self) -> bool {
+    /// Is it GeoJSON?
+    #[must_use]
+    pub const fn is_geo(self) -> bool {
         matches!(self, Self::GeoJson | Self::GeoJsonLink)
     }
 }

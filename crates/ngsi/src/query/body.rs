@@ -3,6 +3,7 @@
 use entity::{Filter, TypeSelector};
 use serde_json::Value;
 
+use super::order::OrderText;
 use super::params::{JoinText, Selection, check_reach, dataset_ids, member_list, name_list};
 use super::select::GeoParameters;
 use super::temporal::TemporalText;
@@ -15,7 +16,7 @@ use crate::view::LanguageRanges;
 /// The most selectors in `entities`.
 const SELECTORS_MAX: usize = 500;
 
-const MEMBERS: [&str; 17] = [
+const MEMBERS: [&str; 18] = [
     "type",
     "entities",
     "q",
@@ -32,10 +33,11 @@ const MEMBERS: [&str; 17] = [
     "join",
     "joinLevel",
     "containedBy",
+    "ordering",
     "id",
 ];
 
-const UNSUPPORTED: [&str; 7] = ["csf", "entityMap", "entityMapLifetime", "ordering", "splitEntities", "aggrParams", "ngsildConformance"];
+const UNSUPPORTED: [&str; 6] = ["csf", "entityMap", "entityMapLifetime", "splitEntities", "aggrParams", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///
@@ -46,6 +48,7 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
     let mut selection = Selection::default();
     let mut is_query = false;
     let mut temporal = None;
+    let mut order = OrderText::default();
     let mut join = JoinText { join: None, level: None, contained_by: None };
     for (key, value) in &map {
         let at = |e: Error| e.within(&shown(key));
@@ -69,6 +72,7 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
             "join" | "joinLevel" | "containedBy" if endpoint == Endpoint::QueryTemporalByBody => {
                 return Err(at(Error::bad("linked entities are not part of temporal answers")));
             }
+            "ordering" => order = OrderText::from_json(value).map_err(at)?,
             "join" => join.join = Some(string(value).map_err(at)?.to_owned()),
             "joinLevel" => join.level = Some(value.to_string()),
             "containedBy" => join.contained_by = Some(list_of_strings(value).map_err(at)?.into_iter().map(str::to_owned).collect()),
@@ -95,6 +99,7 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
     params.view.attrs.clone_from(&selection.attrs);
     params.local |= selection.types == Some(TypeSelector::Any);
     params.finish(&selection, context, true)?;
+    params.order(order.order(context).map_err(|e| e.within("ordering"))?)?;
     Ok(params)
 }
 

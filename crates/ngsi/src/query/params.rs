@@ -1,7 +1,8 @@
 //! The parameters of a request's URL.
 
-use entity::{Filter, Instant, Iri, Pattern, TypeSelector};
+use entity::{Filter, Instant, Iri, Pattern, SortOrder, TypeSelector};
 
+use super::order::OrderText;
 use super::select::{GeoParameters, parse_ids, parse_scopes, parse_types};
 use super::temporal::TemporalText;
 use super::{Aggregation, Endpoint, QOptions, TemporalParams, endpoint, parse_q};
@@ -42,6 +43,8 @@ pub struct QueryParams {
     pub offset: usize,
     /// The total is asked for.
     pub count: bool,
+    /// In which order; none for that of ids.
+    pub order: Option<SortOrder>,
     /// Only this node is asked.
     pub local: bool,
     /// Existing attributes are left (`options=noOverwrite`).
@@ -169,6 +172,9 @@ impl QueryParams {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("parameter timerel"));
         }
         params.finish(&selection, context, endpoint.selects() && !endpoint.is_local()).map_err(of_parameter)?;
+        let keys = text("orderBy").map(|l| l.split(',').map(str::to_owned).collect()).unwrap_or_default();
+        let order = OrderText { keys, collation: owned("collation"), coordinates: owned("orderFrom"), geometry: owned("orderGeometry") };
+        params.order(order.order(context).map_err(of_parameter)?).map_err(of_parameter)?;
         params.page(&text)?;
         params.options(text("options"), endpoint)?;
         params.delete_all = flag("deleteAll", text("deleteAll"))?.unwrap_or(false);
@@ -187,6 +193,7 @@ impl QueryParams {
             limit: LIMIT_DEFAULT,
             offset: 0,
             count: false,
+            order: None,
             local: false,
             no_overwrite: false,
             update: false,
@@ -210,6 +217,15 @@ impl QueryParams {
         self.filter = filter;
         self.types.clone_from(&selection.types);
         self.ids.clone_from(&selection.ids);
+        Ok(())
+    }
+
+    /// An order can only be kept by one node (clause 4.23).
+    pub(super) fn order(&mut self, order: Option<SortOrder>) -> Result<()> {
+        if order.is_some() && !self.local {
+            return Err(Error::bad("an order is possible for this node alone (add local=true)").within("orderBy"));
+        }
+        self.order = order;
         Ok(())
     }
 

@@ -54,6 +54,17 @@ pub fn parse_q(text: &str, options: QOptions<'_>) -> Result<Q> {
 /// What ends a name or a path.
 const PATH_ENDS: [char; 15] = ['=', '!', '<', '>', '~', '[', ']', ';', '|', '(', ')', '{', '}', '"', ','];
 
+/// The path to a value: `attribute.sub[key]`.
+pub(super) fn value_path(text: &str, context: &Context) -> Result<Path> {
+    let mut parser =
+        Parser { text, position: 0, depth: 0, has_attribute: false, options: QOptions { context, expand_values: &[], link_levels: 0 } };
+    let (target, _) = parser.target()?;
+    match target {
+        Target::Attribute(path) if parser.rest().is_empty() => Ok(path),
+        _ => Err(Error::bad(format!("`{}` is not the path of a value (expected e.g. `attribute.sub[key]`)", shown(text)))),
+    }
+}
+
 struct Parser<'a> {
     text: &'a str,
     /// In bytes.

@@ -42,12 +42,27 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
     answer_query(&call, &params).await
 }
 
-async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+/// What kind of document the answer is. A geometry is chosen for features only (clauses 5.7.1.4 and 5.7.2.4).
+fn document_of(call: &Call, params: &QueryParams) -> Result<encode::Document, Problem> {
     let document = call.document(true)?;
+    if params.view.geometry_property.is_some() && !document.is_geo() {
+        return Err(Problem::bad_data("parameter geometryProperty: goes with `Accept: application/geo+json` only"));
+    }
+    Ok(document)
+}
+
+async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+    let document = document_of(call, params)?;
     let query = query_of(params);
-    let (page, warnings) = match params.as_of {
-        None => forward::read::page(call, params, &query).await?,
-        Some(at) => (past(call, move |node, who| node.query_as_of(who, &query, at)).await?, Vec::new()),
+    let (page, warnings) = match (params.as_of, &params.order) {
+        (None, None) => forward::read::page(call, params, &query).await?,
+        (None, Some(order)) => {
+            let order = order.clone();
+            // Order is this node's alone: over sources there is none but that of ids (clause 5.7.2.4).
+            (past(call, move |node, who| node.query_in_order(who, &query, &order)).await?, Vec::new())
+        }
+        (Some(_), Some(_)) => return Err(Problem::bad_data("parameter orderBy: the past is ordered by id only (leave out asOf)")),
+        (Some(at), None) => (past(call, move |node, who| node.query_as_of(who, &query, at)).await?, Vec::new()),
     };
     let body = match &params.view.join {
         Some(join) => with_linked(call, &params.view, join, &page.entities, document, params.as_of)?,
@@ -141,7 +156,7 @@ fn answer_body(call: &Call, params: &QueryParams, page: &Page, body: Vec<u8>, do
 
 pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     let params = call.params(Endpoint::RetrieveEntity)?;
-    let document = call.document(true)?;
+    let document = document_of(&call, &params)?;
     let id = id_of(&id)?;
     let (entity, warnings) = match params.as_of {
         None => forward::read::retrieve(&call, &id, &params).await?,
@@ -170,7 +185,7 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     Ok(response)
 }
 
-/// Asks the history, which reads files: not on a thread that answers sockets.
+/// Asks what takes long, such as the history, which reads files: not on a thread that answers sockets.
 pub(super) async fn past<T: Send + 'static>(
     call: &Call,
     ask: impl FnOnce(&Node, &Principal) -> Result<T, NodeError> + Send + 'static,

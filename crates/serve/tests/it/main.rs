@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
 
+mod batches;
+mod binding;
 mod city;
 mod distributed_reads;
 mod distributed_writes;
 mod entities;
+mod queries;
 mod registrations;
 mod source;

@@ -12,20 +12,16 @@ mod request;
 pub(crate) mod write;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use node::Registered;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::Call;
 use crate::problem::Problem;
-use crate::{App, chain};
+use crate::tenants::TenantName;
 use cache::Cache;
-
-/// How often registrations whose time is over are removed; they count no more from the instant on.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Requests to sources at the same time, of all clients together; others wait for their turn within their own time-out.
 const REQUESTS_MAX: usize = 512;
@@ -37,7 +33,7 @@ const SOURCES_MAX: usize = 1_000;
 pub struct Sources {
     alias: String,
     public_url: String,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     cache: Cache,
 }
 
@@ -46,7 +42,13 @@ impl Sources {
     /// without a slash at the end.
     #[must_use]
     pub fn new(alias: impl Into<String>, public_url: impl Into<String>) -> Self {
-        Self { alias: alias.into(), public_url: public_url.into(), turns: Semaphore::new(REQUESTS_MAX), cache: Cache::default() }
+        Self { alias: alias.into(), public_url: public_url.into(), turns: Arc::new(Semaphore::new(REQUESTS_MAX)), cache: Cache::default() }
+    }
+
+    /// The same for a tenant, which is a source of its own (clause 4.14).
+    pub(crate) fn of_tenant(&self, name: &TenantName) -> Self {
+        let alias = format!("{}/{name}", self.alias);
+        Self { alias, public_url: self.public_url.clone(), turns: Arc::clone(&self.turns), cache: Cache::default() }
     }
 
     /// The name by which this node signs in `Via`.
@@ -109,17 +111,4 @@ fn checked_via(call: &Call) -> Result<Vec<String>, Problem> {
 /// Would asking this source lead back to somebody who asks us?
 fn leads_back(registered: &Registered, passed: &[String]) -> bool {
     registered.registration.alias.as_ref().is_some_and(|alias| passed.contains(alias))
-}
-
-/// Removes registrations whose time is over, until `stop` turns true.
-pub(crate) async fn upkeep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(UPKEEP_EVERY) => {}
-            _ = stop.wait_for(|s| *s) => return,
-        }
-        if let Err(e) = app.node.remove_expired_registrations().await {
-            tracing::warn!(error = chain(&e), "registrations whose time is over cannot be removed");
-        }
-    }
 }
