@@ -35,8 +35,14 @@ pub struct Subscription {
     pub watched: Option<Vec<Iri>>,
     /// Which sorts of change.
     pub triggers: Vec<Trigger>,
-    /// At least so long between two notifications, µs; what happens meanwhile is left out.
+    /// At least so long between two notifications, µs; what happens meanwhile is told together at its end.
     pub throttling_us: Option<i64>,
+    /// Tell of everything that matches every so long, µs, instead of on change.
+    #[serde(default)]
+    pub interval_us: Option<i64>,
+    /// Where to: the address as the edge knows it.
+    #[serde(default)]
+    pub endpoint: String,
     /// No notifications after this instant.
     pub expires_at: Option<Instant>,
     /// Paused if not.
@@ -52,7 +58,7 @@ pub struct DeliveryStatus {
     pub times_sent: u64,
     /// Attempts that failed.
     pub times_failed: u64,
-    /// Notifications given up because the queue was full or every attempt failed.
+    /// Notifications given up because the queue was full or the endpoint refused them.
     pub dropped: u64,
     /// The last attempt.
     pub last_notification: Option<Instant>,
@@ -60,19 +66,74 @@ pub struct DeliveryStatus {
     pub last_success: Option<Instant>,
     /// The last failure.
     pub last_failure: Option<Instant>,
-    /// What the last failure said.
+    /// What the last failure said; none once a delivery succeeded after it.
     pub last_error: Option<String>,
+    /// Why the last notification was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_dropped: Option<String>,
+    /// Notifications that wait.
+    #[serde(skip)]
+    pub waiting: usize,
+    /// Memory that they take, about, in bytes.
+    #[serde(skip)]
+    pub waiting_bytes: usize,
+    /// When what the oldest of them tells was recorded.
+    #[serde(skip)]
+    pub waiting_since: Option<Instant>,
+    /// When delivery is tried again after a failure.
+    #[serde(skip)]
+    pub next_attempt: Option<Instant>,
+}
+
+/// What a notification follows from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The change at a position of the log, the last one if several were held back and are told together.
+    Change(u64),
+    /// The time has come for it.
+    Interval(Instant),
 }
 
 /// Something to tell a subscriber.
 #[derive(Clone, Debug)]
 pub struct Notification {
-    /// Whom.
-    pub subscription: Arc<Subscription>,
+    /// What it follows from.
+    pub cause: Cause,
+    /// Which part it is if there is more to tell than one notification holds; the first is 0.
+    pub part: u32,
+    /// No further part follows.
+    pub is_last_part: bool,
     /// Entities that changed and match, each in its state after the change and before it.
     pub entities: Vec<(Arc<Entity>, Option<Arc<Entity>>)>,
     /// Entities that are gone, with when.
     pub deleted: Vec<(Arc<Entity>, Instant)>,
+    /// When the first of what it tells was recorded.
+    pub since: Instant,
+    /// Position of the first change that it tells; 0 if it tells of none.
+    pub(crate) first_position: u64,
+}
+
+impl Notification {
+    /// Its id: the same whenever the same is told again, so that a receiver recognises what it has already.
+    ///
+    /// `urn:ngsi-ld:Notification:<hash of the subscription's id>:<position>`, for intervals `:t<µs since 1970>`; parts add `:<part>`.
+    #[must_use]
+    pub fn id(&self, subscription_id: &str) -> String {
+        let mut id = format!("urn:ngsi-ld:Notification:{:016x}:", fnv1a(subscription_id.as_bytes()));
+        match self.cause {
+            Cause::Change(position) => id.push_str(&position.to_string()),
+            Cause::Interval(at) => id.push_str(&format!("t{}", at.micros())),
+        }
+        if self.part > 0 {
+            id.push_str(&format!(":{}", self.part));
+        }
+        id
+    }
+}
+
+/// A hash that is the same in every version of the program (Fowler, Noll, Vo; 64 bits).
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Subscription {
@@ -145,6 +206,8 @@ mod tests {
             watched: watched.map(|w| vec![iri(w)]),
             triggers: triggers.to_vec(),
             throttling_us: None,
+            interval_us: None,
+            endpoint: String::new(),
             expires_at: None,
             active: true,
             document: serde_json::Value::Null,

@@ -522,7 +522,21 @@ fn context_url(value: &Value) -> Result<Value> {
 }
 
 const NOTIFICATION_MEMBERS: [&str; 7] = ["attributes", "pick", "omit", "format", "sysAttrs", "showChanges", "endpoint"];
-const NOTIFICATION_OUTPUT_ONLY: [&str; 6] = ["status", "timesSent", "timesFailed", "lastNotification", "lastSuccess", "lastFailure"];
+/// Those of the standard, and what this node says of the delivery beside them.
+const NOTIFICATION_OUTPUT_ONLY: [&str; 12] = [
+    "status",
+    "timesSent",
+    "timesFailed",
+    "lastNotification",
+    "lastSuccess",
+    "lastFailure",
+    "timesDropped",
+    "lastErrorReason",
+    "lastDroppedReason",
+    "waiting",
+    "waitingSince",
+    "nextAttempt",
+];
 
 fn notification_params(value: Value, context: &Context) -> Result<Notification> {
     let map = object(value, "notification parameters")?;

@@ -29,9 +29,6 @@ async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscri
     if wished.expires_at.is_some_and(|e| e <= call.app.node.now()) {
         return Err(Problem::bad_data("expiresAt: lies in the past"));
     }
-    if wished.time_interval_s.is_some() {
-        return Err(Problem::bad_data("timeInterval: notifications at intervals are not supported by this node"));
-    }
     call.app.outbound.check(&wished.notification.endpoint.uri).map_err(|e| Problem::bad_data(format!("notification/endpoint/uri: {e}")))?;
     call.app.contexts.prepare(&wished.context).await?;
     let id = match &wished.id {
@@ -45,6 +42,8 @@ async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscri
         watched: wished.watched.clone(),
         triggers: wished.triggers.iter().map(|t| trigger(*t)).collect(),
         throttling_us: wished.throttling_s.map(micros),
+        interval_us: wished.time_interval_s.map(micros),
+        endpoint: wished.notification.endpoint.uri.clone(),
         expires_at: wished.expires_at,
         active: wished.active,
         document: serde_json::to_value(&wished).expect("a subscription is JSON"),
@@ -53,7 +52,7 @@ async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscri
 
 #[expect(clippy::cast_possible_truncation, reason = "the codec allows at most a year")]
 fn micros(seconds: f64) -> i64 {
-    (seconds * 1e6) as i64
+    ((seconds * 1e6) as i64).max(1)
 }
 
 const fn trigger(t: decode::Trigger) -> Trigger {
@@ -74,7 +73,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
     let total = all.len();
     let mut shown = Vec::new();
     for (subscription, status) in all.iter().skip(params.offset).take(params.limit) {
-        shown.push(show(&call, subscription, status)?);
+        shown.push(show(&call, &subscription.subscription, status)?);
     }
     let mut response = call.answer(serde_json::to_vec(&shown).expect("subscriptions are JSON"), document);
     if params.count {
@@ -88,7 +87,7 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     call.params(Endpoint::List)?;
     let document = call.document(false)?;
     let (subscription, status) = call.app.node.subscription(&call.who, &id)?;
-    let shown = show(&call, &subscription, &status)?;
+    let shown = show(&call, &subscription.subscription, &status)?;
     Ok(call.answer(serde_json::to_vec(&shown).expect("a subscription is JSON"), document))
 }
 
@@ -128,6 +127,17 @@ fn show(call: &Call, subscription: &Subscription, status: &DeliveryStatus) -> Re
     }
     if let Some(error) = &status.last_error {
         put("lastErrorReason", json!(error));
+    }
+    if let Some(reason) = &status.last_dropped {
+        put("lastDroppedReason", json!(reason));
+    }
+    if status.waiting > 0 {
+        put("waiting", json!(status.waiting));
+    }
+    for (name, at) in [("waitingSince", status.waiting_since), ("nextAttempt", status.next_attempt)] {
+        if let Some(at) = at {
+            put(name, json!(at.to_string()));
+        }
     }
     let more = BTreeMap::from([("status", json!(state)), ("notification", Value::Object(told))]);
     Ok(wished.to_json(&call.context, more))

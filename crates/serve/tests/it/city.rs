@@ -85,6 +85,18 @@ impl City {
         city
     }
 
+    /// Ends it as if its process had been killed, and opens its folder again.
+    pub(crate) fn killed(mut self) -> Self {
+        let (dir, own) = (self.dir.clone(), self.own.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+        drop(self);
+        let mut city = Self::start_in(&dir);
+        city.own = own;
+        city
+    }
+
     fn end(&mut self) {
         // The tasks may have ended by themselves.
         let _ = self.stop.send(true);

@@ -6,3 +6,5 @@
 
 mod city;
 mod entities;
+mod receiver;
+mod subscriptions;
