@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use entity::Instant;
 use ngsi::decode;
 use ngsi::query::Endpoint;
 use node::{DeliveryStatus, Subscription, Trigger};
@@ -18,17 +19,45 @@ pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem>
     call.params(Endpoint::Plain)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let wished = decode::subscription(value, &context)?;
+    check_expiry(&call, wished.expires_at)?;
     let subscription = accept(&call, wished).await?;
     let location = format!("/ngsi-ld/v1/subscriptions/{}", in_path(&subscription.id));
     call.app.node.put_subscription(&call.who, subscription, false).await?;
     Ok(created(&location))
 }
 
-/// Checks what only the edge can: the clock, the endpoint's address, the context of the notifications.
-async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscription, Problem> {
-    if wished.expires_at.is_some_and(|e| e <= call.app.node.now()) {
-        return Err(Problem::bad_data("expiresAt: lies in the past"));
+pub(crate) async fn update(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    call.params(Endpoint::Plain)?;
+    let (current, _) = call.app.node.subscription(&call.who, &id)?;
+    let (patch, context) = call.body(&body).await?.into_one()?;
+    let current = stored(&current.subscription)?;
+    let has = |name: &str| patch.get(name).is_some();
+    let (has_expiry, has_active) = (has("expiresAt"), has("isActive"));
+    // What the patch leaves alone keeps its meaning, for which its own context must be at hand.
+    call.app.contexts.prepare(&current.context).await?;
+    let mut wished = decode::patched_subscription(&current, patch, &context)?;
+    if has_expiry {
+        check_expiry(&call, wished.expires_at)?;
     }
+    // A new time of life brings it back, also if it had been paused before it expired (clause 5.8.2.4).
+    let was_expired = current.expires_at.is_some_and(|e| e <= call.app.node.now());
+    if has_expiry && !has_active && was_expired {
+        wished.active = true;
+    }
+    let subscription = accept(&call, wished).await?;
+    call.app.node.put_subscription(&call.who, subscription, true).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn check_expiry(call: &Call, expires_at: Option<Instant>) -> Result<(), Problem> {
+    match expires_at.filter(|e| *e <= call.app.node.now()) {
+        Some(_) => Err(Problem::bad_data("expiresAt: lies in the past")),
+        None => Ok(()),
+    }
+}
+
+/// Checks what only the edge can: the endpoint's address, the context of the notifications.
+async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscription, Problem> {
     call.app.outbound.check(&wished.notification.endpoint.uri).map_err(|e| Problem::bad_data(format!("notification/endpoint/uri: {e}")))?;
     call.app.contexts.prepare(&wished.context).await?;
     let id = match &wished.id {

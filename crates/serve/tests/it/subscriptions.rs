@@ -253,3 +253,238 @@ fn clause_5_2_15_cooldown() {
     receiver.gets(3);
     assert_eq!(values(&receiver), [1, 2, 3]);
 }
+
+#[test]
+fn clause_5_8_1_create_subscription() {
+    let city = City::start();
+    let sound = || subscription("http://127.0.0.1:9/n");
+    city.subscribes(sound());
+    city.post("subscriptions", sound()).problem(409, "AlreadyExists");
+    let without_id = with(sound(), "/id", Value::Null).as_object().unwrap().clone();
+    let without_id: serde_json::Map<_, _> = without_id.into_iter().filter(|(k, _)| k != "id").collect();
+    let made = city.post("subscriptions", Value::Object(without_id)).expect(201);
+    let location = made.header("location")[0].to_owned();
+    assert_eq!(city.get(&location).expect(200).json()["status"], "active");
+    city.subscribes(with(with(sound(), "/id", json!("urn:x:paused")), "/isActive", json!(false)));
+    assert_eq!(city.get("subscriptions/urn:x:paused").expect(200).json()["status"], "paused");
+    for (pointer, value) in [
+        ("/expiresAt", json!("2020-01-01T00:00:00Z")),
+        ("/type", json!("Subscripton")),
+        ("/entities", json!([])),
+        ("/throttling", json!(0)),
+        ("/notificationTrigger", json!(["entityRenamed"])),
+        ("/notification/endpoint/uri", json!("ftp://example.org/n")),
+        ("/notification/endpoint/accept", json!("text/plain")),
+        ("/notification/format", json!("long")),
+        ("/unknown", json!(1)),
+        ("/q", json!("pm25>>1")),
+    ] {
+        city.post("subscriptions", with(with(sound(), "/id", json!("urn:x:bad")), pointer, value)).problem(400, "BadRequestData");
+    }
+    city.send("POST", "subscriptions", &[("content-type", "application/json")], Some("{")).problem(400, "InvalidRequest");
+}
+
+#[test]
+fn clause_5_8_3_retrieve_5_8_4_list_and_5_8_5_delete_subscriptions() {
+    let city = City::start();
+    for id in ["urn:x:a", "urn:x:b", "urn:x:c"] {
+        city.subscribes(with(subscription("http://127.0.0.1:9/n"), "/id", json!(id)));
+    }
+    let page = city.get("subscriptions?limit=2&count=true").expect(200);
+    assert_eq!(page.header("ngsild-results-count"), ["3"]);
+    assert_eq!(page.json().as_array().unwrap().len(), 2);
+    assert!(page.header("link").iter().any(|l| l.contains("rel=\"next\"")));
+    let one = city.get("subscriptions/urn:x:b").expect(200).json();
+    assert_eq!((&one["id"], &one["type"], &one["entities"][0]["type"]), (&json!("urn:x:b"), &json!("Subscription"), &json!("Station")));
+    assert_eq!(one["notification"]["endpoint"]["uri"], "http://127.0.0.1:9/n");
+    city.delete("subscriptions/urn:x:b").expect(204);
+    for method in ["GET", "DELETE"] {
+        city.send(method, "subscriptions/urn:x:b", &[], None).problem(404, "ResourceNotFound");
+    }
+    assert_eq!(city.get("subscriptions").expect(200).json().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn clause_5_8_5_after_its_end_a_subscription_tells_nothing() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    city.subscribes(subscription(&receiver.url()));
+    receiver.answers(503, Duration::ZERO);
+    city.measures(1..=2);
+    eventually("it fails", || receiver.n_asked() > 0);
+    city.delete(&format!("subscriptions/{SUBSCRIPTION}")).expect(204);
+    // One with the same id knows nothing of it.
+    receiver.answers(200, Duration::ZERO);
+    city.subscribes(subscription(&receiver.url()));
+    assert!(city.shown()["notification"].get("timesSent").is_none());
+    city.measures(3..=3);
+    receiver.gets(1);
+    let city = city.killed();
+    city.measures(4..=4);
+    eventually("the last one arrives", || values(&receiver).last() == Some(&4));
+    assert!(!values(&receiver).contains(&1) && !values(&receiver).contains(&2), "{:?}", values(&receiver));
+}
+
+impl City {
+    #[track_caller]
+    fn patches(&self, patch: Value, status: u16) {
+        self.with_body("PATCH", &format!("subscriptions/{SUBSCRIPTION}"), patch).expect(status);
+    }
+
+    fn state(&self) -> String {
+        self.shown()["status"].as_str().unwrap().to_owned()
+    }
+}
+
+/// The table of clause 5.8.2.4.
+#[test]
+fn clause_5_8_2_status_after_an_update() {
+    let city = City::start();
+    city.subscribes(subscription("http://127.0.0.1:9/n"));
+    let soon = || {
+        let at = city.app.node.now().plus_micros(150_000);
+        json!({"expiresAt": at.to_string()})
+    };
+    let far = json!({"expiresAt": "2199-01-01T00:00:00Z"});
+    let both = |active: bool| with(far.clone(), "/isActive", json!(active));
+    let expire = || {
+        city.patches(soon(), 204);
+        eventually("it expires", || city.state() == "expired");
+    };
+    city.patches(json!({"expiresAt": "2020-01-01T00:00:00Z"}), 400);
+    city.patches(json!({"isActive": false}), 204);
+    assert_eq!(city.state(), "paused");
+    city.patches(far.clone(), 204);
+    assert_eq!(city.state(), "paused");
+    city.patches(json!({"isActive": true}), 204);
+    assert_eq!(city.state(), "active");
+    expire();
+    for active in [true, false] {
+        city.patches(json!({"isActive": active}), 204);
+        assert_eq!(city.state(), "expired", "{active}");
+    }
+    city.patches(far.clone(), 204);
+    assert_eq!(city.state(), "active");
+    expire();
+    city.patches(both(true), 204);
+    assert_eq!(city.state(), "active");
+    expire();
+    city.patches(both(false), 204);
+    assert_eq!(city.state(), "paused");
+}
+
+#[test]
+fn clause_5_8_2_update_subscription() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    city.subscribes(with(subscription("http://127.0.0.1:9/n"), "/description", json!("first")));
+    city.measures(1..=2);
+    eventually("it fails", || city.shown()["notification"]["timesFailed"].as_u64() > Some(0));
+    // What waits for a wrong address goes to the right one, at once.
+    city.patches(json!({"notification": {"endpoint": {"uri": receiver.url()}}, "description": null}), 204);
+    receiver.gets(2);
+    assert!(city.shown().get("description").is_none());
+    city.patches(json!({"q": "pm25>10"}), 204);
+    city.measures(5..=5);
+    city.measures(11..=11);
+    receiver.gets(3);
+    assert_eq!(values(&receiver), [1, 2, 11]);
+    // Null takes away.
+    city.patches(json!({"q": "urn:ngsi-ld:null"}), 204);
+    city.measures(6..=6);
+    receiver.gets(4);
+    assert!(city.shown().get("q").is_none());
+    city.patches(json!({"id": "urn:ngsi-ld:Subscription:2"}), 400);
+    city.patches(json!({"throttling": -1}), 400);
+    city.patches(json!({"whatever": 1}), 400);
+    city.patches(json!({"notification": null}), 400);
+    city.with_body("PATCH", "subscriptions/urn:x:none", json!({"isActive": true})).problem(404, "ResourceNotFound");
+    let city = city.restarted();
+    assert_eq!(city.shown()["notification"]["endpoint"]["uri"], receiver.url());
+}
+
+/// A paused subscription is told nothing, also not of what happened meanwhile; what had happened before waits until it goes on.
+#[test]
+fn clause_5_8_2_a_pause() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    city.subscribes(subscription(&receiver.url()));
+    city.measures(1..=1);
+    receiver.gets(1);
+    receiver.answers(503, Duration::ZERO);
+    city.measures(2..=2);
+    eventually("it fails", || receiver.n_asked() > 1);
+    city.patches(json!({"isActive": false}), 204);
+    receiver.answers(200, Duration::ZERO);
+    city.measures(3..=3);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(values(&receiver), [1]);
+    city.patches(json!({"isActive": true}), 204);
+    city.measures(4..=4);
+    receiver.gets(3);
+    assert_eq!(values(&receiver), [1, 2, 4]);
+}
+
+#[test]
+fn clause_5_8_6_an_expired_subscription_tells_nothing() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    let at = city.app.node.now().plus_micros(700_000);
+    city.subscribes(with(subscription(&receiver.url()), "/expiresAt", json!(at.to_string())));
+    city.measures(1..=1);
+    receiver.gets(1);
+    eventually("it expires", || city.state() == "expired");
+    city.measures(2..=2);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(values(&receiver), [1]);
+}
+
+/// At most one notification per `throttling` seconds; what is held back comes together at the end of the gap, each entity in its last state.
+#[test]
+fn clause_5_8_6_throttling() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    city.subscribes(with(subscription(&receiver.url()), "/throttling", json!(1.5)));
+    city.measures(1..=10);
+    city.writes(station(2, 20));
+    let got = receiver.gets(2);
+    assert_eq!(got[0].value("pm25"), 1);
+    let data = got[1].body["data"].as_array().unwrap();
+    let told: Vec<i64> = data.iter().map(|e| e["pm25"]["value"].as_i64().unwrap()).collect();
+    assert_eq!(told, [10, 20]);
+    let notified_at = |i: usize| got[i].body["notifiedAt"].as_str().unwrap().parse::<entity::Instant>().unwrap();
+    assert!(notified_at(1).micros_since(notified_at(0)) >= 1_400_000, "{got:?}");
+    assert_eq!(receiver.received().len(), 2);
+}
+
+/// What is held back when the process dies is told after the start.
+#[test]
+fn clause_5_8_6_throttling_loses_nothing_when_the_process_is_killed() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    city.subscribes(with(subscription(&receiver.url()), "/throttling", json!(2)));
+    city.measures(1..=2);
+    receiver.gets(1);
+    let city = city.killed();
+    eventually("the last state is told", || values(&receiver).last() == Some(&2));
+    drop(city);
+}
+
+/// Every `timeInterval` seconds all entities that match are told, changed or not; nothing if none does.
+#[test]
+fn clause_5_8_6_time_interval() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    let periodic = with(with(subscription(&receiver.url()), "/timeInterval", json!(0.4)), "/q", json!("pm25>5"));
+    city.post("subscriptions", with(periodic.clone(), "/watchedAttributes", json!(["pm25"]))).problem(400, "BadRequestData");
+    city.post("subscriptions", with(periodic.clone(), "/throttling", json!(1))).problem(400, "BadRequestData");
+    city.subscribes(periodic);
+    std::thread::sleep(Duration::from_millis(900));
+    assert!(receiver.received().is_empty());
+    city.has(json!([station(1, 1), station(2, 7), station(3, 8)]));
+    let got = receiver.gets(3);
+    for r in &got {
+        let ids: Vec<&str> = r.body["data"].as_array().unwrap().iter().map(|e| e["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["urn:ngsi-ld:Station:2", "urn:ngsi-ld:Station:3"]);
+    }
+    assert_ne!(got[0].id(), got[1].id());
+    // Another interval: the old one has ended.
+    city.patches(json!({"timeInterval": 3600}), 204);
+    std::thread::sleep(Duration::from_millis(200));
+    let n = receiver.received().len();
+    std::thread::sleep(Duration::from_millis(900));
+    assert_eq!(receiver.received().len(), n);
+}
