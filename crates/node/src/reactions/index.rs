@@ -161,3 +161,117 @@ fn union(lists: impl Iterator<Item = Option<Vec<Iri>>>) -> Option<Vec<Iri>> {
     all.dedup();
     Some(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::reactions::recipient::{Limits, Shared};
+    use entity::{Attribute, Command, Entity, Instant, resolve};
+    use proptest::prelude::*;
+    use store::state::Space;
+
+    fn iri(kind: &str, n: usize) -> Iri {
+        Iri::known(&format!("urn:{kind}:{n}"))
+    }
+
+    fn filter() -> impl Strategy<Value = Filter> {
+        let leaf = prop_oneof![
+            (0..3_usize).prop_map(|n| Filter::Type(TypeSelector::Is(iri("t", n)))),
+            prop::collection::vec(0..3_usize, 1..3)
+                .prop_map(|l| Filter::Type(TypeSelector::Or(l.into_iter().map(|n| TypeSelector::Is(iri("t", n))).collect()))),
+            Just(Filter::Type(TypeSelector::Any)),
+            prop::collection::vec(0..3_usize, 1..3).prop_map(|l| Filter::Id(l.into_iter().map(|n| iri("x", n)).collect())),
+            (0..3_usize).prop_map(|n| Filter::HasAnyOf(vec![iri("a", n)])),
+            Just(Filter::all()),
+        ];
+        leaf.prop_recursive(3, 8, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 1..3).prop_map(Filter::And),
+                prop::collection::vec(inner.clone(), 1..3).prop_map(Filter::Or),
+                inner.prop_map(|f| Filter::Not(Box::new(f))),
+            ]
+        })
+    }
+
+    fn subscription() -> impl Strategy<Value = Subscription> {
+        let triggers = [
+            Trigger::EntityCreated,
+            Trigger::EntityUpdated,
+            Trigger::EntityDeleted,
+            Trigger::AttributeCreated,
+            Trigger::AttributeUpdated,
+            Trigger::AttributeDeleted,
+        ];
+        let watched = prop::option::of(prop::collection::vec(0..3_usize, 1..3));
+        (0..6_usize, filter(), watched, prop::sample::subsequence(triggers.to_vec(), 1..4)).prop_map(|(n, filter, watched, triggers)| {
+            Subscription {
+                id: format!("urn:s:{n}"),
+                filter,
+                watched: watched.map(|l| l.into_iter().map(|n| iri("a", n)).collect()),
+                triggers,
+                throttling_us: None,
+                interval_us: None,
+                endpoint: String::new(),
+                expires_at: None,
+                active: true,
+                document: serde_json::Value::Null,
+            }
+        })
+    }
+
+    fn entity() -> impl Strategy<Value = Entity> {
+        (0..3_usize, 0..3_usize, prop::collection::vec((0..3_usize, 0..2_i32), 0..3)).prop_map(|(id, t, attributes)| {
+            let bare = Entity::new(iri("x", id), iri("t", t));
+            attributes.into_iter().fold(bare, |e, (n, v)| e.with(iri("a", n), Attribute::property(v)))
+        })
+    }
+
+    fn change() -> impl Strategy<Value = Committed> {
+        (prop::option::of(entity()), entity(), 0..4_usize).prop_filter_map("it changes something", |(before, new, what)| {
+            let before = before.map(|b| Entity { id: new.id.clone(), ..b });
+            let command = match what {
+                0 => Command::UpsertReplace(new),
+                1 => Command::UpsertUpdate(new),
+                2 => Command::Delete(new.id),
+                _ => Command::DeleteAttribute { id: new.id, name: iri("a", 0), dataset_id: None, all: true },
+            };
+            let mut delta = resolve(command, before.as_ref()).ok()?.delta?;
+            let after = delta.apply(before.clone(), Instant::from_secs(1)).ok()?.map(Arc::new);
+            let recorded_at = Instant::from_secs(1);
+            Some(Committed { position: 1, space: Space::City, recorded_at, before: before.map(Arc::new), after, delta: Arc::new(delta) })
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whom a change concerns is among those whom the index names, also after changes and ends of subscriptions.
+        #[test]
+        fn nobody_is_overlooked(all in prop::collection::vec(subscription(), 1..8), gone in 0..6_usize, change in change()) {
+            let shared = Arc::new(Shared::new(Arc::new(host::SystemClock), Arc::new(Metrics::default()), Limits::default()));
+            let mut index = Index::default();
+            for s in &all {
+                let watched = Arc::new(Watched::new(s.clone()));
+                let recipient = Arc::new(Recipient::new(Arc::clone(&watched), Instant::default(), Arc::clone(&shared)));
+                index.put(Entry { watched, recipient });
+            }
+            index.remove(&format!("urn:s:{gone}"));
+            // Of several with one id the last one counts.
+            let mut want: Vec<String> = Vec::new();
+            for (i, s) in all.iter().enumerate() {
+                let is_last = !all[i + 1..].iter().any(|later| later.id == s.id);
+                if is_last && s.id != format!("urn:s:{gone}") && s.concerns(&change) {
+                    want.push(s.id.clone());
+                }
+            }
+            let mut found = Vec::new();
+            index.candidates(&change, &mut found);
+            let concerned = found.iter().map(|slot| &index.entry(*slot).watched.subscription).filter(|s| s.concerns(&change));
+            let mut got: Vec<String> = concerned.map(|s| s.id.clone()).collect();
+            want.sort();
+            got.sort();
+            prop_assert_eq!(got, want);
+        }
+    }
+}
