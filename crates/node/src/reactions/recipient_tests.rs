@@ -49,7 +49,8 @@ fn bench(limits: Limits) -> Bench {
 fn told(position: u64, station: u32, value: u64) -> Told {
     let entity = Entity::new(Iri::known(&format!("urn:x:{station}")), Iri::known("urn:t:T"));
     let entity = entity.with(Iri::known("urn:a:v"), Attribute::property(value));
-    let delta = Arc::new(entity::resolve(entity::Command::Create(entity.clone()), None).unwrap().delta.unwrap_or_else(|| -> Delta { panic!() }));
+    let delta =
+        Arc::new(entity::resolve(entity::Command::Create(entity.clone()), None).unwrap().delta.unwrap_or_else(|| -> Delta { panic!() }));
     Told::new(&Committed {
         position,
         space: Space::City,

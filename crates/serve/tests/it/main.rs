@@ -6,5 +6,6 @@
 
 mod city;
 mod entities;
+mod killed;
 mod receiver;
 mod subscriptions;
