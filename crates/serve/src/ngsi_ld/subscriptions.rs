@@ -13,6 +13,7 @@ use node::{DeliveryStatus, Subscription, Trigger};
 use serde_json::{Value, json};
 
 use super::{Call, created, in_path};
+use crate::notify;
 use crate::problem::Problem;
 
 pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem> {
@@ -58,7 +59,12 @@ fn check_expiry(call: &Call, expires_at: Option<Instant>) -> Result<(), Problem>
 
 /// Checks what only the edge can: the endpoint's address, the context of the notifications.
 async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscription, Problem> {
-    call.app.outbound.check(&wished.notification.endpoint.uri).map_err(|e| Problem::bad_data(format!("notification/endpoint/uri: {e}")))?;
+    let endpoint = &wished.notification.endpoint;
+    let wrong_uri = |e: String| Problem::bad_data(format!("notification/endpoint/uri: {e}"));
+    let url = call.app.outbound.check_endpoint(&endpoint.uri).map_err(|e| wrong_uri(e.to_string()))?;
+    if url.scheme().starts_with("mqtt") {
+        notify::check_mqtt(&url, endpoint).map_err(wrong_uri)?;
+    }
     call.app.contexts.prepare(&wished.context).await?;
     let id = match &wished.id {
         Some(id) => id.clone(),

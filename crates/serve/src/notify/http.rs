@@ -1,7 +1,5 @@
 //! Notifications over HTTP (clause 6.3.8).
 
-use std::time::Duration;
-
 use ngsi::decode::Endpoint;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -14,14 +12,11 @@ use crate::{App, chain};
 pub(super) struct HttpTarget {
     url: Url,
     headers: HeaderMap,
-    timeout: Duration,
 }
 
 impl HttpTarget {
-    /// Errors: the address must not be called, or a header cannot be sent.
-    pub(super) fn new(app: &App, endpoint: &Endpoint, link: Option<&str>, timeout: Duration) -> Result<Self, String> {
-        // Checked again: the node may have been restarted with another configuration.
-        let url = app.outbound.check(&endpoint.uri).map_err(|e| e.to_string())?;
+    /// Errors: a header cannot be sent.
+    pub(super) fn new(url: Url, endpoint: &Endpoint, link: Option<&str>) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static(endpoint.accept.media_type()));
         if let Some(link) = link {
@@ -32,11 +27,11 @@ impl HttpTarget {
             let value = HeaderValue::from_str(&pair.value).map_err(|e| format!("receiverInfo `{}`: {e}", pair.key))?;
             headers.append(name, value);
         }
-        Ok(Self { url, headers, timeout })
+        Ok(Self { url, headers })
     }
 
     pub(super) async fn send(&self, app: &App, body: Vec<u8>) -> Result<(), Failure> {
-        let request = app.outbound.client().post(self.url.clone()).timeout(self.timeout).headers(self.headers.clone()).body(body);
+        let request = app.outbound.client().post(self.url.clone()).headers(self.headers.clone()).body(body);
         let response = request.send().await.map_err(|e| Failure::new(FailureSort::Down, chain(&e)))?;
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(Failure::new(sort_of(status), format!("the endpoint answered {status}"))) }

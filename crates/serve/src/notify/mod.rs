@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod http;
+mod mqtt;
 mod plan;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::endpoint::Endpoints;
+use self::mqtt::Brokers;
 use self::plan::Plan;
 use crate::App;
 
@@ -61,6 +63,7 @@ pub async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         runtime: Handle::current(),
         stop: stop.clone(),
         endpoints: Endpoints::default(),
+        brokers: Brokers::default(),
         n_under_way: AtomicUsize::new(0),
     });
     app.node.deliver_notifications_by(Arc::new(Post(Arc::clone(&courier))));
@@ -91,6 +94,7 @@ struct Courier {
     runtime: Handle,
     stop: watch::Receiver<bool>,
     endpoints: Endpoints,
+    brokers: Brokers,
     n_under_way: AtomicUsize,
 }
 
@@ -141,7 +145,7 @@ impl Courier {
                     _ = stop.wait_for(|s| *s) => return None,
                 };
                 let body = plan.body(notification, app.node.now());
-                let outcome = plan.send(&app, body).await;
+                let outcome = plan.send(&app, &self.brokers, body).await;
                 drop(turn);
                 match outcome {
                     Ok(()) => {
@@ -172,6 +176,8 @@ impl Courier {
         Some(pause)
     }
 }
+
+pub(crate) use self::mqtt::check as check_mqtt;
 
 async fn plan_of(app: &App, watched: &Watched) -> Result<Arc<Plan>, String> {
     if let Some(plan) = watched.plan::<Plan>() {

@@ -10,8 +10,9 @@ use ngsi::decode::NotificationFormat;
 use ngsi::encode::{self, Change, Document, NotificationBody};
 use node::{Notification, Subscription};
 
-use super::Failure;
 use super::http::HttpTarget;
+use super::mqtt::{Brokers, MqttTarget};
+use super::{Failure, FailureSort};
 use crate::App;
 use crate::ngsi_ld::subscriptions::stored;
 
@@ -27,7 +28,13 @@ pub(super) struct Plan {
     show_changes: bool,
     /// After a failure nothing is sent for so long.
     pub(super) cooldown: Duration,
-    target: HttpTarget,
+    timeout: Duration,
+    target: Target,
+}
+
+enum Target {
+    Http(HttpTarget),
+    Mqtt(MqttTarget),
 }
 
 impl Plan {
@@ -51,7 +58,12 @@ impl Plan {
             Document::LdJson | Document::GeoJson => None,
         };
         let timeout = endpoint.timeout_ms.map_or(ANSWER_WAIT, Duration::from_millis);
-        let target = HttpTarget::new(app, endpoint, link.as_deref(), timeout)?;
+        // Checked again: the node may have been restarted with another configuration.
+        let url = app.outbound.check_endpoint(&endpoint.uri).map_err(|e| e.to_string())?;
+        let target = match url.scheme() {
+            "mqtt" | "mqtts" => Target::Mqtt(MqttTarget::new(&url, endpoint, link.as_deref())?),
+            _ => Target::Http(HttpTarget::new(url, endpoint, link.as_deref())?),
+        };
         Ok(Self {
             id: subscription.id.parse().map_err(|e: entity::IriError| e.to_string())?,
             view: wished.view(),
@@ -59,6 +71,7 @@ impl Plan {
             document,
             show_changes: wished.notification.show_changes,
             cooldown: endpoint.cooldown_ms.map_or(Duration::ZERO, Duration::from_millis),
+            timeout,
             target,
         })
     }
@@ -82,8 +95,15 @@ impl Plan {
     }
 
     /// Brings it to the endpoint.
-    pub(super) async fn send(&self, app: &App, body: Vec<u8>) -> Result<(), Failure> {
-        self.target.send(app, body).await
+    pub(super) async fn send(&self, app: &App, brokers: &Brokers, body: Vec<u8>) -> Result<(), Failure> {
+        let send = async {
+            match &self.target {
+                Target::Http(target) => target.send(app, body).await,
+                Target::Mqtt(target) => target.send(app, brokers, &body).await,
+            }
+        };
+        let late = || Failure::new(FailureSort::Down, format!("timed out: no answer within {} ms", self.timeout.as_millis()));
+        tokio::time::timeout(self.timeout, send).await.unwrap_or_else(|_| Err(late()))
     }
 }
 

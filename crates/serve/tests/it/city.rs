@@ -9,7 +9,7 @@ use node::{Node, NodeOptions};
 use serde_json::Value;
 use serve::auth::Authenticator;
 use serve::mqtt_listener::RefusedMessages;
-use serve::outbound::Outbound;
+use serve::outbound::{Allowed, Outbound};
 use serve::peer::HttpTransport;
 use serve::{Addresses, App, Contexts, notify};
 use tempfile::TempDir;
@@ -37,8 +37,20 @@ impl City {
         city
     }
 
+    /// The same, which trusts these authorities besides those of the system.
+    pub(crate) fn start_trusting(authorities_pem: &[u8]) -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let mut city = Self::start_with(own.path(), Outbound::with(Allowed::everything(), Some(authorities_pem)).unwrap());
+        city.own = Some(own);
+        city
+    }
+
     /// A node on this folder.
     pub(crate) fn start_in(dir: &Path) -> Self {
+        Self::start_with(dir, Outbound::new(true).unwrap())
+    }
+
+    pub(crate) fn start_with(dir: &Path, outbound: Outbound) -> Self {
         // Whoever installs it first wins; it is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -56,7 +68,6 @@ impl City {
             history_place: String::new(),
             memory_bytes: node::MEMORY_BYTES_DEFAULT,
         });
-        let outbound = Outbound::new(true).unwrap();
         let store = Arc::new(ngsi::ContextStore::new(None, None).unwrap());
         let app = Arc::new(App {
             node: Arc::new(node.unwrap()),

@@ -7,5 +7,6 @@
 mod city;
 mod entities;
 mod killed;
+mod mqtt;
 mod receiver;
 mod subscriptions;
