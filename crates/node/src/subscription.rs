@@ -146,8 +146,8 @@ impl Subscription {
 
     fn is_triggered(&self, trigger: Trigger, change: &Committed) -> bool {
         match trigger {
-            Trigger::EntityCreated => change.before.is_none() && change.after.is_some(),
-            Trigger::EntityDeleted => change.after.is_none(),
+            Trigger::EntityCreated => change.before.is_none() && change.after.as_deref().is_some_and(|e| self.watches(e)),
+            Trigger::EntityDeleted => change.after.is_none() && change.before.as_deref().is_some_and(|e| self.watches(e)),
             Trigger::EntityUpdated => [Trigger::AttributeCreated, Trigger::AttributeUpdated, Trigger::AttributeDeleted]
                 .iter()
                 .any(|t| self.is_triggered(*t, change)),
@@ -156,11 +156,17 @@ impl Subscription {
                 (Some(b), Some(a)) => b.len() != a.len() || b.iter().zip(a).any(|(x, y)| !x.says_the_same_as(y)),
                 _ => false,
             }),
-            // Of an entity that is gone only those who asked for that are told (clause 5.8.6).
-            Trigger::AttributeDeleted => {
-                change.after.is_some() && self.touched(change).any(|(before, after)| before.is_some() && after.is_none())
+            // Of an entity that is gone only those are told who asked for that (clause 5.8.6), or who watch an attribute that went with it.
+            Trigger::AttributeDeleted if change.after.is_none() => {
+                self.watched.is_some() && change.before.as_deref().is_some_and(|e| self.watches(e))
             }
+            Trigger::AttributeDeleted => self.touched(change).any(|(before, after)| before.is_some() && after.is_none()),
         }
+    }
+
+    /// Has the entity a watched attribute? One that is watched for every attribute has.
+    fn watches(&self, entity: &Entity) -> bool {
+        self.watched.as_ref().is_none_or(|w| w.iter().any(|name| entity.attributes.contains_key(name)))
     }
 
     /// The watched attributes that the change names, before and after.
@@ -229,7 +235,12 @@ mod tests {
         check(subscription(Some("pm25"), &DEFAULT), update(1.0), Some(station(1.0)), false);
         check(subscription(Some("no2"), &DEFAULT), update(2.0), Some(station(1.0)), false);
         check(subscription(None, &DEFAULT), delete.clone(), Some(station(1.0)), false);
-        check(subscription(None, &[Trigger::EntityDeleted]), delete, Some(station(1.0)), true);
+        check(subscription(None, &[Trigger::EntityDeleted]), delete.clone(), Some(station(1.0)), true);
+        check(subscription(Some("pm10"), &[Trigger::EntityDeleted]), delete.clone(), Some(station(1.0)), false);
+        check(subscription(Some("pm25"), &[Trigger::AttributeDeleted]), delete.clone(), Some(station(1.0)), true);
+        check(subscription(None, &[Trigger::AttributeDeleted]), delete, Some(station(1.0)), false);
+        check(subscription(Some("pm25"), &[Trigger::EntityCreated]), Command::Create(station(1.0)), None, true);
+        check(subscription(Some("pm10"), &[Trigger::EntityCreated]), Command::Create(station(1.0)), None, false);
         check(subscription(Some("pm25"), &[Trigger::AttributeDeleted]), remove.clone(), Some(station(1.0)), true);
         check(subscription(None, &[Trigger::EntityUpdated]), remove, Some(station(1.0)), true);
         check(subscription(None, &[Trigger::EntityCreated]), update(2.0), Some(station(1.0)), false);

@@ -7,7 +7,7 @@ use entity::{Filter, Iri, TypeSelector};
 use store::Committed;
 
 use super::recipient::{Recipient, Watched};
-use crate::subscription::{Subscription, Trigger};
+use crate::subscription::Subscription;
 
 /// A subscription as it is at a position of the log, and who is told.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ impl Index {
         look(Key::Entity(change.delta.id.clone()));
         let (before, after) = (change.before.as_deref(), change.after.as_deref());
         let types = after.or(before).map(|e| &e.types[..]).unwrap_or_default();
-        let cleared = before.filter(|_| change.delta.clear).into_iter().flat_map(|b| b.attributes.keys());
+        let cleared = before.filter(|_| change.delta.clear || after.is_none()).into_iter().flat_map(|b| b.attributes.keys());
         let named = change.delta.put.iter().map(|(n, _)| n).chain(change.delta.remove.iter().map(|(n, _)| n)).chain(cleared);
         for entity_type in types {
             look(Key::Type(entity_type.clone()));
@@ -112,10 +112,8 @@ fn keys(subscription: &Subscription) -> Vec<Key> {
     if let Some(ids) = ids_of(&subscription.filter) {
         return ids.into_iter().map(Key::Entity).collect();
     }
-    // Of an entity that is new or gone, what changed of its attributes does not matter.
-    let only_attributes = !subscription.triggers.iter().any(|t| matches!(t, Trigger::EntityCreated | Trigger::EntityDeleted));
-    let watched = subscription.watched.as_ref().filter(|_| only_attributes);
-    match (types_of(&subscription.filter), watched) {
+    // Also of an entity that is new or gone, only those with a watched attribute are told.
+    match (types_of(&subscription.filter), subscription.watched.as_ref()) {
         (Some(types), Some(watched)) => {
             types.iter().flat_map(|t| watched.iter().map(|w| Key::TypeAndAttribute(t.clone(), w.clone()))).collect()
         }
@@ -165,6 +163,7 @@ fn union(lists: impl Iterator<Item = Option<Vec<Iri>>>) -> Option<Vec<Iri>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Trigger;
     use crate::metrics::Metrics;
     use crate::reactions::recipient::{Limits, Shared};
     use entity::{Attribute, Command, Entity, Instant, resolve};

@@ -8,5 +8,6 @@ mod city;
 mod entities;
 mod killed;
 mod mqtt;
+mod notifications;
 mod receiver;
 mod subscriptions;
