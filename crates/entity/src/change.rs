@@ -260,7 +260,9 @@ impl Delta {
             }
         }
         for (_, attribute) in &mut self.late {
-            stamp(Arc::make_mut(attribute), None, at);
+            // A correction was created when what it corrects was.
+            let created_at = Some(attribute.created_at).filter(|at| *at != Instant::default());
+            stamp(Arc::make_mut(attribute), created_at, at);
         }
         if self.expires_at.is_some() {
             entity.expires_at = self.expires_at;

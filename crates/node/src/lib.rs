@@ -20,6 +20,10 @@ mod operations;
 mod reactions;
 mod subscription;
 mod temporal;
+mod temporal_known;
+mod temporal_past;
+mod temporal_search;
+mod temporal_write;
 
 pub use as_of::{AS_OF_ENTITIES_MAX, ObservedValue, VERSIONS_MAX};
 pub use backups::{BackupFailed, BackupMade, BackupRunning, BackupSchedule, BackupStatus};
@@ -42,4 +46,8 @@ pub use store::state::{
 };
 pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};
+pub use temporal_known::ScopeSpan;
+pub use temporal_past::{AskedTime, ENDS_MAX, Ended, Past, PastQuery};
+pub use temporal_search::{Aggregated, PAGE_PERIODS_MAX, PAST_CONDITION_INSTANCES_MAX, PAST_ENTITIES_MAX, PastPage, PastSearch, PeriodPage};
+pub use temporal_write::Correction;
 pub use temporal::{PERIODS_MAX, PeriodQuery, PeriodSeries, PeriodValues, over_periods};

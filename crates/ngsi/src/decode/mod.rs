@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 pub use attribute::{INSTANCES_MAX, SUB_ATTRIBUTE_DEPTH_MAX};
 pub use body::{BATCH_ITEMS_MAX, Body, BodyItem, MediaType, body, json};
-pub use evolution::{Evolution, INSTANCES_IN_EVOLUTION_MAX, evolution};
+pub use evolution::{INSTANCES_IN_EVOLUTION_MAX, evolution, evolution_fragment, evolution_instance};
 pub use subscription::{
     Conditions, Endpoint, EntitySelector, KeyValue, Notification, NotificationFormat, Subscription, Trigger, WATCHED_MAX,
     patched_subscription, subscription,

@@ -15,7 +15,9 @@ use entity::{Attribute, AttributeValue, Entity, Iri, LOCATION};
 pub use discovery::{AttributeInfo, TypeInfo, attribute_info, attribute_list, attributes, type_info, type_list, types};
 pub use notification::{Change, NotificationBody, notification};
 pub use problem::{BatchError, Problem, batch_result, problem, update_result};
-pub use temporal::{AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, TemporalEntity, aggregated, evolution, evolutions};
+pub use temporal::{
+    AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, ScopeInstance, TemporalEntity, aggregated, aggregated_list, evolution, evolutions,
+};
 
 use attribute::{Before, Style};
 use writer::Writer;

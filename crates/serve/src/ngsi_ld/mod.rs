@@ -7,6 +7,7 @@ pub(crate) mod entities;
 mod etag;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
+pub(crate) mod temporal_write;
 
 use std::sync::Arc;
 
