@@ -118,7 +118,13 @@ mod tests {
 
     #[test]
     fn other_texts_name_no_instance() {
-        for wrong in ["", "urn:x", "urn:ngsi-ld:instance:o1", "urn:ngsi-ld:instance:x1:0123456789abcdef", "urn:ngsi-ld:instance:o01:0123456789abcdef"] {
+        for wrong in [
+            "",
+            "urn:x",
+            "urn:ngsi-ld:instance:o1",
+            "urn:ngsi-ld:instance:x1:0123456789abcdef",
+            "urn:ngsi-ld:instance:o01:0123456789abcdef",
+        ] {
             let error = wrong.parse::<InstanceId>().unwrap_err();
             assert!(error.to_string().contains("is not the name of an instance"), "{error}");
         }

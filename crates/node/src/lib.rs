@@ -46,8 +46,10 @@ pub use store::state::{
 };
 pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};
+pub use temporal::{PERIODS_MAX, PeriodQuery, PeriodSeries, PeriodValues, over_periods};
 pub use temporal_known::ScopeSpan;
 pub use temporal_past::{AskedTime, ENDS_MAX, Ended, Past, PastQuery};
-pub use temporal_search::{Aggregated, PAGE_PERIODS_MAX, PAST_CONDITION_INSTANCES_MAX, PAST_ENTITIES_MAX, PastPage, PastSearch, PeriodPage};
+pub use temporal_search::{
+    Aggregated, PAGE_PERIODS_MAX, PAST_CONDITION_INSTANCES_MAX, PAST_ENTITIES_MAX, PastPage, PastSearch, PeriodPage,
+};
 pub use temporal_write::Correction;
-pub use temporal::{PERIODS_MAX, PeriodQuery, PeriodSeries, PeriodValues, over_periods};

@@ -154,7 +154,8 @@ impl Node {
             };
             n_periods += values.iter().flat_map(|v| &v.series).map(|(_, periods)| periods.len()).sum::<usize>();
             if n_periods > PAGE_PERIODS_MAX {
-                let what = format!("the page has more than {PAGE_PERIODS_MAX} periods, which is the limit; ask for longer ones or fewer entities");
+                let what =
+                    format!("the page has more than {PAGE_PERIODS_MAX} periods, which is the limit; ask for longer ones or fewer entities");
                 return Err(NodeError::Limit { what });
             }
             let types = selected.known.types().map_or_else(|| vec![entity_type], <[Iri]>::to_vec);
@@ -174,7 +175,8 @@ impl Node {
             });
         }
         let interval = search.past.interval.clone();
-        let interval = interval.ok_or_else(|| NodeError::Invalid { what: "a question about many entities needs an interval".to_owned() })?;
+        let interval =
+            interval.ok_or_else(|| NodeError::Invalid { what: "a question about many entities needs an interval".to_owned() })?;
         let condition = Condition::of(&search.filter);
         let candidates = self.past_candidates(search, &interval)?;
         let mut page = SelectedPage { entities: Vec::new(), more: false, total: None };
@@ -240,7 +242,13 @@ impl Node {
     }
 
     /// The entity as selected, if it satisfies the condition and has an instance in the interval.
-    fn select(&self, id: Iri, condition: &Condition, search: &PastSearch, interval: &Range<Instant>) -> Result<Option<Selected>, NodeError> {
+    fn select(
+        &self,
+        id: Iri,
+        condition: &Condition,
+        search: &PastSearch,
+        interval: &Range<Instant>,
+    ) -> Result<Option<Selected>, NodeError> {
         let history = self.store.history();
         let known = self.known(&id, search.past.as_of)?;
         let mut seen = Entity::new(id.clone(), id.clone());
@@ -355,7 +363,9 @@ impl Node {
                     let id = fact.entity.clone();
                     // The ends of what has its values in the table of another type are there, too.
                     let is_elsewhere = matches!(&fact.what, What::Became(about) if about.types.first() != Some(&entity_type));
-                    if (is_elsewhere || deletion_of(fact).is_some_and(|d| interval.contains(&d.deleted_at))) && ids.len() <= PAST_ENTITIES_MAX {
+                    if (is_elsewhere || deletion_of(fact).is_some_and(|d| interval.contains(&d.deleted_at)))
+                        && ids.len() <= PAST_ENTITIES_MAX
+                    {
                         ids.insert(id);
                     }
                 })?,
@@ -510,8 +520,7 @@ impl Cut {
     /// Errors: these are too many.
     fn shorten(&mut self, entities: &mut [Past], max: usize) -> Result<(), NodeError> {
         self.apply(entities);
-        let mut times: Vec<Instant> =
-            entities.iter().flat_map(|e| e.attributes.values()).flatten().map(|a| self.time.of(a)).collect();
+        let mut times: Vec<Instant> = entities.iter().flat_map(|e| e.attributes.values()).flatten().map(|a| self.time.of(a)).collect();
         if times.len() <= max {
             return Ok(());
         }
@@ -529,7 +538,9 @@ impl Cut {
             n_runs += 1;
         }
         if n > LONGER_MAX * max {
-            let what = format!("the entities of one page have {n} instances of {PAGE_INSTANTS_MIN} instants, more than an answer may have; ask for fewer entities (limit)");
+            let what = format!(
+                "the entities of one page have {n} instances of {PAGE_INSTANTS_MIN} instants, more than an answer may have; ask for fewer entities (limit)"
+            );
             return Err(NodeError::Limit { what });
         }
         if let Some(last) = n_runs.checked_sub(1).and_then(|i| runs.get(i)).filter(|_| n_runs < runs.len()) {

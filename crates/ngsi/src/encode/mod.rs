@@ -16,7 +16,8 @@ pub use discovery::{AttributeInfo, TypeInfo, attribute_info, attribute_list, att
 pub use notification::{Change, NotificationBody, notification};
 pub use problem::{BatchError, Problem, batch_result, problem, update_result};
 pub use temporal::{
-    AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, ScopeInstance, TemporalEntity, aggregated, aggregated_list, evolution, evolutions,
+    AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, ScopeInstance, TemporalEntity, aggregated, aggregated_list,
+    evolution, evolutions,
 };
 
 use attribute::{Before, Style};

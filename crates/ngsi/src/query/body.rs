@@ -33,17 +33,8 @@ const MEMBERS: [&str; 15] = [
     "id",
 ];
 
-const UNSUPPORTED: [&str; 9] = [
-    "csf",
-    "join",
-    "joinLevel",
-    "containedBy",
-    "entityMap",
-    "entityMapLifetime",
-    "ordering",
-    "splitEntities",
-    "ngsildConformance",
-];
+const UNSUPPORTED: [&str; 9] =
+    ["csf", "join", "joinLevel", "containedBy", "entityMap", "entityMapLifetime", "ordering", "splitEntities", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///

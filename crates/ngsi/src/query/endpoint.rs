@@ -105,7 +105,13 @@ impl Endpoint {
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
             Self::List => &["sysAttrs"],
-            Self::WriteTemporal | Self::DeleteTemporal | Self::WriteEntity | Self::DeleteAttribute | Self::Discovery | Self::Explain | Self::Plain => &[],
+            Self::WriteTemporal
+            | Self::DeleteTemporal
+            | Self::WriteEntity
+            | Self::DeleteAttribute
+            | Self::Discovery
+            | Self::Explain
+            | Self::Plain => &[],
         }
     }
 

@@ -10,9 +10,7 @@ use entity::{AggregationMethod, Instant, Iri, Series};
 use ngsi::encode::{self, AggregatedAttribute, AggregatedEntity, AggregatedSeries, Document, Removal, ScopeInstance, TemporalEntity};
 use ngsi::query::{Aggregation, Endpoint, QueryParams, query_body};
 use ngsi::{Member, View, query};
-use node::{
-    AskedTime, Evolution, ObservedValue, Past, PastQuery, PastSearch, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty,
-};
+use node::{AskedTime, Evolution, ObservedValue, Past, PastQuery, PastSearch, PeriodQuery, PeriodValues, TemporalQuery, TimeProperty};
 
 use super::entities::past;
 use super::{Call, id_of};

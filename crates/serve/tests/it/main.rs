@@ -6,3 +6,4 @@
 
 mod city;
 mod entities;
+mod temporal;

@@ -570,7 +570,8 @@ pub trait History: Send + Sync {
             for (id, recorded_us) in batch.column(0).as_string::<i32>().iter().zip(recorded.values()) {
                 // What was recorded or created in the interval was not recorded before it.
                 if property == TimeProperty::ObservedAt || *recorded_us >= interval.start.micros() {
-                    ids.add_text(id.unwrap_or_default()).map_err(|reason| HistoryError::Columnar { entity_type: entity_type.clone(), reason })?;
+                    ids.add_text(id.unwrap_or_default())
+                        .map_err(|reason| HistoryError::Columnar { entity_type: entity_type.clone(), reason })?;
                 }
             }
         }

@@ -46,7 +46,8 @@ pub(super) fn entity_ids(
         match layer {
             Layer::Facts(facts) => {
                 for (id, rows) in &facts.entities {
-                    let is_value = |key: &RowKey| key.mark.is_none() && wanted.observed(key.observed_at) && wanted.recorded(key.recorded_at);
+                    let is_value =
+                        |key: &RowKey| key.mark.is_none() && wanted.observed(key.observed_at) && wanted.recorded(key.recorded_at);
                     let is_one = |key: &RowKey| is_known(key.recorded_at) && (is_value(key) || key.mark().is_some_and(is_elsewhere));
                     if rows.keys().any(is_one) {
                         ids.add(id.clone());
