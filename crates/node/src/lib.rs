@@ -21,6 +21,7 @@ mod reactions;
 mod subscription;
 mod temporal;
 mod temporal_known;
+mod temporal_methods;
 mod temporal_past;
 mod temporal_search;
 mod temporal_write;

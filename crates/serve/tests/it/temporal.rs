@@ -126,3 +126,97 @@ fn clause_4_11_temporal_relations_and_time_properties() {
     let shown = query(&city, &format!("type=Station&timeproperty=modifiedAt&timerel=after&timeAt={}", at(0))).expect(200).json();
     assert!(shown[0]["t"][0]["modifiedAt"].is_string(), "{shown}");
 }
+
+#[test]
+fn clause_5_7_4_temporal_query_by_document() {
+    let city = City::start();
+    two_stations(&city);
+    let ask = |rest: &str, more: Value| {
+        let mut body = json!({"type": "Query", "entities": [{"type": "Station"}], "temporalQ": {"timerel": "between", "timeAt": at(0), "endTimeAt": at(60)}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        city.post(&format!("temporal/entityOperations/query{rest}"), body)
+    };
+    assert_eq!(ids(&ask("", json!({})).expect(200)), [A, B]);
+    assert_eq!(ids(&ask("", json!({"q": "t>5"})).expect(200)), [B]);
+    let last = ask("", json!({"temporalQ": {"timerel": "after", "timeAt": at(0), "lastN": 1}, "attrs": ["t"]})).expect(200).json();
+    assert_eq!(values(&last[0], "t"), floats(&[3.0]));
+    let sums =
+        ask("?format=aggregatedValues", json!({"aggrParams": {"aggrMethods": ["sum"], "aggrPeriodDuration": "PT20M"}, "attrs": ["t"]}));
+    let sums = sums.expect(200).json();
+    assert_eq!(sums[0]["t"], json!({"type": "Property", "sum": [[1, at(0), at(20)], [5, at(20), at(40)]]}));
+    ask("", json!({"aggrParams": {"aggrMethods": ["sum"]}})).problem(400, "BadRequestData");
+    ask("?format=aggregatedValues", json!({})).problem(400, "BadRequestData");
+    ask("", json!({"temporalQ": {"timerel": "between", "timeAt": at(0)}})).problem(400, "BadRequestData");
+    assert_eq!(ask("?count=true&limit=1", json!({})).expect(200).header("ngsild-results-count"), ["2"]);
+}
+
+#[test]
+fn clause_5_5_9_pages_of_temporal_entities() {
+    let city = City::start();
+    two_stations(&city);
+    let page = |rest: &str| query(&city, &format!("type=Station&{}&{rest}", between(0, 60)));
+    let first = page("limit=1&count=true").expect(200);
+    assert_eq!((ids(&first), first.header("ngsild-results-count")), (vec![A.to_owned()], vec!["2"]));
+    let next = first.header("link").into_iter().find(|l| l.contains("rel=\"next\"")).unwrap();
+    let target = &next[1..next.find('>').unwrap()];
+    let second = city.get(target).expect(200);
+    assert_eq!(ids(&second), [B]);
+    let links = second.header("link");
+    assert!(links.iter().any(|l| l.contains("rel=\"prev\"")) && !links.iter().any(|l| l.contains("rel=\"next\"")), "{links:?}");
+    let counted = page("limit=0&count=true").expect(200);
+    assert_eq!((counted.body.as_str(), counted.header("ngsild-results-count")), ("[]", vec!["2"]));
+    page("limit=0").problem(400, "BadRequestData");
+}
+
+#[test]
+fn clause_6_3_10_temporal_pages_cut_all_entities_at_one_instant() {
+    let city = City::start();
+    let second = |s: usize| format!("2024-01-01T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60);
+    for id in [A, B] {
+        let list: Vec<Value> = (0..30_000).map(|s| json!([s, second(s)])).collect();
+        city.post("temporal/entities", json!({"id": id, "type": "Station", "t": {"type": "Property", "values": list}})).expect(201);
+    }
+    let ask = |from: String, rest: &str| {
+        query(&city, &format!("type=Station&format=temporalValues&timerel=between&timeAt={from}&endTimeAt=2024-01-01T12:00:00Z{rest}"))
+    };
+    let first = ask(second(0), "").expect(206);
+    assert_eq!(first.header("content-range"), [format!("DateTime {}-{}/*", second(0), second(24_999))]);
+    let pairs = |answer: &Answer| -> Vec<usize> {
+        answer.json().as_array().unwrap().iter().map(|e| e["t"]["values"].as_array().unwrap().len()).collect()
+    };
+    assert_eq!(pairs(&first), [25_000, 25_000]);
+    let rest = ask(second(24_999), "").expect(200);
+    assert_eq!(pairs(&rest), [5_001, 5_001]);
+    assert!(rest.header("content-range").is_empty());
+    // With lastN backwards: the end of the interval is not in it, so that nothing comes twice.
+    let last = ask(second(0), "&lastN=30000").expect(206);
+    assert_eq!(last.header("content-range"), [format!("DateTime 2024-01-01T12:00:00Z-{}/30000", second(5_000))]);
+    assert_eq!(pairs(&last), [25_000, 25_000]);
+}
+
+#[test]
+fn clause_4_5_19_aggregated_queries() {
+    let city = City::start();
+    two_stations(&city);
+    let ask = |rest: &str| query(&city, &format!("type=Station&format=aggregatedValues&{}&{rest}", between(0, 60)));
+    let sums = ask("aggrMethods=sum,max&aggrPeriodDuration=PT20M&attrs=t").expect(200).json();
+    let want =
+        |id: &str, sums: Value, maxima: Value| json!({"id": id, "type": "Station", "t": {"type": "Property", "sum": sums, "max": maxima}});
+    let a = want(A, json!([[1, at(0), at(20)], [5, at(20), at(40)]]), json!([[1, at(0), at(20)], [3, at(20), at(40)]]));
+    let b = want(B, json!([[15, at(20), at(40)]]), json!([[8, at(20), at(40)]]));
+    assert_eq!(sums, json!([a, b]));
+    let whole = ask("aggrMethods=totalCount&attrs=t&aggrPeriodDuration=PT0S").expect(200).json();
+    assert_eq!(whole[0]["t"]["totalCount"], json!([[3, at(0), at(60)]]));
+    // An attribute that was asked for and has no method is an error; others are left out.
+    ask("aggrMethods=sum&attrs=location").problem(400, "InvalidRequest");
+    let sums = ask("aggrMethods=sum").expect(200).json();
+    assert!(sums[0]["location"].is_null() && sums[0]["t"]["sum"].is_array(), "{sums}");
+    ask("attrs=t").problem(400, "BadRequestData");
+    ask("aggrMethods=mean&attrs=t").problem(400, "BadRequestData");
+    ask("aggrMethods=sum&aggrPeriodDuration=P0001-01-01T00:00:00").problem(400, "BadRequestData");
+    let both = format!("type=Station&options=temporalValues,aggregatedValues&aggrMethods=sum&{}", between(0, 60));
+    query(&city, &both).problem(400, "InvalidRequest");
+    let retrieved = city.get(&format!("temporal/entities/{A}?options=aggregatedValues&aggrMethods=avg&attrs=t&{}", between(0, 60)));
+    assert_eq!(retrieved.expect(200).json()["t"]["avg"], json!([[2, at(0), at(60)]]));
+    city.get(&format!("temporal/entities/{A}?format=aggregatedValues&aggrMethods=avg&attrs=location")).problem(400, "InvalidRequest");
+}
