@@ -7,3 +7,4 @@
 mod city;
 mod entities;
 mod temporal;
+mod temporal_write;
