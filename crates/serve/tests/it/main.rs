@@ -7,4 +7,5 @@
 mod city;
 mod entities;
 mod temporal;
+mod temporal_forms;
 mod temporal_write;

@@ -138,7 +138,7 @@ pub struct TemporalQuery {
     pub interval: Option<Range<Instant>>,
     /// Which time the interval speaks of.
     pub time_property: TimeProperty,
-    /// Only the newest so many instances of each attribute (all its `datasetId`s together), newest first.
+    /// Only the newest so many instances of each attribute and `datasetId`, newest first.
     pub last_n: Option<usize>,
     /// As it was known at this recorded time; none for now.
     pub as_of: Option<Instant>,
