@@ -196,7 +196,7 @@ mod tests {
         check_typed(
             Some("Time"),
             properties(json!(["10:00:00Z", "11:00:01Z"])),
-            [json!(2), json!(2), json!("11:00:01Z"), json!("10:00:00Z"), json!("10:30:00.5Z"), none(), none(), none()],
+            [json!(2), json!(2), json!("11:00:01Z"), json!("10:00:00Z"), json!("10:30:00.500Z"), none(), none(), none()],
         );
         check(vec![AttributeValue::Vocab(urns(&["a"])), AttributeValue::Vocab(urns(&["b"]))], counted(2, 2));
         check_typed(Some("URI"), properties(json!(["urn:a", "urn:b"])), counted(2, 2));

@@ -9,6 +9,7 @@ use std::ops::Range;
 use entity::{Attribute, Entity, Filter, Instant, Iri, Series, Target, TypeSelector};
 use policy::{Action, Permit, Principal};
 use store::history::{Evolution, Marked, TemporalQuery, What};
+use store::state::Space;
 
 use crate::error::NodeError;
 use crate::node::Node;
@@ -86,16 +87,10 @@ pub struct PeriodPage {
 /// An entity that satisfies the condition.
 pub(crate) struct Selected {
     pub(crate) id: Iri,
-    pub(crate) known: Known,
+    /// What is known of it, if that had to be looked at.
+    known: Option<Known>,
     /// Only values of these times are returned: those in which it was in the scopes asked for.
     pub(crate) within: Option<Vec<Range<Instant>>>,
-}
-
-impl Selected {
-    /// Its types then, if they are known.
-    pub(crate) fn types(&self) -> Vec<Iri> {
-        self.known.types().map(<[Iri]>::to_vec).unwrap_or_default()
-    }
 }
 
 /// Which entities of a question are on a page.
@@ -119,12 +114,16 @@ impl Node {
         let mut cut = Cut { at: None, newest_first, time };
         for selected in entities {
             let query = PastQuery { interval: search.past.interval.as_ref().map(|i| cut.narrowed(i)), ..search.past.clone() };
-            let evolution = self.selected_evolution(&selected, &query)?;
+            let known = match selected.known {
+                Some(known) => known,
+                None => self.known(&selected.id, search.past.as_of)?,
+            };
+            let evolution = self.selected_evolution(&selected.id, selected.within.as_deref(), &query)?;
             if let Some(at) = evolution.cut_at {
                 cut.take(at);
             }
             // Ends and scopes are those of the whole interval.
-            page.entities.push(self.past_of(evolution, &selected.known, &search.past)?);
+            page.entities.push(self.past_of(evolution, &known, &search.past)?);
             if n_instances(&page.entities) > LONGER_MAX * max {
                 cut.shorten(&mut page.entities, max)?;
             }
@@ -147,7 +146,7 @@ impl Node {
         for selected in entities {
             let query = PeriodQuery { temporal: search.past.of(selected.id.clone()), ..of.clone() };
             let (entity_type, values) = if selected.within.is_some() {
-                let evolution = self.selected_evolution(&selected, &search.past)?;
+                let evolution = self.selected_evolution(&selected.id, selected.within.as_deref(), &search.past)?;
                 (evolution.entity_type.clone(), over_periods(&query, &evolution)?)
             } else {
                 self.evolution_over_periods(who, &query)?
@@ -158,7 +157,11 @@ impl Node {
                     format!("the page has more than {PAGE_PERIODS_MAX} periods, which is the limit; ask for longer ones or fewer entities");
                 return Err(NodeError::Limit { what });
             }
-            let types = selected.known.types().map_or_else(|| vec![entity_type], <[Iri]>::to_vec);
+            let known = match selected.known {
+                Some(known) => known,
+                None => self.known(&selected.id, search.past.as_of)?,
+            };
+            let types = known.types().map_or_else(|| vec![entity_type], <[Iri]>::to_vec);
             page.entities.push(Aggregated { id: selected.id, types, values });
         }
         Ok(page)
@@ -178,13 +181,14 @@ impl Node {
         let interval =
             interval.ok_or_else(|| NodeError::Invalid { what: "a question about many entities needs an interval".to_owned() })?;
         let condition = Condition::of(&search.filter);
-        let candidates = self.past_candidates(search, &interval)?;
+        let Candidates { ids: candidates, certain } = self.past_candidates(search, &interval)?;
         let mut page = SelectedPage { entities: Vec::new(), more: false, total: None };
         let mut n_matched = 0;
         let in_order: Box<dyn Iterator<Item = Iri>> =
             if search.descending { Box::new(candidates.into_iter().rev()) } else { Box::new(candidates.into_iter()) };
         for id in in_order {
-            let Some(selected) = self.select(id, &condition, search, &interval)? else { continue };
+            let has_values = certain.contains(&id);
+            let Some(selected) = self.select(id, &condition, search, (&interval, has_values))? else { continue };
             n_matched += 1;
             if n_matched <= search.offset {
                 continue;
@@ -202,20 +206,15 @@ impl Node {
         Ok(page)
     }
 
-    /// The values of an entity of a page.
-    pub(crate) fn selected_evolution(&self, selected: &Selected, query: &PastQuery) -> Result<Evolution, NodeError> {
+    /// The values of an entity of a page, `within` some times if it is not all of the interval.
+    fn selected_evolution(&self, id: &Iri, within: Option<&[Range<Instant>]>, query: &PastQuery) -> Result<Evolution, NodeError> {
         let history = self.store.history();
-        let nothing = || Evolution {
-            id: selected.id.clone(),
-            entity_type: selected.types().into_iter().next().unwrap_or_else(|| selected.id.clone()),
-            attributes: Series::default(),
-            cut_at: None,
-        };
+        let nothing = || Evolution { id: id.clone(), entity_type: id.clone(), attributes: Series::default(), cut_at: None };
         if query.time == AskedTime::DeletedAt {
             return Ok(nothing());
         }
-        let asked = query.of(selected.id.clone());
-        let Some(ranges) = &selected.within else { return Ok(history.evolution(&asked)?.unwrap_or_else(nothing)) };
+        let asked = query.of(id.clone());
+        let Some(ranges) = within else { return Ok(history.evolution(&asked)?.unwrap_or_else(nothing)) };
         let mut all = nothing();
         let newest_first = query.last_n.is_some();
         let in_order: Vec<&Range<Instant>> = if newest_first { ranges.iter().rev().collect() } else { ranges.iter().collect() };
@@ -241,18 +240,22 @@ impl Node {
         Ok(all)
     }
 
-    /// The entity as selected, if it satisfies the condition and has an instance in the interval.
+    /// The entity as selected, if it satisfies the condition and has an instance in the interval. `has_values`: that it has is known.
     fn select(
         &self,
         id: Iri,
         condition: &Condition,
         search: &PastSearch,
-        interval: &Range<Instant>,
+        (interval, has_values): (&Range<Instant>, bool),
     ) -> Result<Option<Selected>, NodeError> {
         let history = self.store.history();
-        let known = self.known(&id, search.past.as_of)?;
+        let ends_only = search.past.time == AskedTime::DeletedAt;
         let mut seen = Entity::new(id.clone(), id.clone());
-        seen.types = match known.types() {
+        let present = if search.past.as_of.is_none() { self.store.table(Space::City).try_get(id.as_str())? } else { None };
+        // What an entity was is read only where what it is does not tell enough.
+        let known = if present.is_none() || condition.has_scope || ends_only { Some(self.known(&id, search.past.as_of)?) } else { None };
+        let types = present.as_ref().map(|e| e.types.as_slice()).or_else(|| known.as_ref()?.types());
+        seen.types = match types {
             Some(types) => types.to_vec(),
             None => {
                 let any = TemporalQuery { instances_max: 1, ..search.past.of(id.clone()) };
@@ -262,16 +265,17 @@ impl Node {
                 }
             }
         };
-        seen.created_at = known.created_at().unwrap_or_default();
-        seen.modified_at = known.present.as_ref().map_or(seen.created_at, |e| e.modified_at);
+        let created_at = present.as_ref().map(|e| e.created_at).or_else(|| known.as_ref()?.created_at());
+        seen.created_at = created_at.unwrap_or_default();
+        seen.modified_at = present.as_ref().map_or(seen.created_at, |e| e.modified_at);
         if !search.filter.conjuncts().filter(|c| is_about_entity(c)).all(|c| c.matches(&seen)) {
             return Ok(None);
         }
-        let ends_only = search.past.time == AskedTime::DeletedAt;
-        let mut any_instance = false;
+        let mut any_instance = has_values;
         if ends_only {
+            any_instance = false;
             let is_in = |at: &Instant| interval.contains(at);
-            for d in known.deletions.iter().filter(|d| is_in(&d.deleted_at)) {
+            for d in known.iter().flat_map(|k| &k.deletions).filter(|d| is_in(&d.deleted_at)) {
                 any_instance = true;
                 if let Some(name) = &d.attribute {
                     seen.put(name.clone(), Attribute { dataset_id: d.dataset_id.clone(), ..Attribute::property("urn:ngsi-ld:null") });
@@ -301,7 +305,7 @@ impl Node {
         }
         let within = if condition.has_scope {
             // Scopes are valid until they are replaced: of each set it is asked for itself.
-            let mut spans = known.scope_spans();
+            let mut spans = known.as_ref().map(Known::scope_spans).unwrap_or_default();
             spans.retain(|span| span.overlaps(interval));
             spans.retain(|span| {
                 seen.scopes.clone_from(&span.scopes);
@@ -326,11 +330,12 @@ impl Node {
             return Ok(Some(selected));
         }
         let any = PastQuery { attributes: None, interval: Some(interval.clone()), last_n: None, instances_max: 1, ..search.past.clone() };
-        Ok((!self.selected_evolution(&selected, &any)?.attributes.is_empty()).then_some(selected))
+        let found = self.selected_evolution(&selected.id, selected.within.as_deref(), &any)?;
+        Ok((!found.attributes.is_empty()).then_some(selected))
     }
 
     /// Ids of the entities that may satisfy the condition.
-    fn past_candidates(&self, search: &PastSearch, interval: &Range<Instant>) -> Result<BTreeSet<Iri>, NodeError> {
+    fn past_candidates(&self, search: &PastSearch, interval: &Range<Instant>) -> Result<Candidates, NodeError> {
         let too_many = || NodeError::Limit {
             what: format!(
                 "more than {PAST_ENTITIES_MAX} entities would have to be looked at, which is the limit: name ids, another type or a shorter interval"
@@ -338,6 +343,7 @@ impl Node {
         };
         let history = self.store.history();
         let named = Named::of(&search.filter);
+        let mut certain = BTreeSet::new();
         let mut ids: BTreeSet<Iri> = named.as_ref().map(|n| n.ids.clone()).unwrap_or_default();
         let types = match named {
             Some(named) => named.types,
@@ -357,7 +363,14 @@ impl Node {
         for entity_type in types {
             match search.past.time {
                 AskedTime::Of(property) => {
-                    ids.extend(history.entity_ids_within(&entity_type, (property, interval), search.past.as_of, PAST_ENTITIES_MAX + 1)?);
+                    let max = PAST_ENTITIES_MAX + 1;
+                    let within = history.entity_ids_within(&entity_type, (property, interval), search.past.as_of, max)?;
+                    let here = within.here.into_ids();
+                    if within.is_exact {
+                        certain.extend(here.iter().cloned());
+                    }
+                    ids.extend(here);
+                    ids.extend(within.elsewhere.into_ids());
                 }
                 AskedTime::DeletedAt => history.visit_marks(Marked::Type(&entity_type), search.past.as_of, &mut |fact| {
                     let id = fact.entity.clone();
@@ -379,8 +392,15 @@ impl Node {
         }
         let of_id = |c: &&Filter| matches!(c, Filter::Id(_) | Filter::IdPattern(_));
         ids.retain(|id| search.filter.conjuncts().filter(of_id).all(|c| c.matches(&Entity::new(id.clone(), id.clone()))));
-        Ok(ids)
+        Ok(Candidates { ids, certain })
     }
+}
+
+/// Entities that may satisfy a condition.
+struct Candidates {
+    ids: BTreeSet<Iri>,
+    /// Those of which it is known that they have a value in the interval.
+    certain: BTreeSet<Iri>,
 }
 
 /// The attributes of which a condition needs at least one.

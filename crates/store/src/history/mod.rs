@@ -43,6 +43,7 @@ mod erasure;
 mod kept;
 mod rollup;
 pub(crate) mod value;
+mod within;
 
 pub use value::{kind_of, plain_of};
 
@@ -55,6 +56,7 @@ pub use as_of::{AS_OF_INSTANCES_MAX, entity_as_of};
 pub use bucket::Bucket;
 pub use kept::Kept;
 pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, RollupRule, RollupWidth};
+pub use within::{FirstIds, Within};
 
 #[cfg(test)]
 mod contract;
@@ -544,9 +546,7 @@ pub trait History: Send + Sync {
         Ok(ids.into_iter().collect())
     }
 
-    /// Ids of the entities that may have a value in a table whose time is in an interval, as of a recorded time (none for now), and of those
-    /// that have or had the type but have their values in the table of another one; in order, the first `max`. None that has such a value is
-    /// missing; some may be there whose values were corrected or erased.
+    /// The entities of a table that have values whose time is in an interval, as of a recorded time (none for now).
     ///
     /// Engines that know the times of their parts read only those that they must.
     fn entity_ids_within(
@@ -555,13 +555,14 @@ pub trait History: Send + Sync {
         (property, interval): (TimeProperty, &Range<Instant>),
         as_of: Option<Instant>,
         max: usize,
-    ) -> Result<BTreeSet<Iri>, HistoryError> {
-        let mut ids = FirstIds::new(max);
+    ) -> Result<Within, HistoryError> {
+        let mut within = Within::new(max, property == TimeProperty::ObservedAt);
         self.visit_marks(Marked::Type(entity_type), as_of, &mut |fact| {
             if matches!(&fact.what, What::Became(about) if !about.is_at_home(entity_type)) {
-                ids.add(fact.entity);
+                within.elsewhere.add(fact.entity);
             }
         })?;
+        let columnar = |reason| HistoryError::Columnar { entity_type: entity_type.clone(), reason };
         let observed = (property == TimeProperty::ObservedAt).then(|| interval.clone());
         let scan = HistoryScan { entity_type: entity_type.clone(), attributes: Vec::new(), entities: None, observed, as_of };
         for batch in self.stream(&scan)? {
@@ -570,50 +571,15 @@ pub trait History: Send + Sync {
             for (id, recorded_us) in batch.column(0).as_string::<i32>().iter().zip(recorded.values()) {
                 // What was recorded or created in the interval was not recorded before it.
                 if property == TimeProperty::ObservedAt || *recorded_us >= interval.start.micros() {
-                    ids.add_text(id.unwrap_or_default())
-                        .map_err(|reason| HistoryError::Columnar { entity_type: entity_type.clone(), reason })?;
+                    within.here.add_text(id.unwrap_or_default()).map_err(columnar)?;
                 }
             }
         }
-        Ok(ids.found)
+        Ok(within)
     }
 
     /// How much the background work lags behind: 0 when it does not, from 1 on writers should be slowed down.
     fn pressure(&self) -> f32 {
         0.0
-    }
-}
-
-/// The first so many of some ids, in order, each once.
-pub(crate) struct FirstIds {
-    pub(crate) found: BTreeSet<Iri>,
-    max: usize,
-    last: String,
-}
-
-impl FirstIds {
-    pub(crate) const fn new(max: usize) -> Self {
-        Self { found: BTreeSet::new(), max, last: String::new() }
-    }
-
-    pub(crate) fn add(&mut self, id: Iri) {
-        self.found.insert(id);
-        if self.found.len() > self.max {
-            self.found.pop_last();
-        }
-    }
-
-    /// Errors: it is no IRI, in words.
-    pub(crate) fn add_text(&mut self, id: &str) -> Result<(), String> {
-        // Rows of one entity come one after the other.
-        if id == self.last || id.is_empty() {
-            return Ok(());
-        }
-        self.last.clear();
-        self.last.push_str(id);
-        if !self.found.contains(id) {
-            self.add(id.parse().map_err(|e: entity::IriError| format!("an entity is no IRI: {e}"))?);
-        }
-        Ok(())
     }
 }

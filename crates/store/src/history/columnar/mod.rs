@@ -48,6 +48,7 @@ use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
     AggregateQuery, Aggregates, BulkRows, ERASURES_MAX, Erasure, Evolution, Fact, Groups, History, HistoryError, HistoryPolicy,
     HistoryScan, HistoryTable, Kept, Maintained, Marked, Reading, Rollup, ScanStream, Segment, Sources, TemporalQuery, TimeProperty,
+    Within,
 };
 use crate::blobs::{Blobs, DiskBlobs};
 
@@ -698,7 +699,7 @@ impl History for ColumnarHistory {
         (property, interval): (TimeProperty, &Range<Instant>),
         as_of: Option<Instant>,
         max: usize,
-    ) -> Result<BTreeSet<Iri>, HistoryError> {
+    ) -> Result<Within, HistoryError> {
         self.kept(entity_type).check(entity_type, Some(&[]), as_of)?;
         let layers = self.inner.read().layers(entity_type, None, as_of);
         within::entity_ids(&layers, (property, interval), as_of, max)

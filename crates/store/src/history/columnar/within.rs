@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use arrow::record_batch::RecordBatch;
-use entity::{Instant, Iri};
+use entity::Instant;
 
-use super::super::{FirstIds, HistoryError, TimeProperty};
+use super::super::{FirstIds, HistoryError, TimeProperty, Within};
 use super::marks::{self, Mark};
 use super::recent::{Layer, RowKey};
 use super::scan::Layers;
@@ -18,7 +18,7 @@ pub(super) fn entity_ids(
     (property, interval): (TimeProperty, &Range<Instant>),
     as_of: Option<Instant>,
     max: usize,
-) -> Result<BTreeSet<Iri>, HistoryError> {
+) -> Result<Within, HistoryError> {
     let columnar = |reason: String| HistoryError::Columnar { entity_type: layers.table.entity_type.clone(), reason };
     let is_observed = property == TimeProperty::ObservedAt;
     let wanted = Wanted {
@@ -30,7 +30,8 @@ pub(super) fn entity_ids(
         ..Wanted::default()
     };
     let of_marks = Wanted { recorded_to: as_of, ..Wanted::default() };
-    let mut ids = FirstIds::new(max);
+    // Corrections speak of the same moments; what was erased may be all of one.
+    let mut within = Within::new(max, is_observed && layers.erasures.is_none());
     let none = BTreeSet::new();
     for segment in &layers.segments {
         let groups = segment.units(&wanted)?.iter().map(|u| u.row_group_idx).collect();
@@ -38,31 +39,46 @@ pub(super) fn entity_ids(
             let keys = Keys::of(&batch);
             (0..batch.num_rows()).try_for_each(|row| ids.add_text(keys.entity.get(row).unwrap_or_default())).map_err(|e| segment.damaged(e))
         };
-        segment.read(groups, &wanted, Attributes::Some(&none), |batch| take(batch, &mut ids))?;
-        marks::visit_texts(segment, &of_marks, |id, mark| if is_elsewhere(mark) { ids.add_text(id) } else { Ok(()) })?;
+        segment.read(groups, &wanted, Attributes::Some(&none), |batch| take(batch, &mut within.here))?;
+        marks::visit_texts(segment, &of_marks, |id, mark| if is_elsewhere(mark) { within.elsewhere.add_text(id) } else { Ok(()) })?;
     }
     let is_known = |at: Instant| as_of.is_none_or(|as_of| at <= as_of);
     for layer in &layers.recent {
         match layer {
             Layer::Facts(facts) => {
                 for (id, rows) in &facts.entities {
-                    let is_value =
-                        |key: &RowKey| key.mark.is_none() && wanted.observed(key.observed_at) && wanted.recorded(key.recorded_at);
-                    let is_one = |key: &RowKey| is_known(key.recorded_at) && (is_value(key) || key.mark().is_some_and(is_elsewhere));
-                    if rows.keys().any(is_one) {
-                        ids.add(id.clone());
+                    // Rows are in the order of observed time, those without it first; marks are such.
+                    let is_value = |key: &RowKey| key.mark.is_none() && wanted.recorded(key.recorded_at);
+                    let found = match &wanted.observed {
+                        Some(observed) if observed.is_empty() => false,
+                        Some(observed) => rows.range(first_at(observed.start)..first_at(observed.end)).any(|(key, _)| is_value(key)),
+                        None => rows.keys().any(is_value),
+                    };
+                    if found {
+                        within.here.add(id.clone());
+                    }
+                    let mut marks = rows.keys().take_while(|key| key.observed_at.is_none()).filter(|key| is_known(key.recorded_at));
+                    if marks.any(|key| key.mark().is_some_and(is_elsewhere)) {
+                        within.elsewhere.add(id.clone());
                     }
                 }
             }
             Layer::Bulk(bulk) if is_known(bulk.recorded_at) => {
                 let rows = wanted_of(bulk.sheet.batch.clone(), &wanted).map_err(|e| columnar(e.to_string()))?;
                 let keys = Keys::of(&rows);
-                (0..rows.num_rows()).try_for_each(|row| ids.add_text(keys.entity.get(row).unwrap_or_default())).map_err(columnar)?;
+                (0..rows.num_rows())
+                    .try_for_each(|row| within.here.add_text(keys.entity.get(row).unwrap_or_default()))
+                    .map_err(columnar)?;
             }
             Layer::Bulk(_) => {}
         }
     }
-    Ok(ids.found)
+    Ok(within)
+}
+
+/// Before all rows observed at this time.
+const fn first_at(observed_at: Instant) -> RowKey {
+    RowKey { observed_at: Some(observed_at), recorded_at: Instant::MIN, dataset_id: None, mark: None }
 }
 
 /// Does it say that the values of an entity of this type are in another table?
