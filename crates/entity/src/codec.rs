@@ -450,8 +450,8 @@ impl Writer {
         if let Some(scopes) = &d.scopes {
             self.scopes(scopes);
         }
-        if d.expires_at.is_some() {
-            self.optional_instant(d.expires_at);
+        if let Some(expires_at) = d.expires_at {
+            self.optional_instant(expires_at);
         }
         self.instances(&d.put, None);
         if !d.late.is_empty() {
@@ -734,7 +734,7 @@ impl<'a> Reader<'a> {
         let id = self.name()?;
         let types = self.terms()?;
         let scopes = if has(part::SCOPES) { Some(self.scopes()?) } else { None };
-        let expires_at = if has(part::EXPIRES) { self.optional_instant()? } else { None };
+        let expires_at = if has(part::EXPIRES) { Some(self.optional_instant()?) } else { None };
         let put = self.instances()?;
         let late = if has(part::LATE) { self.instances()? } else { Vec::new() };
         let remove = if has(part::REMOVE) {

@@ -19,10 +19,9 @@ mod view;
 
 pub use context::{Context, ContextStore, Loader};
 pub use error::{Error, ErrorKind, Result};
-pub use view::{DatasetId, LanguageRanges, Member, Representation, View};
+pub use view::{DatasetId, Join, JoinStyle, LanguageRanges, Member, Representation, View};
 
-/// The string that stands for "remove this" where an operation allows it (clause 4.5.0).
-pub const NGSI_LD_NULL: &str = "urn:ngsi-ld:null";
+pub use entity::NGSI_LD_NULL;
 
 /// The name of the default instance where a `datasetId` is asked for (clause 4.5.5.1).
 pub const DEFAULT_INSTANCE: &str = "@none";

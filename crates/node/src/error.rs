@@ -174,7 +174,9 @@ impl NodeError {
             | Self::NoInstance { .. }
             | Self::NoSubscription { .. }
             | Self::NoJob { .. } => Kind::NotFound,
-            Self::Invalid { .. } | Self::NoMethod { .. } | Self::Unsupported { .. } => Kind::Invalid,
+            Self::Command(CommandError::Misfit { .. }) | Self::Invalid { .. } | Self::NoMethod { .. } | Self::Unsupported { .. } => {
+                Kind::Invalid
+            }
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
             Self::Submit(_) | Self::Rows(store::SubmitRowsError::Submit(_)) => Kind::Unavailable,

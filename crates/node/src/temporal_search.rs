@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use entity::{Attribute, Entity, Filter, Instant, Iri, Series, Target, TypeSelector};
+use entity::{Attribute, Entity, Filter, Instant, Iri, Series, SortBy, SortOrder, Target, TypeSelector};
 use policy::{Action, Permit, Principal};
 use store::history::{Evolution, Marked, TemporalQuery, What};
 use store::state::Space;
@@ -14,6 +14,7 @@ use store::state::Space;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::operations::QUERY_LIMIT_MAX;
+use crate::order::Sorter;
 use crate::temporal::{PeriodQuery, PeriodValues, over_periods};
 use crate::temporal_known::{Known, deletion_of};
 use crate::temporal_past::{AskedTime, Past, PastQuery};
@@ -45,8 +46,8 @@ pub struct PastSearch {
     pub limit: usize,
     /// Count all matches.
     pub count: bool,
-    /// In the falling order of ids.
-    pub descending: bool,
+    /// Another order of ids than that of their characters.
+    pub order: Option<SortOrder>,
 }
 
 /// A page of pasts.
@@ -184,8 +185,10 @@ impl Node {
         let Candidates { ids: candidates, certain } = self.past_candidates(search, &interval)?;
         let mut page = SelectedPage { entities: Vec::new(), more: false, total: None };
         let mut n_matched = 0;
-        let in_order: Box<dyn Iterator<Item = Iri>> =
-            if search.descending { Box::new(candidates.into_iter().rev()) } else { Box::new(candidates.into_iter()) };
+        let in_order = match &search.order {
+            None => candidates.into_iter().collect(),
+            Some(order) => ids_in_order(candidates, order)?,
+        };
         for id in in_order {
             let has_values = certain.contains(&id);
             let Some(selected) = self.select(id, &condition, search, (&interval, has_values))? else { continue };
@@ -419,7 +422,7 @@ fn is_about_entity(condition: &Filter) -> bool {
         Filter::Type(_) | Filter::Id(_) | Filter::IdPattern(_) => true,
         Filter::And(list) | Filter::Or(list) => list.iter().all(is_about_entity),
         Filter::Not(inner) => is_about_entity(inner),
-        Filter::Value(..) | Filter::Geo(_) | Filter::HasAnyOf(_) | Filter::Scope(_) => false,
+        Filter::Value(..) | Filter::Geo(_) | Filter::HasAnyOf(_) | Filter::Scope(_) | Filter::Linked(_) => false,
     }
 }
 
@@ -484,6 +487,17 @@ fn types_of(selector: &TypeSelector) -> Option<BTreeSet<Iri>> {
         }),
         TypeSelector::And(list) => list.iter().filter_map(types_of).min_by_key(BTreeSet::len),
     }
+}
+
+/// Errors: the order is not only of ids; the collation is none.
+fn ids_in_order(ids: BTreeSet<Iri>, order: &SortOrder) -> Result<Vec<Iri>, NodeError> {
+    if order.keys.iter().any(|key| key.by != SortBy::Id) {
+        return Err(NodeError::Invalid { what: "the past is ordered by `id` only".to_owned() });
+    }
+    let sorter = Sorter::new(order)?;
+    let mut keyed: Vec<_> = ids.into_iter().map(|id| (sorter.keys(&Entity::new(id.clone(), id.clone())), id)).collect();
+    keyed.sort_by(|a, b| sorter.compare(a, b));
+    Ok(keyed.into_iter().map(|(_, id)| id).collect())
 }
 
 fn n_instances(entities: &[Past]) -> usize {

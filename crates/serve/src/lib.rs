@@ -16,6 +16,7 @@ mod bulk_export;
 mod console;
 mod contexts;
 mod history;
+pub mod housekeeping;
 mod live;
 mod maintenance;
 pub mod mqtt_listener;
@@ -26,6 +27,7 @@ pub mod peer;
 mod platform;
 mod problem;
 mod routes;
+pub mod tenants;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use tokio::sync::watch;
 pub use contexts::Contexts;
 pub use host::chain;
 pub use routes::{ROUTES, Route, router};
+use tenants::{TenantName, Tenants};
 
 /// What all HTTP routes share.
 pub struct App {
@@ -53,17 +56,40 @@ pub struct App {
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
-    pub imports: tokio::sync::Semaphore,
+    pub imports: Arc<tokio::sync::Semaphore>,
+    /// The tenants beside the default one.
+    pub tenants: Arc<Tenants>,
+    /// The tenant that is served; none for the default one.
+    pub tenant: Option<TenantName>,
     /// Addresses to show.
     pub addresses: Addresses,
     /// True while the node is shutting down.
     pub stop: watch::Receiver<bool>,
 }
 
+impl App {
+    /// The same for a tenant, which has a node of its own.
+    fn of_tenant(&self, name: TenantName, node: Arc<Node>) -> Self {
+        Self {
+            node,
+            tenant: Some(name),
+            auth: Arc::clone(&self.auth),
+            outbound: self.outbound.clone(),
+            contexts: self.contexts.clone(),
+            transport: Arc::clone(&self.transport),
+            refused: Arc::clone(&self.refused),
+            imports: Arc::clone(&self.imports),
+            tenants: Arc::clone(&self.tenants),
+            addresses: self.addresses.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
 /// As many turns as there may be bulk imports at the same time.
 #[must_use]
-pub fn bulk_turns() -> tokio::sync::Semaphore {
-    tokio::sync::Semaphore::new(bulk::IMPORTS_MAX)
+pub fn bulk_turns() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(bulk::IMPORTS_MAX))
 }
 
 /// The addresses in use.

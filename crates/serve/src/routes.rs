@@ -60,6 +60,7 @@ routes! {
     GET "/metrics" [public] platform::metrics, "Counters and gauges, OpenMetrics";
     GET "/openapi.json" [public] platform::openapi, "This description";
     GET "/api/v1/info" platform::info, "The node: city, version, key, addresses";
+    GET "/api/v1/tenants" platform::tenants, "The tenants beside the default one";
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
@@ -81,14 +82,20 @@ routes! {
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
     GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
     POST "/ngsi-ld/v1/entities" (WriteEntity) entities::create, "Create an entity (5.6.1)";
+    DELETE "/ngsi-ld/v1/entities" (Purge) entities::purge, "Purge entities, or attributes of them (5.6.21)";
     GET "/ngsi-ld/v1/entities/{id}" (RetrieveEntity) entities::retrieve, "Retrieve an entity (5.7.1)";
     PUT "/ngsi-ld/v1/entities/{id}" (WriteEntity) entities::replace, "Replace an entity (5.6.18)";
+    PATCH "/ngsi-ld/v1/entities/{id}" (Merge) entities::merge, "Merge an entity (5.6.17)";
     DELETE "/ngsi-ld/v1/entities/{id}" (WriteEntity) entities::delete, "Delete an entity (5.6.6)";
     POST "/ngsi-ld/v1/entities/{id}/attrs" (AppendAttributes) entities::append, "Append attributes (5.6.3)";
+    PATCH "/ngsi-ld/v1/entities/{id}/attrs" (WriteEntity) entities::update, "Update attributes (5.6.2)";
+    PATCH "/ngsi-ld/v1/entities/{id}/attrs/{name}" (WriteEntity) entities::update_attribute, "Update an attribute partially (5.6.4)";
+    PUT "/ngsi-ld/v1/entities/{id}/attrs/{name}" (WriteEntity) entities::replace_attribute, "Replace an attribute (5.6.19)";
     DELETE "/ngsi-ld/v1/entities/{id}/attrs/{name}" (DeleteAttribute) entities::delete_attribute, "Delete an attribute (5.6.5)";
     POST "/ngsi-ld/v1/entityOperations/create" (WriteEntity) batch::create, "Create entities (5.6.7)";
     POST "/ngsi-ld/v1/entityOperations/upsert" (Upsert) batch::upsert, "Create or replace or update entities (5.6.8)";
     POST "/ngsi-ld/v1/entityOperations/update" (AppendAttributes) batch::update, "Update entities (5.6.9)";
+    POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
     GET "/ngsi-ld/v1/temporal/entities" (QueryTemporal) temporal::query, "Query the past of entities (5.7.4)";
@@ -149,7 +156,12 @@ async fn wrong_method(method: Method, request: Request) -> Problem {
 
 /// Counts answers, and gives errors that come from the library (a body too large, say) the form that ours have.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let tenant = request.headers().get(&ngsi_ld::TENANT).cloned();
     let mut response = next.run(request).await;
+    if let Some(tenant) = tenant {
+        // Whose data these are goes back with them (clause 6.3.14).
+        response.headers_mut().insert(ngsi_ld::TENANT, tenant);
+    }
     let status = response.status();
     let is_ours = response.headers().get("content-type").is_some_and(|t| t.as_bytes() == b"application/json");
     if status == StatusCode::PAYLOAD_TOO_LARGE && !is_ours {
@@ -190,7 +202,9 @@ pub(crate) fn openapi() -> Value {
             },
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
-        if matches!(route.method, Method::POST | Method::PUT) && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path) {
+        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH)
+            && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path)
+        {
             operation["requestBody"] = match route.path {
                 "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
                 _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),

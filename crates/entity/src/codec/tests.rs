@@ -120,7 +120,7 @@ fn arb_entity() -> impl Strategy<Value = Entity> {
 fn unrecorded(mut delta: Delta) -> Delta {
     fn forget(a: &mut Attribute) {
         (a.created_at, a.modified_at) = (Instant::default(), Instant::default());
-        a.sub_attributes.each_mut().for_each(forget);
+        a.sub_attributes.each_mut().for_each(|(_, sub)| forget(sub));
     }
     let late = delta.late.iter_mut().filter(|(_, a)| a.created_at == a.modified_at);
     delta.put.iter_mut().chain(late).for_each(|(_, a)| forget(Arc::make_mut(a)));
@@ -147,7 +147,7 @@ fn arb_delta() -> impl Strategy<Value = Delta> {
             put,
             late,
             remove,
-            expires_at: e.expires_at,
+            expires_at: Some(e.expires_at),
         })
 }
 

@@ -163,7 +163,7 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
     // The temporal form is a normalized one (clause 4.5.6).
     let normalized = View { representation: Representation::Normalized, ..view.clone() };
     let shown_time = (time != TimeProperty::ObservedAt).then(|| time.name());
-    let style = Style { context, view: &normalized, shown_time };
+    let style = Style { shown_time, ..Style::plain(context, &normalized) };
     w.open(b'{');
     if view.shows(&Member::Id) {
         w.member("id", e.id.as_str());
@@ -272,7 +272,12 @@ fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, styl
         |a| a,
         |w, a| {
             // A language filter leaves of texts what fits best (clause 4.15).
-            style.simplified(w, a);
+            match (&a.value, &style.view.lang) {
+                (AttributeValue::Language(map), Some(lang)) if !map.is_empty() => {
+                    w.value(lang.best(map).map_or(&Value::Null, |(_, text)| text))
+                }
+                (value, _) => style.raw_value(w, value),
+            }
             w.instant(time_of(a, time));
         },
         style.view.lang.is_some(),
@@ -298,7 +303,7 @@ fn removal_series(w: &mut Writer<'_>, removals: &[&Removal]) {
 fn pairs<T>(w: &mut Writer<'_>, items: &[&T], of: impl Fn(&T) -> &Attribute, pair: impl Fn(&mut Writer<'_>, &T), lang: bool) {
     let form = |value: &AttributeValue| match value {
         AttributeValue::Language(_) if lang => ("Property", "values"),
-        other => (other.kind(), plural_member(other)),
+        other => (other.kind().name(), plural_member(other)),
     };
     let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&T>> = IndexMap::new();
     for &item in items {

@@ -3,7 +3,8 @@
 use entity::{Filter, TypeSelector};
 use serde_json::Value;
 
-use super::params::{Selection, dataset_ids, member_list, name_list, wants_aggregation};
+use super::order::OrderText;
+use super::params::{JoinText, Selection, check_reach, dataset_ids, member_list, name_list, wants_aggregation};
 use super::select::GeoParameters;
 use super::temporal::TemporalText;
 use super::{Aggregation, Endpoint, QueryParams};
@@ -15,7 +16,7 @@ use crate::view::LanguageRanges;
 /// The most selectors in `entities`.
 const SELECTORS_MAX: usize = 500;
 
-const MEMBERS: [&str; 15] = [
+const MEMBERS: [&str; 19] = [
     "type",
     "entities",
     "q",
@@ -30,11 +31,14 @@ const MEMBERS: [&str; 15] = [
     "jsonKeys",
     "temporalQ",
     "aggrParams",
+    "join",
+    "joinLevel",
+    "containedBy",
+    "ordering",
     "id",
 ];
 
-const UNSUPPORTED: [&str; 9] =
-    ["csf", "join", "joinLevel", "containedBy", "entityMap", "entityMapLifetime", "ordering", "splitEntities", "ngsildConformance"];
+const UNSUPPORTED: [&str; 5] = ["csf", "entityMap", "entityMapLifetime", "splitEntities", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///
@@ -45,6 +49,8 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
     let mut selection = Selection::default();
     let mut is_query = false;
     let (mut temporal, mut aggregation) = (None, None);
+    let mut order = OrderText::default();
+    let mut join = JoinText { join: None, level: None, contained_by: None };
     for (key, value) in &map {
         let at = |e: Error| e.within(&shown(key));
         match key.as_str() {
@@ -64,6 +70,13 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
                 // As in the URL: bracket paths address raw keys always.
                 names(value, context).map_err(at)?;
             }
+            "join" | "joinLevel" | "containedBy" if endpoint == Endpoint::QueryTemporalByBody => {
+                return Err(at(Error::bad("linked entities are not part of temporal answers")));
+            }
+            "ordering" => order = OrderText::from_json(value).map_err(at)?,
+            "join" => join.join = Some(string(value).map_err(at)?.to_owned()),
+            "joinLevel" => join.level = Some(value.to_string()),
+            "containedBy" => join.contained_by = Some(list_of_strings(value).map_err(at)?.into_iter().map(str::to_owned).collect()),
             "temporalQ" if endpoint == Endpoint::QueryTemporalByBody => temporal = Some(temporal_q(value).map_err(at)?),
             "temporalQ" => return Err(at(Error::bad("a temporal query goes to /temporal/entityOperations/query"))),
             "aggrParams" if endpoint == Endpoint::QueryTemporalByBody => aggregation = Some(aggr_params(value).map_err(at)?),
@@ -87,9 +100,15 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
             (_, found) => found,
         };
     }
+    if endpoint != Endpoint::QueryTemporalByBody {
+        params.view.join = join.join()?;
+    }
+    check_reach(&params.view)?;
+    selection.link_levels = params.view.join.as_ref().map_or(0, |j| j.levels);
     params.view.attrs.clone_from(&selection.attrs);
     params.local |= selection.types == Some(TypeSelector::Any);
     params.finish(&selection, context, true)?;
+    params.order(order.order(context).map_err(|e| e.within("ordering"))?)?;
     Ok(params)
 }
 

@@ -27,6 +27,10 @@ pub enum Endpoint {
     Upsert,
     /// `DELETE …/attrs/{name}`.
     DeleteAttribute,
+    /// `PATCH /entities/{id}`: form, time and language of what is merged.
+    Merge,
+    /// `DELETE /entities`: which entities, and which of their attributes.
+    Purge,
     /// `GET /subscriptions` and other lists.
     List,
     /// `GET /types`, `/attributes` and below.
@@ -48,21 +52,13 @@ const PAGED: &[&str] = &["limit", "offset", "count"];
 const TIMED: &[&str] = &["timerel", "timeAt", "endTimeAt", "timeproperty", "lastN"];
 
 /// Parameters of the standard that this node does not serve yet; named so that nobody thinks they took effect.
-pub(super) const UNSUPPORTED: &[&str] = &[
-    "join",
-    "joinLevel",
-    "containedBy",
-    "csf",
-    "entityMap",
-    "entityMapLifetime",
-    "splitEntities",
-    "orderBy",
-    "collation",
-    "orderFrom",
-    "orderGeometry",
-    "aggrMethods",
-    "aggrPeriodDuration",
-];
+pub(super) const UNSUPPORTED: &[&str] = &["csf", "entityMap", "entityMapLifetime", "splitEntities", "aggrMethods", "aggrPeriodDuration"];
+
+/// Their order.
+const ORDERED: &[&str] = &["orderBy", "collation", "orderFrom", "orderGeometry"];
+
+/// Linked entities.
+const JOINED: &[&str] = &["join", "joinLevel", "containedBy"];
 
 /// Our own extension: everything as it was known at this recorded time.
 pub(super) const AS_OF: &str = "asOf";
@@ -75,10 +71,10 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty", AS_OF]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
-            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty", AS_OF]],
-            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED],
+            Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
+            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED, &["orderBy", "collation"]],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
             Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],
             Self::WriteTemporal => &[&["local"]],
@@ -86,6 +82,8 @@ impl Endpoint {
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
+            Self::Merge => &[&["type", "local", "format", "options", "observedAt", "lang"]],
+            Self::Purge => &[SELECTED, &["local", "drop", "keep"]],
             Self::List => &[PAGED, &["options"]],
             Self::Discovery => &[&["details", "local"]],
             Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
@@ -104,11 +102,13 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => &["sysAttrs", "temporalValues", "aggregatedValues"],
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
+            Self::Merge => &["simplified", "keyValues"],
             Self::List => &["sysAttrs"],
             Self::WriteTemporal
             | Self::DeleteTemporal
             | Self::WriteEntity
             | Self::DeleteAttribute
+            | Self::Purge
             | Self::Discovery
             | Self::Explain
             | Self::Plain => &[],
@@ -121,13 +121,14 @@ impl Endpoint {
             Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal => {
                 &["normalized", "temporalValues", "aggregatedValues"]
             }
+            Self::Merge => &["simplified", "keyValues"],
             _ => &["normalized", "concise", "simplified", "keyValues"],
         }
     }
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge)
     }
 
     /// Is a question of any width answered, because it is about this node alone?

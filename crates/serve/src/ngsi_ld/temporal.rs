@@ -62,7 +62,7 @@ async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Pro
         offset: params.offset,
         limit: params.limit,
         count: params.count,
-        descending: false,
+        order: params.order.clone(),
     };
     let with_context = document == Document::LdJson;
     let (mut response, more, total) = if let Some(aggregation) = &params.temporal.aggregation {

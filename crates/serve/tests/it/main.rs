@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
 
+mod batches;
+mod binding;
 mod city;
 mod entities;
+mod queries;
 mod temporal;
 mod temporal_forms;
 mod temporal_write;

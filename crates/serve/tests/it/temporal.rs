@@ -220,3 +220,19 @@ fn clause_4_5_19_aggregated_queries() {
     assert_eq!(retrieved.expect(200).json()["t"]["avg"], json!([[2, at(0), at(60)]]));
     city.get(&format!("temporal/entities/{A}?format=aggregatedValues&aggrMethods=avg&attrs=location")).problem(400, "InvalidRequest");
 }
+
+#[test]
+fn clause_4_23_temporal_queries_are_ordered_by_id_only() {
+    let city = City::start();
+    two_stations(&city);
+    let ask = |rest: &str| query(&city, &format!("type=Station&{}&{rest}", between(0, 60)));
+    assert_eq!(ids(&ask("orderBy=id;desc&local=true").expect(200)), [B, A]);
+    assert_eq!(ids(&ask("orderBy=id;desc&local=true&limit=1").expect(200)), [B]);
+    assert_eq!(ids(&ask("orderBy=id&local=true&collation=de").expect(200)), [A, B]);
+    ask("orderBy=t&local=true").problem(400, "BadRequestData");
+    ask("orderBy=id").problem(400, "BadRequestData");
+    ask("orderBy=id&local=true&collation=-").problem(400, "BadRequestData");
+    // Linked entities are not part of the past (clause 4.5.23).
+    ask("join=inline").problem(400, "InvalidRequest");
+    ask("q=near{t}==1").problem(400, "BadRequestData");
+}
