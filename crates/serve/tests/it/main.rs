@@ -18,3 +18,6 @@ mod receiver;
 mod registrations;
 mod source;
 mod subscriptions;
+mod temporal;
+mod temporal_forms;
+mod temporal_write;
