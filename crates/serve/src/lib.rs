@@ -39,6 +39,7 @@ use tokio::sync::watch;
 
 pub use contexts::Contexts;
 pub use host::chain;
+pub use ngsi_ld::entity_maps::EntityMaps;
 pub use ngsi_ld::forward::Sources;
 pub use routes::{ROUTES, Route, router};
 use tenants::{TenantName, Tenants};
@@ -57,6 +58,8 @@ pub struct App {
     pub transport: Arc<dyn node::PeerTransport>,
     /// Distributed operations.
     pub sources: Sources,
+    /// Which entities queries have found, for their further pages.
+    pub entity_maps: EntityMaps,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
@@ -79,6 +82,7 @@ impl App {
             outbound: self.outbound.clone(),
             contexts: self.contexts.clone(),
             sources: self.sources.of_tenant(&name),
+            entity_maps: EntityMaps::default(),
             transport: Arc::clone(&self.transport),
             refused: Arc::clone(&self.refused),
             imports: Arc::clone(&self.imports),

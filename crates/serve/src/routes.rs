@@ -12,7 +12,7 @@ use ngsi::query::Endpoint;
 use node::Sort;
 use serde_json::{Map, Value, json};
 
-use crate::ngsi_ld::{self, batch, cluster, discovery, entities, registrations, subscriptions, temporal, temporal_write};
+use crate::ngsi_ld::{self, batch, cluster, discovery, entities, entity_maps, registrations, subscriptions, temporal, temporal_write};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
@@ -99,6 +99,11 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    GET "/ngsi-ld/v1/entityMaps" (EntityMap) entity_maps::create, "Make an entity map (5.14.4)";
+    POST "/ngsi-ld/v1/entityMaps" (QueryByBody) entity_maps::create_by_body, "Make an entity map by a document (5.14.4)";
+    GET "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::retrieve, "Retrieve an entity map (5.14.1)";
+    PATCH "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::update, "Change when an entity map expires (5.14.2)";
+    DELETE "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::delete, "Delete an entity map (5.14.3)";
     GET "/ngsi-ld/v1/temporal/entities" (QueryTemporal) temporal::query, "Query the past of entities (5.7.4)";
     POST "/ngsi-ld/v1/temporal/entityOperations/query" (QueryTemporalByBody) temporal::query_by_body, "Query the past of entities by a document (5.7.4)";
     GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";

@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod cluster;
 pub(crate) mod discovery;
 pub(crate) mod entities;
+pub(crate) mod entity_maps;
 mod etag;
 pub(crate) mod forward;
 pub(crate) mod registrations;
@@ -44,6 +45,8 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
+    /// `NGSILD-EntityMap`.
+    entity_map: Option<String>,
     /// The headers, kept only if there are sources that may be told of them.
     headers: HeaderMap,
     accept: Accepted,
@@ -84,6 +87,7 @@ impl FromRequestParts<Arc<App>> for Call {
             context,
             pairs,
             if_match: etag::if_match(&parts.headers)?,
+            entity_map: text(&parts.headers, &entity_maps::ENTITY_MAP)?.map(str::to_owned),
             headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
             accept: accepted(&parts.headers)?,
             link,

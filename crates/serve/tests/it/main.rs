@@ -10,6 +10,7 @@ mod city;
 mod distributed_reads;
 mod distributed_writes;
 mod entities;
+mod entity_maps;
 mod killed;
 mod mqtt;
 mod notifications;
