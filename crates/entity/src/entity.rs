@@ -160,16 +160,8 @@ pub enum AttributeKind {
 
 impl AttributeKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Property,
-        Self::Geo,
-        Self::Relationship,
-        Self::Language,
-        Self::Vocab,
-        Self::Json,
-        Self::List,
-        Self::ListRelationship,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Property, Self::Geo, Self::Relationship, Self::Language, Self::Vocab, Self::Json, Self::List, Self::ListRelationship];
 
     /// The name as NGSI-LD writes it.
     #[must_use]

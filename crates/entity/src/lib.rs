@@ -33,8 +33,8 @@ pub use filter::{
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
 pub use instances::{Instances, IntoInstances, SubAttributes};
 pub use instant::{Instant, InstantError, InstantText};
-pub use patch::{AttributePatch, Edit, EntityPatch, InstancePatch, MergeOptions, NGSI_LD_NULL, PatchMode, ValuePatch};
 pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};
+pub use patch::{AttributePatch, Edit, EntityPatch, InstancePatch, MergeOptions, NGSI_LD_NULL, PatchMode, ValuePatch};
 
 /// Namespace of the words that conurb itself adds (agreements, profiles, provenance).
 pub const CONURB_NS: &str = "https://conurb.org/ns#";

@@ -416,8 +416,7 @@ pub(crate) fn remove_attributes(id: &Iri, names: &[Iri], others: bool, current: 
     let goes = |name: &&Iri| names.contains(name) != others;
     let updated: Vec<Iri> = current.attributes.keys().filter(goes).cloned().collect();
     let instances = |name: &Iri| current.attributes.get(name).map(Instances::as_slice).unwrap_or_default();
-    let remove: Vec<_> =
-        updated.iter().flat_map(|name| instances(name).iter().map(|i| (name.clone(), i.dataset_id.clone()))).collect();
+    let remove: Vec<_> = updated.iter().flat_map(|name| instances(name).iter().map(|i| (name.clone(), i.dataset_id.clone()))).collect();
     let delta = (!remove.is_empty()).then(|| Delta { remove, ..Delta::of(id) });
     Resolved { delta, outcome: Outcome::Updated { updated, left: Vec::new() } }
 }

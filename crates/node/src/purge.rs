@@ -48,9 +48,7 @@ impl Node {
             after = ids.last().cloned();
             let command = |id: &Iri| match what {
                 Purged::Entities => Command::Delete(id.clone()),
-                Purged::Attributes { names, others } => {
-                    Command::RemoveAttributes { id: id.clone(), names: names.clone(), others: *others }
-                }
+                Purged::Attributes { names, others } => Command::RemoveAttributes { id: id.clone(), names: names.clone(), others: *others },
             };
             let commands: Vec<Command> = ids.iter().map(command).collect();
             if !commands.is_empty() {

@@ -30,6 +30,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Delivers until `stop` turns true.
 pub async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    app.contexts.restore(&app.node);
     let (sender, mut inbox) = mpsc::channel(WAITING_MAX);
     app.node.deliver_notifications_to(sender);
     let mut endpoints: HashMap<String, mpsc::Sender<Notification>> = HashMap::new();
@@ -111,6 +112,7 @@ async fn deliver_one(app: &App, notification: &Notification) {
 
 async fn post(app: &App, notification: &Notification) -> Result<(), String> {
     let wished = stored(&notification.subscription).map_err(|p| p.detail)?;
+    app.contexts.prepare(&wished.context).await.map_err(|p| p.detail)?;
     let context = app.contexts.store().resolve(&wished.context).map_err(|e| e.to_string())?;
     let document = match wished.notification.endpoint.accept {
         NotificationFormat::Json => Document::Json,
@@ -124,7 +126,7 @@ async fn post(app: &App, notification: &Notification) -> Result<(), String> {
     let timeout = endpoint.timeout_ms.map_or(ANSWER_WAIT, Duration::from_millis);
     let mut request = app.outbound.client().post(url).timeout(timeout).header("content-type", endpoint.accept.media_type()).body(body);
     if document == Document::Json {
-        let target = context.url().unwrap_or(ngsi::context::CORE_CONTEXT_URL);
+        let target = app.contexts.link(&context, &format!("http://{}", app.addresses.http));
         request = request.header("link", format!("<{target}>; rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\""));
     }
     for pair in &endpoint.receiver_info {

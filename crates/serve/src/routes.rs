@@ -12,7 +12,7 @@ use ngsi::query::Endpoint;
 use node::Sort;
 use serde_json::{Map, Value, json};
 
-use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
+use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
 
@@ -106,8 +106,11 @@ routes! {
     POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
     DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
-    GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] ngsi_ld::context_document, "A context that an answer links to";
-    GET "/contexts/{*url}" [public] ngsi_ld::embedded_context, "An embedded JSON-LD context, for clients without internet";
+    GET "/ngsi-ld/v1/jsonldContexts" contexts::list, "List the contexts that this node has (5.13.3)";
+    POST "/ngsi-ld/v1/jsonldContexts" contexts::host, "Host a context (5.13.2)";
+    GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] contexts::serve, "A context, or what is known of it (5.13.4)";
+    DELETE "/ngsi-ld/v1/jsonldContexts/{id}" contexts::delete, "Forget a context, or fetch it anew (5.13.5)";
+    GET "/contexts/{*url}" [public] contexts::embedded, "An embedded JSON-LD context, for clients without internet";
     GET "/cluster/ngsi-ld/v1/entities" (QueryEntities) cluster::query, "Query the entities of all cities";
     GET "/cluster/ngsi-ld/v1/entities/{id}" (RetrieveEntity) cluster::retrieve, "Retrieve an entity of whichever city";
     GET "/cluster/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) cluster::evolution, "Retrieve the past of an entity of whichever city";
@@ -115,6 +118,7 @@ routes! {
 
 /// The router over everything.
 pub fn router(app: Arc<App>) -> Router {
+    app.contexts.restore(&app.node);
     let mut paths: Vec<(&str, MethodRouter<Arc<App>>)> = Vec::new();
     for route in ROUTES {
         let handler = (route.handler)();
@@ -176,6 +180,9 @@ pub(crate) fn openapi() -> Value {
             "/api/v1/versions/{id}" => temporal::VERSIONS_PARAMETERS,
             "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
             "/api/v1/export/{type}" => &bulk_export::NAMES,
+            "/ngsi-ld/v1/jsonldContexts" if route.method == Method::GET => contexts::LIST_PARAMETERS,
+            "/ngsi-ld/v1/jsonldContexts/{id}" if route.method == Method::GET => contexts::GET_PARAMETERS,
+            "/ngsi-ld/v1/jsonldContexts/{id}" => contexts::DELETE_PARAMETERS,
             _ => &[],
         };
         for name in route.parameters.map(Endpoint::parameters).unwrap_or_default().iter().chain(own) {
@@ -190,7 +197,9 @@ pub(crate) fn openapi() -> Value {
             },
             "security": if route.public { json!([]) } else { json!([{"token": []}]) },
         });
-        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH) && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path) {
+        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH)
+            && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path)
+        {
             operation["requestBody"] = match route.path {
                 "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
                 _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),

@@ -61,7 +61,10 @@ fn an_attribute_stays_of_its_kind() {
     );
     // As a whole it can be replaced by one of another kind.
     let (patch, _) = merge(vec![(name("r"), change(json!(1)))]);
-    assert_eq!(applied(patch, PatchMode::Update, lamp).unwrap().attribute(name("r").as_str()).unwrap().value.kind(), AttributeKind::Property);
+    assert_eq!(
+        applied(patch, PatchMode::Update, lamp).unwrap().attribute(name("r").as_str()).unwrap().value.kind(),
+        AttributeKind::Property
+    );
 }
 
 #[test]
@@ -70,7 +73,9 @@ fn a_geometry_is_checked_after_it_is_merged() {
     let lamp = station().with(name("at"), Attribute::new(AttributeValue::Geo(place)));
     let (patch, mode) = merge(vec![(name("at"), change(json!({"coordinates": [3, 4]})))]);
     let now = applied(patch, mode, lamp.clone()).unwrap();
-    assert!(matches!(&now.attribute(name("at").as_str()).unwrap().value, AttributeValue::Geo(g) if g.json()["coordinates"] == json!([3, 4])));
+    assert!(
+        matches!(&now.attribute(name("at").as_str()).unwrap().value, AttributeValue::Geo(g) if g.json()["coordinates"] == json!([3, 4]))
+    );
     let (patch, mode) = merge(vec![(name("at"), change(json!({"coordinates": [300, 4]})))]);
     assert!(applied(patch, mode, lamp).unwrap_err().to_string().contains("300"));
 }

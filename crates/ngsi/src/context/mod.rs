@@ -20,7 +20,7 @@ use smol_str::SmolStr;
 
 pub use embedded::embedded_urls;
 pub use link::context_of_link_header;
-pub use store::{CONTEXT_BYTES_MAX, CONTEXTS_MAX, ContextStore, LoadError, Loader};
+pub use store::{CONTEXT_BYTES_MAX, CONTEXTS_MAX, ContextStore, LoadError, Loader, local_id};
 
 use crate::error::{Error, Result, shown};
 

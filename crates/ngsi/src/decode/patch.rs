@@ -227,7 +227,11 @@ impl Reader<'_> {
 
     /// A JSON value; in a merge, NGSI-LD Null may remove keys of objects.
     fn json(self, value: Value) -> Result<Value> {
-        if self.form.is_merge() { check_merged(&value)? } else { check_value(&value)? }
+        if self.form.is_merge() {
+            check_merged(&value)?
+        } else {
+            check_value(&value)?
+        }
         Ok(value)
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod cluster;
+pub(crate) mod contexts;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 mod etag;
@@ -11,7 +12,7 @@ pub(crate) mod temporal;
 use std::sync::Arc;
 
 use axum::body::Body as HttpBody;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::FromRequestParts;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, LINK};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -44,7 +45,8 @@ pub(crate) struct Call {
     link: Option<String>,
     media_type: Option<MediaType>,
     path: String,
-    host: String,
+    /// `http://host:port` as the client knows this node.
+    base: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,18 +77,18 @@ impl FromRequestParts<Arc<App>> for Call {
         };
         let media_type = media_type(&parts.headers, &parts.method)?;
         let context = app.contexts.of_url(link.as_deref()).await?;
-        let pairs = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        app.contexts.keep(&app.node, &context).await;
         Ok(Self {
             app: Arc::clone(app),
             who,
             context,
-            pairs,
+            pairs: pairs(parts),
             if_match: etag::if_match(&parts.headers)?,
             accept: accepted(&parts.headers)?,
             link,
             media_type,
             path: parts.uri.path().to_owned(),
-            host: text(&parts.headers, &HOST)?.unwrap_or_default().to_owned(),
+            base: base(parts),
         })
     }
 }
@@ -113,6 +115,11 @@ impl Call {
             for context in items.iter().filter_map(|i| i.get("@context")) {
                 // Items of a batch usually share one context: what is there is not fetched again.
                 self.app.contexts.prepare(context).await?;
+                if self.is_linked_to()
+                    && let Ok(context) = self.app.contexts.store().resolve(context)
+                {
+                    self.app.contexts.keep(&self.app.node, &context).await;
+                }
             }
         }
         Ok(ngsi::decode::body(bytes, media_type, self.link.as_deref(), self.app.contexts.store())?)
@@ -154,7 +161,18 @@ impl Call {
 
     /// Where a reader finds the context of the answer: its own URL, or a wrapper that this node serves.
     fn context_url(&self) -> String {
-        self.context.url().map_or_else(|| format!("http://{}/ngsi-ld/v1/jsonldContexts/{}", self.host, self.context.id()), str::to_owned)
+        self.app.contexts.link(&self.context, &self.base)
+    }
+
+    /// Will answers or notifications link to the context of this body? Not those about changes of entities, which have no context.
+    fn is_linked_to(&self) -> bool {
+        let below = self.path.trim_end_matches('/');
+        below.ends_with("/query") || !(below.contains("/entities") || below.contains("/entityOperations"))
+    }
+
+    /// `http://host:port` as the client knows this node.
+    pub(crate) fn base(&self) -> String {
+        self.base.clone()
     }
 
     /// Adds links to the next and the previous page (clause 6.3.10).
@@ -215,25 +233,15 @@ pub(crate) fn in_path(id: &str) -> String {
     percent_encoding::utf8_percent_encode(id, KEPT).to_string()
 }
 
-/// `GET /ngsi-ld/v1/jsonldContexts/{id}`: contexts that answers link to.
-pub(crate) async fn context_document(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let context = app
-        .contexts
-        .store()
-        .by_id(&id)
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("there is no context `{id}` (any more)")))?;
-    let mut response = Response::new(HttpBody::from(serde_json::json!({"@context": context.json()}).to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LD_JSON));
-    Ok(response)
+/// The parameters in the query of the URL.
+fn pairs(parts: &Parts) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
-/// `GET /contexts/{host}/{path}`: the embedded contexts, for clients without internet.
-pub(crate) async fn embedded_context(Path(path): Path<String>) -> Result<Response, Problem> {
-    let text = ngsi::ContextStore::embedded(&format!("https://{path}"))
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("context `https://{path}` is not embedded")))?;
-    let mut response = Response::new(HttpBody::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LD_JSON));
-    Ok(response)
+/// `http://host:port` as the client knows this node.
+fn base(parts: &Parts) -> String {
+    let host = parts.headers.get(HOST).and_then(|h| h.to_str().ok());
+    format!("http://{}", host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or_default())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {

@@ -32,7 +32,10 @@ fn clause_5_6_1_ids_and_names_are_checked() {
         ("NGSI-LD Null", json!({"id": ID, "type": "Station", "t": "urn:ngsi-ld:null"})),
         ("a reserved name", json!({"id": ID, "type": "Station", "datasetId": 1})),
         ("two defaults", json!({"id": ID, "type": "Station", "t": [{"type": "Property", "value": 1}, {"type": "Property", "value": 2}]})),
-        ("an offset", json!({"id": ID, "type": "Station", "t": {"type": "Property", "value": 1, "observedAt": "2026-01-01T00:00:00+01:00"}})),
+        (
+            "an offset",
+            json!({"id": ID, "type": "Station", "t": {"type": "Property", "value": 1, "observedAt": "2026-01-01T00:00:00+01:00"}}),
+        ),
         ("a context in plain JSON", json!({"id": ID, "type": "Station", "@context": "https://example.org/c.jsonld"})),
     ] {
         let answer = city.post("entities", body);
@@ -143,7 +146,8 @@ fn clause_5_6_4_partial_attribute_update() {
         "accuracy": {"type": "Property", "value": 0.5, "unitCode": "P1"}, "by": {"type": "Relationship", "object": "urn:x:lab"}}}));
     let t = format!("entities/{ID}/attrs/t");
     // Members that are named are replaced as a whole, the others stay.
-    city.with_body("PATCH", &t, json!({"value": {"c": 3}, "accuracy": {"type": "Property", "value": 0.4}, "by": "urn:ngsi-ld:null"})).expect(204);
+    city.with_body("PATCH", &t, json!({"value": {"c": 3}, "accuracy": {"type": "Property", "value": 0.4}, "by": "urn:ngsi-ld:null"}))
+        .expect(204);
     let now = city.get(&format!("entities/{ID}")).json();
     assert_eq!(now["t"], json!({"type": "Property", "value": {"c": 3}, "unitCode": "CEL", "accuracy": {"type": "Property", "value": 0.4}}));
     city.with_body("PATCH", &t, json!({"observedAt": "2026-01-01T00:00:00Z", "unitCode": "urn:ngsi-ld:null"})).expect(204);

@@ -5,4 +5,5 @@
 #![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
 
 mod city;
+mod contexts;
 mod entities;
