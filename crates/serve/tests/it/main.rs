@@ -7,3 +7,4 @@
 mod city;
 mod contexts;
 mod entities;
+mod json_ld;
