@@ -21,19 +21,21 @@ mod geometry;
 mod instances;
 mod instant;
 mod name;
+mod order;
 mod patch;
 
 pub use aggregation::{AggregationMethod, AggregationPeriod};
 pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Version, resolve};
 pub use entity::{Attribute, AttributeKind, AttributeValue, Attributes, Entity, Qualifiers, Series, Value};
 pub use filter::{
-    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar, Target,
-    TypeSelector,
+    CompareOp, Comparison, Filter, GeoCondition, GeoRelation, LinkedCondition, Operand, PATH_MEMBERS, Path, Pattern, PatternError, Scalar,
+    Target, TypeSelector, distance_m,
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
 pub use instances::{Instances, IntoInstances, SubAttributes};
 pub use instant::{Instant, InstantError, InstantText};
 pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};
+pub use order::{SortBy, SortKey, SortOrder};
 pub use patch::{AttributePatch, Edit, EntityPatch, InstancePatch, MergeOptions, NGSI_LD_NULL, PatchMode, ValuePatch};
 
 /// Namespace of the words that conurb itself adds (agreements, profiles, provenance).

@@ -19,7 +19,7 @@ mod view;
 
 pub use context::{Context, ContextStore, Loader};
 pub use error::{Error, ErrorKind, Result};
-pub use view::{DatasetId, LanguageRanges, Member, Representation, View};
+pub use view::{DatasetId, Join, JoinStyle, LanguageRanges, Member, Representation, View};
 
 pub use entity::NGSI_LD_NULL;
 

@@ -15,10 +15,12 @@ mod contexts;
 mod erase;
 mod error;
 mod expiry;
+mod links;
 mod maintenance;
 mod metrics;
 mod node;
 mod operations;
+mod order;
 mod purge;
 mod reactions;
 mod subscription;
@@ -31,10 +33,12 @@ pub use cluster::{AskFuture, ClusterQuery, PEER_ANSWER_WAIT, PeerTransport, Tran
 pub use contexts::{ContextOrigin, HOSTED_CONTEXTS_MAX, IMPLICIT_CONTEXTS_MAX, StoredContext};
 pub use erase::{EraseRequest, Erased};
 pub use error::{Kind, NodeError};
+pub use links::{LINK_TARGETS_MAX, LINKED_ENTITIES_MAX, LinkedEntity};
 pub use maintenance::CHANGES_WAIT_MAX;
 pub use metrics::{Metrics, Sort};
 pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
+pub use order::ORDERED_ENTITIES_MAX;
 pub use purge::{PURGED_TOGETHER_MAX, PurgeOutcome, Purged};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{

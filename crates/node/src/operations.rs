@@ -233,6 +233,9 @@ impl Node {
     /// Entities that satisfy a condition.
     pub fn query(&self, who: &Principal, query: &Query) -> Result<Page, NodeError> {
         self.may_query(who, query)?;
+        if query.filter.link_depth() > 0 {
+            return self.query(who, &Query { filter: self.follow_links(who, &query.filter)?, ..query.clone() });
+        }
         let now = self.now();
         let mut page = self.store.table(Space::City).try_page(&query.request(now))?;
         for entity in &mut page.entities {
@@ -249,7 +252,7 @@ impl Node {
         Ok(self.store.table(Space::City).explain(&query.request(self.now()))?)
     }
 
-    fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
+    pub(crate) fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
         if query.limit > QUERY_LIMIT_MAX {
             return Err(NodeError::Limit {
                 what: format!("limit {} is more than the {QUERY_LIMIT_MAX} entities that one page may have", query.limit),

@@ -141,7 +141,7 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
     // The temporal form is a normalized one (clause 4.5.6).
     let normalized = View { representation: Representation::Normalized, ..view.clone() };
     let shown_time = (time != TimeProperty::ObservedAt).then(|| time.name());
-    let style = Style { context, view: &normalized, shown_time };
+    let style = Style { shown_time, ..Style::plain(context, &normalized) };
     w.open(b'{');
     if view.shows(&Member::Id) {
         w.member("id", e.id.as_str());
@@ -172,7 +172,7 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
         } else {
             w.open(b'[');
             for a in shown {
-                style.instance(w, a, None);
+                style.instance(w, None, a, None);
             }
             for r in removals {
                 removed_object(w, &r.was, r.at, style, false);

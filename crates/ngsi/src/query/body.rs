@@ -3,7 +3,8 @@
 use entity::{Filter, TypeSelector};
 use serde_json::Value;
 
-use super::params::{Selection, dataset_ids, member_list, name_list};
+use super::order::OrderText;
+use super::params::{JoinText, Selection, check_reach, dataset_ids, member_list, name_list};
 use super::select::GeoParameters;
 use super::temporal::TemporalText;
 use super::{Endpoint, QueryParams};
@@ -15,7 +16,7 @@ use crate::view::LanguageRanges;
 /// The most selectors in `entities`.
 const SELECTORS_MAX: usize = 500;
 
-const MEMBERS: [&str; 14] = [
+const MEMBERS: [&str; 18] = [
     "type",
     "entities",
     "q",
@@ -29,21 +30,14 @@ const MEMBERS: [&str; 14] = [
     "expandValues",
     "jsonKeys",
     "temporalQ",
-    "id",
-];
-
-const UNSUPPORTED: [&str; 10] = [
-    "csf",
     "join",
     "joinLevel",
     "containedBy",
-    "entityMap",
-    "entityMapLifetime",
     "ordering",
-    "splitEntities",
-    "aggrParams",
-    "ngsildConformance",
+    "id",
 ];
+
+const UNSUPPORTED: [&str; 6] = ["csf", "entityMap", "entityMapLifetime", "splitEntities", "aggrParams", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///
@@ -54,6 +48,8 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
     let mut selection = Selection::default();
     let mut is_query = false;
     let mut temporal = None;
+    let mut order = OrderText::default();
+    let mut join = JoinText { join: None, level: None, contained_by: None };
     for (key, value) in &map {
         let at = |e: Error| e.within(&shown(key));
         match key.as_str() {
@@ -73,6 +69,13 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
                 // As in the URL: bracket paths address raw keys always.
                 names(value, context).map_err(at)?;
             }
+            "join" | "joinLevel" | "containedBy" if endpoint == Endpoint::QueryTemporalByBody => {
+                return Err(at(Error::bad("linked entities are not part of temporal answers")));
+            }
+            "ordering" => order = OrderText::from_json(value).map_err(at)?,
+            "join" => join.join = Some(string(value).map_err(at)?.to_owned()),
+            "joinLevel" => join.level = Some(value.to_string()),
+            "containedBy" => join.contained_by = Some(list_of_strings(value).map_err(at)?.into_iter().map(str::to_owned).collect()),
             "temporalQ" if endpoint == Endpoint::QueryTemporalByBody => temporal = Some(temporal_q(value).map_err(at)?),
             "temporalQ" => return Err(at(Error::bad("a temporal query goes to /temporal/entityOperations/query"))),
             other => return Err(at(unknown_member(other, &MEMBERS, &UNSUPPORTED))),
@@ -88,9 +91,15 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("temporalQ"));
         }
     }
+    if endpoint != Endpoint::QueryTemporalByBody {
+        params.view.join = join.join()?;
+    }
+    check_reach(&params.view)?;
+    selection.link_levels = params.view.join.as_ref().map_or(0, |j| j.levels);
     params.view.attrs.clone_from(&selection.attrs);
     params.local |= selection.types == Some(TypeSelector::Any);
     params.finish(&selection, context, true)?;
+    params.order(order.order(context).map_err(|e| e.within("ordering"))?)?;
     Ok(params)
 }
 

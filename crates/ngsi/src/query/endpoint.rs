@@ -48,21 +48,13 @@ const PAGED: &[&str] = &["limit", "offset", "count"];
 const TIMED: &[&str] = &["timerel", "timeAt", "endTimeAt", "timeproperty", "lastN"];
 
 /// Parameters of the standard that this node does not serve yet; named so that nobody thinks they took effect.
-pub(super) const UNSUPPORTED: &[&str] = &[
-    "join",
-    "joinLevel",
-    "containedBy",
-    "csf",
-    "entityMap",
-    "entityMapLifetime",
-    "splitEntities",
-    "orderBy",
-    "collation",
-    "orderFrom",
-    "orderGeometry",
-    "aggrMethods",
-    "aggrPeriodDuration",
-];
+pub(super) const UNSUPPORTED: &[&str] = &["csf", "entityMap", "entityMapLifetime", "splitEntities", "aggrMethods", "aggrPeriodDuration"];
+
+/// Their order.
+const ORDERED: &[&str] = &["orderBy", "collation", "orderFrom", "orderGeometry"];
+
+/// Linked entities.
+const JOINED: &[&str] = &["join", "joinLevel", "containedBy"];
 
 /// Our own extension: everything as it was known at this recorded time.
 pub(super) const AS_OF: &str = "asOf";
@@ -75,9 +67,9 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, &["geometryProperty", AS_OF]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
-            Self::RetrieveEntity => &[SHOWN, &["type", "geometryProperty", AS_OF]],
+            Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
             Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],

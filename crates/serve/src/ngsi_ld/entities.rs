@@ -7,11 +7,12 @@ use axum::extract::Path;
 use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use entity::{Command, Edit, EntityPatch, Iri, MergeOptions, Outcome, PatchMode};
+use entity::{Command, Edit, Entity, EntityPatch, Instant, Iri, MergeOptions, Outcome, PatchMode};
+use indexmap::IndexMap;
 use ngsi::decode::PatchForm;
 use ngsi::query::{Endpoint, QueryParams, query_body};
-use ngsi::{Representation, decode, encode};
-use node::{Node, NodeError, Page, Purged, Query};
+use ngsi::{Join, JoinStyle, Representation, View, decode, encode};
+use node::{LinkedEntity, Node, NodeError, Page, Purged, Query};
 use policy::Principal;
 
 use super::etag::{expected, tag_of};
@@ -43,14 +44,69 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
     answer_query(&call, &params).await
 }
 
-async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+/// What kind of document the answer is. A geometry is chosen for features only (clauses 5.7.1.4 and 5.7.2.4).
+fn document_of(call: &Call, params: &QueryParams) -> Result<encode::Document, Problem> {
     let document = call.document(true)?;
+    if params.view.geometry_property.is_some() && !document.is_geo() {
+        return Err(Problem::bad_data("parameter geometryProperty: goes with `Accept: application/geo+json` only"));
+    }
+    Ok(document)
+}
+
+async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+    let document = document_of(call, params)?;
     let query = query_of(params);
-    let page = match params.as_of {
-        None => call.app.node.query(&call.who, &query)?,
-        Some(at) => past(call, move |node, who| node.query_as_of(who, &query, at)).await?,
+    let page = match (params.as_of, &params.order) {
+        (None, None) => call.app.node.query(&call.who, &query)?,
+        (None, Some(order)) => {
+            let order = order.clone();
+            past(call, move |node, who| node.query_in_order(who, &query, &order)).await?
+        }
+        (Some(_), Some(_)) => return Err(Problem::bad_data("parameter orderBy: the past is ordered by id only (leave out asOf)")),
+        (Some(at), None) => past(call, move |node, who| node.query_as_of(who, &query, at)).await?,
     };
-    Ok(answer_page(call, params, &page, document))
+    let body = match &params.view.join {
+        Some(join) => with_linked(call, &params.view, join, &page.entities, document, params.as_of)?,
+        None => encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document),
+    };
+    Ok(answer_body(call, params, &page, body, document))
+}
+
+/// Entities with those that they are linked to.
+fn with_linked(
+    call: &Call,
+    view: &View,
+    join: &Join,
+    list: &[Arc<Entity>],
+    document: encode::Document,
+    as_of: Option<Instant>,
+) -> Result<Vec<u8>, Problem> {
+    if as_of.is_some() {
+        return Err(Problem::bad_data("parameter join: linked entities are shown as they are now only (leave out asOf)"));
+    }
+    let follows = |name: &Iri| view.shows_attribute(name);
+    let linked = call.app.node.linked(&call.who, list, join.levels, &follows)?;
+    let shown = list.iter().map(AsRef::as_ref);
+    if join.style == JoinStyle::Inline {
+        return Ok(encode::joined_entities(shown, &Linked(&linked), view, &call.context, document));
+    }
+    let is_known = |id: &Iri| join.contained_by.contains(id) || list.iter().any(|e| e.id == *id);
+    let behind: Vec<(&Entity, View)> = linked
+        .values()
+        .filter(|l| !is_known(&l.entity.id))
+        .map(|l| (l.entity.as_ref(), l.via.iter().fold(view.clone(), |view, name| view.of_linked(name))))
+        .collect();
+    let all = shown.map(|e| (e, view)).chain(behind.iter().map(|(e, view)| (*e, view)));
+    Ok(encode::viewed_entities(all, &call.context, document))
+}
+
+/// What entities are linked to, for the encoder.
+struct Linked<'a>(&'a IndexMap<Iri, LinkedEntity>);
+
+impl encode::LinkedEntities for Linked<'_> {
+    fn linked(&self, id: &Iri) -> Option<&Entity> {
+        self.0.get(id).map(|l| l.entity.as_ref())
+    }
 }
 
 pub(super) fn query_of(params: &QueryParams) -> Query {
@@ -85,6 +141,10 @@ pub(crate) async fn explain(call: Call) -> Result<Response, Problem> {
 
 pub(super) fn answer_page(call: &Call, params: &QueryParams, page: &Page, document: encode::Document) -> Response {
     let body = encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document);
+    answer_body(call, params, page, body, document)
+}
+
+fn answer_body(call: &Call, params: &QueryParams, page: &Page, body: Vec<u8>, document: encode::Document) -> Response {
     let mut response = call.answer(body, document);
     if let Some(total) = page.total {
         response.headers_mut().insert("ngsild-results-count", HeaderValue::from(total));
@@ -95,21 +155,33 @@ pub(super) fn answer_page(call: &Call, params: &QueryParams, page: &Page, docume
 
 pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     let params = call.params(Endpoint::RetrieveEntity)?;
-    let document = call.document(true)?;
+    let document = document_of(&call, &params)?;
     let id = id_of(&id)?;
     let entity = match params.as_of {
         None => call.app.node.entity(&call.who, &id)?,
         Some(at) => past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?,
     };
     check_retrieved(&entity, &params)?;
-    let mut response = call.answer(encode::entity(&entity, &params.view, &call.context, document), document);
-    if params.as_of.is_none() {
+    let body = match &params.view.join {
+        // One entity is the only one at its top, unless others stand behind it.
+        Some(join) if join.style == JoinStyle::Flat || params.as_of.is_some() => {
+            with_linked(&call, &params.view, join, std::slice::from_ref(&entity), document, params.as_of)?
+        }
+        Some(join) => {
+            let linked =
+                call.app.node.linked(&call.who, std::slice::from_ref(&entity), join.levels, &|n| params.view.shows_attribute(n))?;
+            encode::joined_entity(&entity, &Linked(&linked), &params.view, &call.context, document)
+        }
+        None => encode::entity(&entity, &params.view, &call.context, document),
+    };
+    let mut response = call.answer(body, document);
+    if params.as_of.is_none() && params.view.join.is_none() {
         response.headers_mut().insert(ETAG, tag_of(&entity));
     }
     Ok(response)
 }
 
-/// Asks the history, which reads files: not on a thread that answers sockets.
+/// Asks what takes long, such as the history, which reads files: not on a thread that answers sockets.
 pub(super) async fn past<T: Send + 'static>(
     call: &Call,
     ask: impl FnOnce(&Node, &Principal) -> Result<T, NodeError> + Send + 'static,
@@ -120,7 +192,7 @@ pub(super) async fn past<T: Send + 'static>(
 }
 
 /// The type selection must fit, and of `attrs` the entity must have one (clause 5.7.1).
-pub(super) fn check_retrieved(entity: &entity::Entity, params: &QueryParams) -> Result<(), Problem> {
+pub(super) fn check_retrieved(entity: &Entity, params: &QueryParams) -> Result<(), Problem> {
     let fits = params.types.as_ref().is_none_or(|t| t.matches(&entity.types));
     let has_one = params.view.attrs.as_ref().is_none_or(|list| list.iter().any(|n| entity.attributes.contains_key(n)));
     if !fits {

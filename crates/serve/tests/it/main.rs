@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
 
+mod batches;
 mod city;
 mod contexts;
 mod entities;
 mod json_ld;
+mod queries;
