@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use ngsi::query::Endpoint;
-use node::Sort;
 use serde_json::{Map, Value, json};
 
+use crate::binding::{Around, Origins, around, empty};
 use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, subscriptions, temporal};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
@@ -116,8 +116,12 @@ routes! {
     GET "/cluster/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) cluster::evolution, "Retrieve the past of an entity of whichever city";
 }
 
-/// The router over everything.
+/// The router over everything, for HTTP in the clear and pages of the node's own origin.
 pub fn router(app: Arc<App>) -> Router {
+    router_with(app, Origins::None, false)
+}
+
+pub(crate) fn router_with(app: Arc<App>, origins: Origins, https: bool) -> Router {
     app.contexts.restore(&app.node);
     let mut paths: Vec<(&str, MethodRouter<Arc<App>>)> = Vec::new();
     for route in ROUTES {
@@ -130,8 +134,8 @@ pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for (path, methods) in paths {
         let methods = methods.fallback(wrong_method);
-        // Collections are written with and without a closing slash.
-        if path.starts_with("/ngsi-ld/") && !path.ends_with('}') {
+        // Paths are written with and without a closing slash.
+        if path.starts_with("/ngsi-ld/") {
             router = router.route(&format!("{path}/"), methods.clone());
         }
         router = router.route(path, methods);
@@ -139,31 +143,17 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(console::page)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .layer(middleware::from_fn_with_state(Arc::new(Around { app: Arc::clone(&app), origins, https }), around))
         .with_state(app)
 }
 
-async fn wrong_method(method: Method, request: Request) -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "OperationNotSupported",
-        format!("`{method}` is not possible at `{}`", request.uri().path()),
-    )
-}
-
-/// Counts answers, and gives errors that come from the library (a body too large, say) the form that ours have.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let status = response.status();
-    let is_ours = response.headers().get("content-type").is_some_and(|t| t.as_bytes() == b"application/json");
-    if status == StatusCode::PAYLOAD_TOO_LARGE && !is_ours {
-        let detail = format!("the body is larger than the limit of {BODY_BYTES_MAX} bytes");
-        response = Problem::new(status, "TooManyResults", detail).into_response();
-    } else if status == StatusCode::BAD_REQUEST && !is_ours {
-        response = Problem::invalid_request("the request cannot be read: its path, parameters or body are not well formed").into_response();
+/// axum adds `Allow` to it.
+async fn wrong_method(method: Method, request: Request) -> Response {
+    if method == Method::OPTIONS {
+        return empty(StatusCode::NO_CONTENT);
     }
-    app.node.metrics().http_responses.get_or_create(&Sort::of(format!("{}xx", status.as_u16() / 100))).inc();
-    response
+    let detail = format!("`{method}` is not possible at `{}`", request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "OperationNotSupported", detail).into_response()
 }
 
 /// The OpenAPI 3.1 description of every route.

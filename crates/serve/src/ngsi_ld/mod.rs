@@ -26,6 +26,7 @@ use policy::Principal;
 
 use crate::App;
 use crate::auth::Caller;
+use crate::binding::Https;
 use crate::problem::Problem;
 
 const TENANT: HeaderName = HeaderName::from_static("ngsild-tenant");
@@ -105,7 +106,7 @@ impl Call {
 
     /// Reads the body; foreign contexts that it names are fetched first.
     pub(crate) async fn body(&self, bytes: &[u8]) -> Result<Body, Problem> {
-        let media_type = self.media_type.ok_or_else(|| unsupported_media_type("none"))?;
+        let media_type = self.media_type.ok_or_else(|| unsupported_media_type())?;
         if media_type == MediaType::LdJson {
             let value = ngsi::decode::json(bytes)?;
             let items = match &value {
@@ -241,7 +242,8 @@ fn pairs(parts: &Parts) -> Vec<(String, String)> {
 /// `http://host:port` as the client knows this node.
 fn base(parts: &Parts) -> String {
     let host = parts.headers.get(HOST).and_then(|h| h.to_str().ok());
-    format!("http://{}", host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or_default())
+    let scheme = if parts.extensions.get::<Https>().is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or_default())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
@@ -255,12 +257,13 @@ fn media_type(headers: &HeaderMap, method: &Method) -> Result<Option<MediaType>,
         "application/merge-patch+json" if method == Method::PATCH => Ok(Some(MediaType::Json)),
         LD_JSON => Ok(Some(MediaType::LdJson)),
         _ if method == Method::GET || method == Method::DELETE => Ok(None),
-        other => Err(unsupported_media_type(other)),
+        _ => Err(unsupported_media_type()),
     }
 }
 
-fn unsupported_media_type(found: &str) -> Problem {
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "InvalidRequest", format!("Content-Type is `{found}`; expected {JSON} or {LD_JSON}"))
+/// Without a body: the status says all (clause 6.3.2).
+fn unsupported_media_type() -> Problem {
+    Problem::without_body(StatusCode::UNSUPPORTED_MEDIA_TYPE)
 }
 
 /// What the client likes best of what there is (clause 6.3.4): q-values, then JSON before JSON-LD before GeoJSON.
