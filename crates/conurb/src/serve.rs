@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ::serve::auth::{ADMIN_TOKEN_FILE, Authenticator, DEVICE_TOKEN_FILE};
 use ::serve::mqtt_listener::{self, Hub, MqttContext, RefusedMessages};
-use ::serve::outbound::Outbound;
 use ::serve::peer::HttpTransport;
-use ::serve::{Addresses, App, Contexts, notify};
+use ::serve::tenants::{OpenTenant, TenantName, Tenants};
+use ::serve::{Addresses, App, Contexts, HttpOptions, housekeeping, notify};
 use anyhow::Context;
 use mqtt::profile::{Profile, ProfileSpec, Profiles};
 use node::{BackupSchedule, Node, NodeOptions};
@@ -40,6 +40,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Ports first: an address in use is told before the data are read.
     let (http, http_address) = bind("HTTP", config.http).await?;
     let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
+    let https = match config.tls.address()? {
+        None => None,
+        Some(address) => {
+            let tls = Arc::new(::serve::Tls::load(&config.tls.cert, &config.tls.key).context("[tls]")?);
+            Some((bind("HTTPS", address).await?, tls))
+        }
+    };
+    let https_address = https.as_ref().map(|((_, address), _)| *address);
     #[cfg(feature = "sql")]
     let (sql, sql_address) = bind("SQL", config.sql).await.map(|(l, a)| (l, Some(a)))?;
     #[cfg(feature = "sql")]
@@ -54,7 +62,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Authenticator::from_dir(&config.data).context("cannot read or make the access tokens")?
     });
     announce(&config);
-    let outbound = Outbound::new(config.dev)?;
+    let outbound = config.outbound.client(config.dev)?;
     let user_context = Some(config.default_context.as_str()).filter(|u| !u.is_empty());
     let contexts = Arc::new(ngsi::ContextStore::new(user_context, None).context("key `default_context`")?);
     let expand = |name: &str| contexts.default_context().expand(name).map_err(anyhow::Error::from);
@@ -68,19 +76,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         outbound: outbound.clone(),
         contexts: Contexts::new(Arc::clone(&contexts), outbound),
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
+        sources: ::serve::Sources::new(config.alias_or_city(), config.public_url_of(http_address)),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),
+        tenants: Arc::new(Tenants::new(tenant_opener(&config))),
+        tenant: None,
         addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address, flight: flight_address },
         stop: stop.clone(),
     });
     let mqtt_context =
         Arc::new(MqttContext { node: Arc::clone(&node), auth: Arc::clone(&auth), profiles, hub: Arc::new(Hub::default()), refused });
 
+    for name in tenant_names(&config)? {
+        app.tenants.get_or_make(&name, &app).await?;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(notify::deliver(Arc::clone(&app), stop.clone()));
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
-    tasks.spawn(remove_expired(Arc::clone(&node), stop.clone()));
+    tasks.spawn(housekeeping::remove_expired(Arc::clone(&app), stop.clone()));
     if let Some(schedule) = config.backup.schedule() {
         tasks.spawn(make_backups(Arc::clone(&app), schedule, stop.clone()));
     }
@@ -92,15 +106,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let (node, auth, contexts, settings, stop) = shared();
         tasks.spawn(async move { crate::sql::serve(sql, node, auth, contexts, &settings, stop).await });
     }
-    {
+    let origins = config.cors.allowed()?;
+    let mut listeners = vec![("HTTP", http, HttpOptions { origins: origins.clone(), tls: None })];
+    if let Some(((listener, _), tls)) = https {
+        tasks.spawn(renew_certificate(Arc::clone(&tls), stop.clone()));
+        listeners.push(("HTTPS", listener, HttpOptions { origins, tls: Some(tls) }));
+    }
+    for (what, listener, options) in listeners {
         let (app, stop) = (Arc::clone(&app), stop.clone());
         tasks.spawn(async move {
-            if let Err(e) = ::serve::serve_http(http, app, stop).await {
-                tracing::error!(error = %e, "HTTP ended");
+            if let Err(e) = ::serve::serve_http_with(listener, app, options, stop).await {
+                tracing::error!(error = %e, "{what} ended");
             }
         });
     }
-    crate::say(&ready_line(&config, &app.addresses));
+    crate::say(&ready_line(&config, &app.addresses, https_address));
 
     crate::stop_signal().await;
     tracing::info!("shutting down");
@@ -111,17 +131,62 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("some requests did not end in time and are cut off");
         tasks.abort_all();
     }
-    tokio::task::spawn_blocking(move || node.close()).await?.context("the last checkpoint failed; the log has everything")?;
+    let tenants = app.tenants.take_nodes();
+    let closed = tokio::task::spawn_blocking(move || {
+        for (name, tenant) in &tenants {
+            tenant.close().with_context(|| format!("tenant `{name}`"))?;
+        }
+        node.close().map_err(anyhow::Error::from)
+    });
+    closed.await?.context("the last checkpoint failed; the log has everything")?;
     tracing::info!("stopped");
     Ok(())
 }
 
+/// The folder of the tenants' folders.
+const TENANTS_DIR: &str = "tenants";
+
+/// Opens tenants: as the city's node, but in folders of their own, and without other cities.
+fn tenant_opener(config: &Config) -> OpenTenant {
+    let config = config.clone();
+    Box::new(move |name| {
+        let mut config = config.clone();
+        let key = crate::identity::load_or_make(&config.data).map_err(|e| format!("{e:#}"))?;
+        config.data = config.data.join(TENANTS_DIR).join(name.as_str());
+        config.peers.clear();
+        if !config.store.history.is_empty() {
+            config.store.history = format!("{}/{TENANTS_DIR}/{name}", config.store.history.trim_end_matches('/'));
+        }
+        open_node_with(&config, key).map_err(|e| format!("{e:#}"))
+    })
+}
+
+/// The tenants that have folders.
+fn tenant_names(config: &Config) -> anyhow::Result<Vec<TenantName>> {
+    let dir = config.data.join(TENANTS_DIR);
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read folder `{}`", dir.display()))? {
+        let name = entry?.file_name();
+        names.push(name.to_string_lossy().parse().with_context(|| format!("in folder `{}`", dir.display()))?);
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn open_node(config: &Config) -> anyhow::Result<Node> {
+    std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make folder `{}`", config.data.display()))?;
+    open_node_with(config, crate::identity::load_or_make(&config.data)?)
+}
+
+fn open_node_with(config: &Config, key: federation::CityKey) -> anyhow::Result<Node> {
     std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make folder `{}`", config.data.display()))?;
     let options = NodeOptions {
         dir: config.data.clone(),
         city: config.city_name()?,
-        key: crate::identity::load_or_make(&config.data)?,
+        key,
         peers: config.members()?,
         clock: Arc::new(host::SystemClock),
         checkpoint_every: config.checkpoint_every(),
@@ -145,7 +210,7 @@ fn announce(config: &Config) {
 }
 
 /// The one line on standard output, once everything listens.
-fn ready_line(config: &Config, addresses: &Addresses) -> String {
+fn ready_line(config: &Config, addresses: &Addresses, https: Option<SocketAddr>) -> String {
     let mut line = json!({
         "ready": true,
         "city": config.city,
@@ -153,6 +218,9 @@ fn ready_line(config: &Config, addresses: &Addresses) -> String {
         "mqtt": addresses.mqtt.to_string(),
         "pid": std::process::id(),
     });
+    if let Some(https) = https {
+        line["https"] = json!(https.to_string());
+    }
     if let Some(sql) = addresses.sql {
         line["sql"] = json!(sql.to_string());
     }
@@ -162,28 +230,36 @@ fn ready_line(config: &Config, addresses: &Addresses) -> String {
     line.to_string()
 }
 
+/// Reads the certificate again at each SIGHUP.
+#[cfg(unix)]
+async fn renew_certificate(tls: Arc<::serve::Tls>, mut stop: watch::Receiver<bool>) {
+    let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(e) => return tracing::warn!(error = %e, "SIGHUP will not renew the certificate"),
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => match tls.reload() {
+                Ok(()) => tracing::info!("the certificate was read again"),
+                Err(e) => tracing::error!(error = host::chain(&e), "the certificate could not be read again, the old one stays in use"),
+            },
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
+}
+
+/// There is no such signal here.
+#[cfg(not(unix))]
+async fn renew_certificate(_: Arc<::serve::Tls>, mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|s| *s).await;
+}
+
 /// Keeps the picture of who is up fresh when nobody asks.
 async fn probe_peers(app: Arc<App>, every: Duration, mut stop: watch::Receiver<bool>) {
     loop {
         app.node.probe_peers(app.transport.as_ref(), every).await;
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            _ = stop.wait_for(|s| *s) => return,
-        }
-    }
-}
-
-/// How long what has expired may lie about before it is removed; it is hidden at once.
-const EXPIRED_EVERY: Duration = Duration::from_secs(1);
-
-/// Removes what has expired.
-async fn remove_expired(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
-    loop {
-        if let Err(e) = node.remove_expired().await {
-            tracing::warn!(error = %::serve::chain(&e), "what has expired is not removed");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EXPIRED_EVERY) => {}
             _ = stop.wait_for(|s| *s) => return,
         }
     }

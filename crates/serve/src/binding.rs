@@ -17,6 +17,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use node::Sort;
 
+use crate::ngsi_ld::TENANT;
 use crate::problem::Problem;
 use crate::routes::BODY_BYTES_MAX;
 use crate::{App, compress};
@@ -118,7 +119,12 @@ async fn answer(around: &Around, mut request: Request, next: Next) -> Response {
     }
     let coding = compress::wanted(request.headers());
     let known = is_ngsi_ld.then(|| known_tags(&request)).flatten();
+    let tenant = request.headers().get(&TENANT).cloned();
     let mut response = readable(next.run(request).await);
+    if let Some(tenant) = tenant {
+        // Whose data these are goes back with them (clause 6.3.14).
+        response.headers_mut().insert(TENANT, tenant);
+    }
     if response.headers().contains_key(ETAG) {
         response.headers_mut().append(VARY, VARIES);
         if let Some(known) = known {

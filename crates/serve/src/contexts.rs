@@ -44,7 +44,8 @@ struct Shared {
     turns: Turns,
     /// Local ids of contexts that have no URL of their own, by [`Context::id`]: those that are durable already.
     wrappers: Mutex<HashMap<String, String>>,
-    restored: OnceLock<()>,
+    /// Where contexts are kept for all tenants: a context belongs to none of them.
+    node: OnceLock<Arc<Node>>,
 }
 
 /// Why a context of the catalogue cannot be removed.
@@ -57,6 +58,8 @@ pub(crate) enum RemoveError {
     Fetch(String),
     /// The node's own.
     Node(node::NodeError),
+    /// Something else.
+    Other(Problem),
 }
 
 impl Contexts {
@@ -71,7 +74,7 @@ impl Contexts {
             clock,
             turns: Turns::default(),
             wrappers: Mutex::default(),
-            restored: OnceLock::new(),
+            node: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -82,13 +85,20 @@ impl Contexts {
         &self.shared.store
     }
 
-    /// Brings back what the node has kept; once, whoever calls first.
-    pub fn restore(&self, node: &Node) {
-        self.shared.restored.get_or_init(|| {
+    /// Brings back what the node of the default tenant has kept, and keeps contexts there from now on; once, whoever calls first.
+    pub fn restore(&self, node: &Arc<Node>) {
+        self.shared.node.get_or_init(|| {
             for kept in node.stored_contexts() {
                 self.add_local(&kept);
             }
+            Arc::clone(node)
         });
+    }
+
+    fn node(&self) -> Result<&Node, Problem> {
+        let detail = "the node is only starting";
+        let not_yet = || Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", detail);
+        self.shared.node.get().map(AsRef::as_ref).ok_or_else(not_yet)
     }
 
     fn now(&self) -> Instant {
@@ -154,11 +164,11 @@ impl Contexts {
     }
 
     /// Takes in a context that a client gives us; its local id.
-    pub(crate) async fn host(&self, node: &Node, who: &Principal, context: Value) -> Result<String, Problem> {
+    pub(crate) async fn host(&self, who: &Principal, context: Value) -> Result<String, Problem> {
         self.prepare(&context).await?;
         self.shared.store.resolve(&context)?;
         let kept = StoredContext { id: host::random_hex::<16>(), origin: ContextOrigin::Hosted, created_us: self.now().micros(), context };
-        node.host_context(who, &kept).await?;
+        self.node()?.host_context(who, &kept).await?;
         self.add_local(&kept);
         Ok(kept.id)
     }
@@ -183,11 +193,12 @@ impl Contexts {
     /// Makes sure that the link to this context outlasts a restart, if it needs a wrapper.
     ///
     /// That it cannot be made durable is no reason to refuse a request: it is reported in the log and tried again with the next one.
-    pub async fn keep(&self, node: &Node, context: &Context) {
+    pub async fn keep(&self, context: &Context) {
         let wrappers = || self.shared.wrappers.lock().unwrap_or_else(PoisonError::into_inner);
         if context.url().is_some() || wrappers().contains_key(context.id()) {
             return;
         }
+        let Some(node) = self.shared.node.get() else { return };
         let wrapper = self.wrapper(context);
         let is_kept = self.catalogue(|c| c.is_kept(&wrapper.id));
         if !is_kept {
@@ -231,7 +242,8 @@ impl Contexts {
     }
 
     /// Forgets a context; `reload` fetches it anew first (clause 5.13.5).
-    pub(crate) async fn remove(&self, node: &Node, who: &Principal, id: &str, reload: bool) -> Result<(), RemoveError> {
+    pub(crate) async fn remove(&self, who: &Principal, id: &str, reload: bool) -> Result<(), RemoveError> {
+        let node = self.node().map_err(RemoveError::Other)?;
         let found = self.description(id).ok_or(RemoveError::Unknown)?;
         let Some(url) = &found.url else {
             if reload {

@@ -68,6 +68,7 @@ fn title(name: &str) -> &'static str {
         "InvalidRequest" => "the request is not valid",
         "BadRequestData" => "the request's data are not valid",
         "AlreadyExists" => "it exists already",
+        "Conflict" => "it contradicts what is registered",
         "ResourceNotFound" => "it does not exist",
         "OperationNotSupported" => "this operation is not supported",
         "AccessDenied" => "access denied",
@@ -101,6 +102,7 @@ impl From<NodeError> for Problem {
         let detail = chain(&e);
         let (status, name) = match e.kind() {
             _ if matches!(e, NodeError::Command(CommandError::Changed { .. })) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
+            _ if matches!(e, NodeError::RegistrationClash { .. }) => (StatusCode::CONFLICT, "Conflict"),
             _ if e.is_gone() => (StatusCode::GONE, "ResourceNotFound"),
             _ if e.is_disk_full() => (StatusCode::INSUFFICIENT_STORAGE, "ServiceUnavailable"),
             Kind::Invalid => (StatusCode::BAD_REQUEST, "BadRequestData"),

@@ -12,9 +12,9 @@ use ngsi::query::Endpoint;
 use serde_json::{Map, Value, json};
 
 use crate::binding::{Around, Origins, around, empty};
-use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, subscriptions, temporal};
+use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, registrations, subscriptions, temporal};
 use crate::problem::Problem;
-use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
+use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -60,8 +60,10 @@ routes! {
     GET "/metrics" [public] platform::metrics, "Counters and gauges, OpenMetrics";
     GET "/openapi.json" [public] platform::openapi, "This description";
     GET "/api/v1/info" platform::info, "The node: city, version, key, addresses";
+    GET "/api/v1/tenants" platform::tenants, "The tenants beside the default one";
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
+    GET "/api/v1/deliveries" deliveries::list, "How the delivery of notifications is going, by endpoint: what waits, since when and why";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
     GET "/api/v1/changes" maintenance::changes, "Changes from a position on, in order; waits for one if there is none yet";
     GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
@@ -102,10 +104,19 @@ routes! {
     DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteAttribute) temporal::delete_attribute, "Delete an attribute's past (5.6.13)";
     GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
     GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
+    GET "/ngsi-ld/v1/attributes" (Discovery) discovery::attributes, "The attributes that entities have (5.7.8, 5.7.9)";
+    GET "/ngsi-ld/v1/attributes/{attrId}" (Discovery) discovery::attribute_info, "One attribute (5.7.10)";
     GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
     POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
+    PATCH "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::update, "Update a subscription (5.8.2)";
     DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
+    GET "/ngsi-ld/v1/csourceRegistrations" (Registrations) registrations::query, "Registrations of sources that may have what is asked for (5.10.2)";
+    POST "/ngsi-ld/v1/csourceRegistrations" (Plain) registrations::create, "Register a source (5.9.2)";
+    GET "/ngsi-ld/v1/csourceRegistrations/{id}" (List) registrations::retrieve, "Retrieve a registration (5.10.1)";
+    PATCH "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::update, "Update a registration (5.9.3)";
+    DELETE "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::delete, "Delete a registration (5.9.4)";
+    GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
     GET "/ngsi-ld/v1/jsonldContexts" contexts::list, "List the contexts that this node has (5.13.3)";
     POST "/ngsi-ld/v1/jsonldContexts" contexts::host, "Host a context (5.13.2)";
     GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] contexts::serve, "A context, or what is known of it (5.13.4)";

@@ -74,9 +74,8 @@ impl Tls {
 
 fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let failed = |what, path: &Path, source| TlsError::Read { what, path: path.to_owned(), source };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .map_err(|source| failed("the certificate", cert, source))?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(|source| failed("the certificate", cert, source))?;
     if chain.is_empty() {
         return Err(TlsError::Empty { path: cert.to_owned() });
     }

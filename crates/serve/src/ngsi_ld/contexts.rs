@@ -29,7 +29,7 @@ pub(crate) async fn host(call: Call, body: Bytes) -> Result<Response, Problem> {
     let mut value = ngsi::decode::json(&body)?;
     let members = value.as_object_mut().ok_or_else(|| Problem::bad_data("expected a JSON object with the member `@context`"))?;
     let context = members.shift_remove("@context").ok_or_else(|| Problem::bad_data("the member `@context` is missing"))?;
-    let id = call.app.contexts.host(&call.app.node, &call.who, context).await?;
+    let id = call.app.contexts.host(&call.who, context).await?;
     Ok(created(&format!("/ngsi-ld/v1/jsonldContexts/{id}")))
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn serve(State(app): State<Arc<App>>, Path(id): Path<String>, m
 pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     only(&call.pairs, DELETE_PARAMETERS)?;
     let reload = flag(&call.pairs, "reload")?;
-    match call.app.contexts.remove(&call.app.node, &call.who, &id, reload).await {
+    match call.app.contexts.remove(&call.who, &id, reload).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(RemoveError::Unknown) => Err(unknown(&id)),
         Err(RemoveError::Refused(why)) => Err(Problem::bad_data(format!("context `{id}`: {why}"))),
@@ -83,6 +83,7 @@ pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Respons
             Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "LdContextNotAvailable", detail))
         }
         Err(RemoveError::Node(e)) => Err(e.into()),
+        Err(RemoveError::Other(problem)) => Err(problem),
     }
 }
 

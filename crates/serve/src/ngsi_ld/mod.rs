@@ -6,10 +6,13 @@ pub(crate) mod contexts;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 mod etag;
+pub(crate) mod forward;
+pub(crate) mod registrations;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body as HttpBody;
 use axum::extract::FromRequestParts;
@@ -17,19 +20,21 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, LINK};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use entity::Iri;
+use entity::{Entity, Iri};
 use ngsi::Context;
 use ngsi::decode::{Body, MediaType};
 use ngsi::encode::Document;
 use ngsi::query::{Endpoint, QueryParams};
-use policy::Principal;
+use policy::{Action, Principal};
 
 use crate::App;
 use crate::auth::Caller;
 use crate::binding::Https;
 use crate::problem::Problem;
+use crate::tenants::{TenantError, TenantName, TenantNameError};
 
-const TENANT: HeaderName = HeaderName::from_static("ngsild-tenant");
+pub(crate) const TENANT: HeaderName = HeaderName::from_static("ngsild-tenant");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 const JSON: &str = "application/json";
 const LD_JSON: &str = "application/ld+json";
 const GEO_JSON: &str = "application/geo+json";
@@ -42,7 +47,11 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
-    accept: Accepted,
+    /// The headers, kept only if there are sources that may be told of them.
+    headers: HeaderMap,
+    wishes: Wishes,
+    /// Something in the answer was written in words of an older version.
+    is_older: AtomicBool,
     link: Option<String>,
     media_type: Option<MediaType>,
     path: String,
@@ -50,13 +59,15 @@ pub(crate) struct Call {
     base: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Accepted {
-    Json,
-    LdJson,
-    GeoJson,
-    GeoJsonLink,
-    Nothing,
+/// What the client wants of the answer (clauses 6.3.4, 6.3.6).
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Wishes {
+    /// How much it likes `application/json`, `application/ld+json` and `application/geo+json`; 0 for not at all.
+    weights: [f32; 3],
+    /// The context of GeoJSON comes in the header `Link`.
+    geo_link: bool,
+    /// The version of the standard that it understands.
+    version: Option<(u32, u32)>,
 }
 
 impl FromRequestParts<Arc<App>> for Call {
@@ -64,34 +75,49 @@ impl FromRequestParts<Arc<App>> for Call {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let Caller(who) = Caller::from_request_parts(parts, app).await?;
-        if let Some(tenant) = text(&parts.headers, &TENANT)? {
-            // Tenants come with the identity work; until then only the default one exists.
-            return Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                "NonexistentTenant",
-                format!("there is no tenant `{tenant}`; this node has the default tenant only"),
-            ));
-        }
+        let app = &match text(&parts.headers, &TENANT)? {
+            Some(name) => tenant(app, &who, name, &parts.method, parts.uri.path()).await?,
+            None => Arc::clone(app),
+        };
         let link = match text(&parts.headers, &LINK)? {
             Some(value) => ngsi::context::context_of_link_header(value)?,
             None => None,
         };
         let media_type = media_type(&parts.headers, &parts.method)?;
         let context = app.contexts.of_url(link.as_deref()).await?;
-        app.contexts.keep(&app.node, &context).await;
+        app.contexts.keep(&context).await;
         Ok(Self {
             app: Arc::clone(app),
             who,
             context,
             pairs: pairs(parts),
             if_match: etag::if_match(&parts.headers)?,
-            accept: accepted(&parts.headers)?,
+            headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
+            wishes: wishes(&parts.headers)?,
+            is_older: AtomicBool::new(false),
             link,
             media_type,
             path: parts.uri.path().to_owned(),
             base: base(parts),
         })
     }
+}
+
+/// What serves a tenant. Some operations make one that is not there yet (clause 5.5.10).
+async fn tenant(default: &Arc<App>, who: &Principal, name: &str, method: &Method, path: &str) -> Result<Arc<App>, Problem> {
+    const MAKING: [&str; 6] =
+        ["entities", "entityOperations/create", "temporal/entities", "subscriptions", "csourceRegistrations", "csourceSubscriptions"];
+    let name: TenantName = name.parse().map_err(|e: TenantNameError| Problem::bad_data(format!("header ngsild-tenant: {e}")))?;
+    let operation = path.trim_end_matches('/').strip_prefix("/ngsi-ld/v1/");
+    let makes = *method == Method::POST && operation.is_some_and(|o| MAKING.contains(&o));
+    // Neither is a tenant made by, nor its existence told to, who may do nothing here.
+    default.node.permit(who, if makes { Action::Write } else { Action::Read }, None)?;
+    let app = if makes { default.tenants.get_or_make(&name, default).await } else { default.tenants.get(&name) };
+    app.map_err(|e| match e {
+        TenantError::Unknown { .. } => Problem::new(StatusCode::NOT_FOUND, "NonexistentTenant", e.to_string()),
+        TenantError::TooMany { .. } => Problem::new(StatusCode::FORBIDDEN, "TooManyResults", e.to_string()),
+        TenantError::Open { .. } => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string()),
+    })
 }
 
 impl Call {
@@ -119,7 +145,7 @@ impl Call {
                 if self.is_linked_to()
                     && let Ok(context) = self.app.contexts.store().resolve(context)
                 {
-                    self.app.contexts.keep(&self.app.node, &context).await;
+                    self.app.contexts.keep(&context).await;
                 }
             }
         }
@@ -128,17 +154,33 @@ impl Call {
 
     /// What kind of document the answer is; features only where there are entities.
     pub(crate) fn document(&self, geo_possible: bool) -> Result<Document, Problem> {
-        match self.accept {
-            Accepted::Json => Ok(Document::Json),
-            Accepted::LdJson => Ok(Document::LdJson),
-            Accepted::GeoJson if geo_possible => Ok(Document::GeoJson),
-            Accepted::GeoJsonLink if geo_possible => Ok(Document::GeoJsonLink),
-            _ => Err(Problem::new(
-                StatusCode::NOT_ACCEPTABLE,
-                "InvalidRequest",
-                format!("the answer can be {JSON} or {LD_JSON}{}", if geo_possible { ", or application/geo+json" } else { "" }),
-            )),
+        let [json, ld_json, geo_json] = self.wishes.weights;
+        let geo = if self.wishes.geo_link { Document::GeoJsonLink } else { Document::GeoJson };
+        let mut best = (0.0, None);
+        for (weight, document) in [(json, Document::Json), (ld_json, Document::LdJson), (if geo_possible { geo_json } else { 0.0 }, geo)] {
+            // Of what it likes equally the first.
+            if weight > best.0 {
+                best = (weight, Some(document));
+            }
         }
+        best.1.ok_or_else(|| {
+            let more = if geo_possible { format!(", or {GEO_JSON}") } else { String::new() };
+            Problem::new(StatusCode::NOT_ACCEPTABLE, "InvalidRequest", format!("the answer can be {JSON} or {LD_JSON}{more}"))
+        })
+    }
+
+    /// Entities as the client's version of the standard knows them (clauses 4.3.6.8, 6.3.6).
+    pub(crate) fn for_version(&self, entities: Vec<Arc<Entity>>) -> Vec<Arc<Entity>> {
+        let Some(version) = self.wishes.version else { return entities };
+        let older = |e: Arc<Entity>| {
+            let older = ngsi::forward::downgraded(Entity::clone(&e), version);
+            if older == *e {
+                return e;
+            }
+            self.is_older.store(true, Ordering::Relaxed);
+            Arc::new(older)
+        };
+        entities.into_iter().map(older).collect()
     }
 
     /// An answer with a body, its type and the way to its context.
@@ -155,6 +197,14 @@ impl Call {
             let link = format!("<{target}>; rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\"");
             if let Ok(value) = HeaderValue::from_str(&link) {
                 response.headers_mut().append(LINK, value);
+            }
+        }
+        if let Some((major, minor)) = self.wishes.version {
+            if self.is_older.load(Ordering::Relaxed) {
+                *response.status_mut() = StatusCode::NON_AUTHORITATIVE_INFORMATION;
+            }
+            if let Ok(applied) = HeaderValue::from_str(&format!("ngsi-ld={major}.{minor}")) {
+                response.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
             }
         }
         response
@@ -266,29 +316,39 @@ fn unsupported_media_type() -> Problem {
     Problem::without_body(StatusCode::UNSUPPORTED_MEDIA_TYPE)
 }
 
-/// What the client likes best of what there is (clause 6.3.4): q-values, then JSON before JSON-LD before GeoJSON.
-fn accepted(headers: &HeaderMap) -> Result<Accepted, Problem> {
-    let geo = if headers.get("prefer").is_some_and(|p| p.as_bytes() == b"body=json") { Accepted::GeoJsonLink } else { Accepted::GeoJson };
-    let Some(value) = text(headers, &ACCEPT)? else { return Ok(Accepted::Json) };
-    let mut best = (0.0, Accepted::Nothing);
-    for (range, q) in value.split(',').map(parse_range) {
-        let candidate = match range {
-            "*/*" | "application/*" | JSON => Accepted::Json,
-            LD_JSON => Accepted::LdJson,
-            GEO_JSON => geo,
-            _ => continue,
+/// `Accept` and `Prefer`: q-values count, and the most specific range that fits (RFC 9110, section 12.5.1).
+fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
+    let mut wishes = Wishes { weights: [1.0, 0.9, 0.8], ..Wishes::default() };
+    if headers.contains_key(ACCEPT) {
+        let value = lines(headers, &ACCEPT)?;
+        let ranges: Vec<(&str, f32)> = value.split(',').map(parse_range).collect();
+        let weight = |name: &str| {
+            let of = |wanted: &str| ranges.iter().find(|(range, _)| range.eq_ignore_ascii_case(wanted)).map(|(_, q)| *q);
+            of(name).or_else(|| of("application/*")).or_else(|| of("*/*")).unwrap_or(0.0)
         };
-        let rank = |a| match a {
-            Accepted::Json => 0,
-            Accepted::LdJson => 1,
-            Accepted::GeoJson | Accepted::GeoJsonLink => 2,
-            Accepted::Nothing => 3,
-        };
-        if q > best.0 || (q > 0.0 && q >= best.0 && rank(candidate) < rank(best.1)) {
-            best = (q, candidate);
+        wishes.weights = [weight(JSON), weight(LD_JSON), weight(GEO_JSON)];
+    }
+    if headers.contains_key(&PREFER) {
+        for (name, value) in lines(headers, &PREFER)?.split([',', ';']).filter_map(|p| p.trim().split_once('=')) {
+            match (name.trim(), value.trim().trim_matches('"')) {
+                ("body", body) => wishes.geo_link = body == "json",
+                ("ngsi-ld", version) => {
+                    let read = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+                    let wrong = || Problem::invalid_request(format!("header prefer: ngsi-ld={version}: expected a version such as 1.8"));
+                    wishes.version = Some(read.ok_or_else(wrong)?);
+                }
+                // What a server does not know it passes over (RFC 7240, section 2).
+                _ => {}
+            }
         }
     }
-    Ok(best.1)
+    Ok(wishes)
+}
+
+/// All lines of a header as one.
+fn lines(headers: &HeaderMap, name: &HeaderName) -> Result<String, Problem> {
+    let lines: Result<Vec<&str>, _> = headers.get_all(name).iter().map(HeaderValue::to_str).collect();
+    lines.map(|l| l.join(",")).map_err(|_| Problem::invalid_request(format!("header `{name}` is not plain text")))
 }
 
 fn parse_range(range: &str) -> (&str, f32) {
@@ -303,23 +363,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_what_the_client_likes_best() {
-        check(None, Accepted::Json);
-        check(Some("*/*"), Accepted::Json);
-        check(Some("application/ld+json"), Accepted::LdJson);
-        check(Some("application/geo+json, application/json"), Accepted::Json);
-        check(Some("application/json;q=0.5, application/ld+json"), Accepted::LdJson);
-        check(Some("application/geo+json, text/html;q=0.9"), Accepted::GeoJson);
-        check(Some("text/html"), Accepted::Nothing);
-
-        #[track_caller]
-        fn check(accept: Option<&str>, want: Accepted) {
-            let mut headers = HeaderMap::new();
-            if let Some(a) = accept {
-                headers.insert(ACCEPT, a.parse().unwrap());
-            }
-            assert_eq!(accepted(&headers).unwrap(), want, "{accept:?}");
-        }
+    fn preferences_are_read_from_all_lines() {
+        let mut headers = HeaderMap::new();
+        headers.append(PREFER, "respond-async, ngsi-ld=1.3".parse().unwrap());
+        headers.append(PREFER, "body=json".parse().unwrap());
+        let found = wishes(&headers).unwrap();
+        assert_eq!((found.version, found.geo_link), (Some((1, 3)), true));
+        headers.append(PREFER, "ngsi-ld=new".parse().unwrap());
+        assert!(wishes(&headers).unwrap_err().detail.contains("ngsi-ld=new"));
     }
 
     #[test]
