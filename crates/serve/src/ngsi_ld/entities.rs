@@ -71,6 +71,7 @@ async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Pro
         (Some(_), Some(_)) => return Err(Problem::bad_data("parameter orderBy: the past is ordered by id only (leave out asOf)")),
         (Some(at), None) => (past(call, move |node, who| node.query_as_of(who, &query, at)).await?, Vec::new()),
     };
+    let page = Page { entities: call.for_version(page.entities), ..page };
     let body = match &params.view.join {
         Some(join) => with_linked(call, &params.view, join, &page.entities, document, params.as_of)?,
         None => encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document),
@@ -173,6 +174,7 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
         Some(at) => (past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?, Vec::new()),
     };
     check_retrieved(&entity, &params)?;
+    let entity = call.for_version(vec![entity]).pop().expect("one goes in and one comes out");
     let body = match &params.view.join {
         // One entity is the only one at its top, unless others stand behind it.
         Some(join) if join.style == JoinStyle::Flat || params.as_of.is_some() => {

@@ -122,6 +122,11 @@ impl City {
         }
     }
 
+    /// Where its tasks run.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().unwrap()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
