@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::serve::outbound::{Allowed, Outbound};
 use anyhow::{Context, bail};
 use clap::Args;
 use entity::Iri;
@@ -37,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) store: StoreTable,
     pub(crate) backup: BackupTable,
+    pub(crate) outbound: OutboundTable,
     pub(crate) peers: Vec<PeerEntry>,
     pub(crate) history: HistoryEntry,
     pub(crate) sql_roles: Vec<SqlRole>,
@@ -89,6 +91,28 @@ impl BackupTable {
         let keep = Keep { newest: (self.keep > 0).then_some(self.keep), days: (self.keep_days > 0).then_some(self.keep_days) };
         let every = Duration::from_secs(u64::from(self.every_hours) * 3600);
         (!self.to.is_empty()).then(|| BackupSchedule { to: self.to.clone(), every, keep })
+    }
+}
+
+/// The table `[outbound]`: whom the node calls because somebody outside asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OutboundTable {
+    pub(crate) allow: Vec<String>,
+    pub(crate) authorities: String,
+}
+
+impl OutboundTable {
+    fn allowed(&self) -> anyhow::Result<Allowed> {
+        Allowed::parse(self.allow.iter().map(String::as_str)).context("[outbound] allow")
+    }
+
+    /// The client for foreign addresses; every address is allowed with `dev`.
+    pub(crate) fn client(&self, dev: bool) -> anyhow::Result<Outbound> {
+        let allowed = if dev { Allowed::everything() } else { self.allowed()? };
+        let read = |path: &str| std::fs::read(path).with_context(|| format!("[outbound] authorities: cannot read `{path}`"));
+        let pem = Some(self.authorities.as_str()).filter(|p| !p.is_empty()).map(read).transpose()?;
+        Outbound::with(allowed, pem.as_deref()).context("[outbound]")
     }
 }
 
@@ -238,6 +262,12 @@ const KEYS: &[(&str, &str)] = &[
         "Backups that the node makes by itself: to is a folder of this machine or s3://bucket/prefix, \"\" for none; every_hours from one to the \
          next; of the backups there stay the newest keep and those of the last keep_days days, all of them if both are 0.",
     ),
+    (
+        "outbound",
+        "Whom the node may call because somebody outside asked for it (notifications, contexts) beside the public internet: allow lists \
+         networks such as \"10.0.0.0/8\", addresses, names of hosts, or \"private\" for every private network; authorities is a PEM file \
+         with certificates of authorities that are trusted for https and mqtts besides those of the system, \"\" for none.",
+    ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
     (
         "history",
@@ -273,6 +303,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             store: StoreTable::default(),
             backup: BackupTable::default(),
+            outbound: OutboundTable::default(),
             peers: Vec::new(),
             history: HistoryEntry::default(),
             sql_roles: Vec::new(),
@@ -376,6 +407,7 @@ impl Config {
             bail!("[backup] every_hours = {}: expected 1 to {BACKUP_HOURS_MAX}", self.backup.every_hours);
         }
         self.check_public()?;
+        self.outbound.allowed()?;
         self.check_sql_roles()?;
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
             if self.dev && !address.ip().is_loopback() {
@@ -573,6 +605,17 @@ mod tests {
         let never = parse("[backup]\nevery_hours = 0").expect("it is read").check().expect_err("it is refused");
         assert!(never.to_string().contains("expected 1 to"), "{never}");
         assert!(parse("[backup]\nevery = 1").is_err());
+    }
+
+    #[test]
+    fn whom_the_node_may_call_is_checked() {
+        let check = |text: &str| parse(text).and_then(|c| c.check());
+        check("[outbound]\nallow = [\"10.0.0.0/8\", \"sensors.internal\", \"private\"]").expect("it makes sense");
+        let error = format!("{:#}", check("[outbound]\nallow = [\"10.0.0.0/99\"]").expect_err("no such network"));
+        assert!(error.contains("[outbound] allow") && error.contains("10.0.0.0/99"), "{error}");
+        let missing = OutboundTable { authorities: "/does/not/exist".to_owned(), ..OutboundTable::default() };
+        assert!(format!("{:#}", missing.client(false).err().expect("no such file")).contains("/does/not/exist"));
+        assert!(check("[outbound]\nalow = []").is_err());
     }
 
     #[test]

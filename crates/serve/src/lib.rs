@@ -15,6 +15,7 @@ mod bulk;
 mod bulk_export;
 mod console;
 mod contexts;
+mod deliveries;
 mod history;
 pub mod housekeeping;
 mod live;

@@ -12,9 +12,9 @@ use ngsi::query::Endpoint;
 use node::Sort;
 use serde_json::{Map, Value, json};
 
-use crate::ngsi_ld::{self, batch, cluster, discovery, entities, registrations, subscriptions, temporal};
+use crate::ngsi_ld::{self, batch, cluster, discovery, entities, registrations, subscriptions, temporal, temporal_write};
 use crate::problem::Problem;
-use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
+use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -63,6 +63,7 @@ routes! {
     GET "/api/v1/tenants" platform::tenants, "The tenants beside the default one";
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
+    GET "/api/v1/deliveries" deliveries::list, "How the delivery of notifications is going, by endpoint: what waits, since when and why";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
     GET "/api/v1/changes" maintenance::changes, "Changes from a position on, in order; waits for one if there is none yet";
     GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
@@ -98,14 +99,21 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    GET "/ngsi-ld/v1/temporal/entities" (QueryTemporal) temporal::query, "Query the past of entities (5.7.4)";
+    POST "/ngsi-ld/v1/temporal/entityOperations/query" (QueryTemporalByBody) temporal::query_by_body, "Query the past of entities by a document (5.7.4)";
     GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";
-    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteEntity) temporal::delete, "Delete an entity's past (5.6.16)";
-    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteAttribute) temporal::delete_attribute, "Delete an attribute's past (5.6.13)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteTemporal) temporal_write::delete, "Delete an entity's past (5.6.16)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteTemporal) temporal_write::delete_attribute, "Delete an attribute's past (5.6.13)";
+    POST "/ngsi-ld/v1/temporal/entities" (WriteTemporal) temporal_write::create, "Add to the past of an entity, or make it (5.6.11)";
+    POST "/ngsi-ld/v1/temporal/entities/{id}/attrs" (WriteTemporal) temporal_write::append, "Add instances to the past of an entity (5.6.12)";
+    PATCH "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::correct_instance, "Correct an instance in the past of an attribute (5.6.14)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::delete_instance, "Delete an instance in the past of an attribute (5.6.15)";
     GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
     GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
     GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
     POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
+    PATCH "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::update, "Update a subscription (5.8.2)";
     DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
     GET "/ngsi-ld/v1/csourceRegistrations" (Registrations) registrations::query, "Registrations of sources that may have what is asked for (5.10.2)";
     POST "/ngsi-ld/v1/csourceRegistrations" (Plain) registrations::create, "Register a source (5.9.2)";

@@ -15,6 +15,10 @@ pub enum Endpoint {
     QueryTemporalByBody,
     /// `GET /temporal/entities/{id}`.
     RetrieveTemporal,
+    /// Writing below `/temporal`.
+    WriteTemporal,
+    /// `DELETE /temporal/…/attrs/{name}`.
+    DeleteTemporal,
     /// Creating, replacing or deleting one entity.
     WriteEntity,
     /// `POST /entities/{id}/attrs` and `POST /entityOperations/update`: `options=noOverwrite`.
@@ -72,9 +76,11 @@ impl Endpoint {
             Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
             Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
-            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
+            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED, &["orderBy", "collation"]],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
             Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],
+            Self::WriteTemporal => &[&["local"]],
+            Self::DeleteTemporal => &[&["local", "datasetId", "deleteAll"]],
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
@@ -101,7 +107,14 @@ impl Endpoint {
             Self::Upsert => &["replace", "update"],
             Self::Merge => &["simplified", "keyValues"],
             Self::List | Self::Registrations => &["sysAttrs"],
-            Self::WriteEntity | Self::DeleteAttribute | Self::Purge | Self::Discovery | Self::Explain | Self::Plain => &[],
+            Self::WriteTemporal
+            | Self::DeleteTemporal
+            | Self::WriteEntity
+            | Self::DeleteAttribute
+            | Self::Purge
+            | Self::Discovery
+            | Self::Explain
+            | Self::Plain => &[],
         }
     }
 
@@ -124,6 +137,11 @@ impl Endpoint {
     /// Is a question of any width answered, because it is about this node alone?
     pub(super) const fn is_local(self) -> bool {
         matches!(self, Self::Search | Self::Explain)
+    }
+
+    /// Is it about the past?
+    pub(super) const fn is_temporal(self) -> bool {
+        matches!(self, Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal)
     }
 
     /// Does it need a temporal query (clause 5.7.4)?

@@ -317,7 +317,7 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
     for word in text("options").into_iter().flat_map(|o| o.split(',')) {
         match word {
             "sysAttrs" => view.sys_attrs = true,
-            other => set_format(&mut view, other, endpoint)?,
+            other => set_format(&mut view, other),
         }
     }
     // `format` wins over the deprecated options (clause 6.3.7).
@@ -329,7 +329,7 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
             );
         }
         (view.representation, view.temporal_values) = (Representation::Normalized, false);
-        set_format(&mut view, format, endpoint)?;
+        set_format(&mut view, format);
     }
     view.pick = text("pick").map(|list| members("pick", list, context)).transpose()?;
     view.omit = text("omit").map(|list| members("omit", list, context)).transpose()?.unwrap_or_default();
@@ -349,27 +349,41 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
     Ok(view)
 }
 
-fn set_format(view: &mut View, word: &str, endpoint: Endpoint) -> Result<()> {
+fn set_format(view: &mut View, word: &str) {
     match word {
         "concise" => view.representation = Representation::Concise,
         "simplified" | "keyValues" => view.representation = Representation::Simplified,
         "temporalValues" => view.temporal_values = true,
-        "aggregatedValues" if endpoint.formats().contains(&word) && endpoint != Endpoint::RetrieveTemporal => {
-            return Err(Error::invalid("aggregated answers are supported for one entity only (/temporal/entities/{id}; or use SQL)")
-                .within("parameter format"));
-        }
         _ => {}
     }
-    Ok(())
 }
 
-/// `format` wins over the deprecated options, as everywhere.
-fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+/// Is an answer aggregated over periods asked for? `format` wins over the deprecated options, as everywhere.
+///
+/// Errors: the options contradict each other.
+pub(super) fn wants_aggregation<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<bool> {
     const WORD: &str = "aggregatedValues";
-    let is_asked = endpoint == Endpoint::RetrieveTemporal
-        && text("format").map_or_else(|| text("options").is_some_and(|o| o.split(',').any(|w| w == WORD)), |format| format == WORD);
+    if !endpoint.is_temporal() {
+        return Ok(false);
+    }
+    let has_option = |word: &str| text("options").is_some_and(|o| o.split(',').any(|w| w == word));
+    match text("format") {
+        Some(format) => Ok(format == WORD),
+        None if has_option(WORD) && has_option("temporalValues") => {
+            Err(Error::invalid("`temporalValues` and `aggregatedValues` exclude each other").within("parameter options"))
+        }
+        None => Ok(has_option(WORD)),
+    }
+}
+
+fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+    let is_asked = wants_aggregation(text, endpoint)?;
+    // A document has the methods itself.
+    if endpoint == Endpoint::QueryTemporalByBody {
+        return Ok(None);
+    }
     match (is_asked, text("aggrMethods")) {
-        (true, Some(methods)) => Aggregation::parse(methods, text("aggrPeriodDuration")).map(Some),
+        (true, Some(methods)) => Aggregation::parse(methods.split(','), text("aggrPeriodDuration")).map(Some).map_err(of_parameter),
         (true, None) => Err(Error::bad("aggregated values need `aggrMethods`").within("parameter aggrMethods")),
         (false, _) => match ["aggrMethods", "aggrPeriodDuration"].into_iter().find(|name| text(name).is_some()) {
             Some(name) => Err(Error::bad("goes with format=aggregatedValues only").within(&format!("parameter {name}"))),

@@ -9,6 +9,7 @@ pub(crate) mod forward;
 pub(crate) mod registrations;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
+pub(crate) mod temporal_write;
 
 use std::sync::Arc;
 
