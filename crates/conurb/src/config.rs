@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) flight: SocketAddr,
     pub(crate) dev: bool,
     pub(crate) default_context: String,
+    pub(crate) public_url: String,
+    pub(crate) alias: String,
     pub(crate) checkpoint_minutes: u64,
     pub(crate) peer_probe_seconds: u64,
     pub(crate) profiles: String,
@@ -236,6 +238,16 @@ const KEYS: &[(&str, &str)] = &[
     ("flight", "Address of SQL over Arrow Flight, for programs that take columns (ADBC)."),
     ("dev", "For trying and tests: no authentication, loopback addresses only, callbacks to private addresses allowed."),
     ("default_context", "User @context of requests that name none; \"\" for the NGSI-LD core context alone."),
+    (
+        "public_url",
+        "Where other systems reach this node's HTTP, such as https://city.example, without a slash at the end; sources that are registered here are \
+         told it. \"\" for http:// and the address of `http`.",
+    ),
+    (
+        "alias",
+        "The name by which this node signs requests that it passes on to registered sources (header Via, `GET /ngsi-ld/v1/info/sourceIdentity`); \
+         unique among all that may be registered with each other. \"\" for the city's name.",
+    ),
     ("checkpoint_minutes", "How often changed documents and history are written out of the log, in minutes."),
     ("peer_probe_seconds", "How often a city that has not been heard of is asked whether it is there, in seconds."),
     ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
@@ -281,6 +293,8 @@ impl Default for Config {
             sql: local(5433),
             flight: local(5434),
             dev: false,
+            public_url: String::new(),
+            alias: String::new(),
             default_context: ngsi::context::DEFAULT_USER_CONTEXT_URL.to_owned(),
             checkpoint_minutes: 5,
             peer_probe_seconds: 10,
@@ -392,6 +406,7 @@ impl Config {
         if !(1..=BACKUP_HOURS_MAX).contains(&self.backup.every_hours) {
             bail!("[backup] every_hours = {}: expected 1 to {BACKUP_HOURS_MAX}", self.backup.every_hours);
         }
+        self.check_public()?;
         self.outbound.allowed()?;
         self.check_sql_roles()?;
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
@@ -402,6 +417,29 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Both become parts of headers, and the address of links.
+    fn check_public(&self) -> anyhow::Result<()> {
+        let is_url = |text: &str| reqwest::Url::parse(text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.host().is_some());
+        if !self.public_url.is_empty() && (!is_url(&self.public_url) || self.public_url.ends_with('/')) {
+            bail!("public_url = \"{}\": expected a URL such as https://city.example, without a slash at the end", self.public_url);
+        }
+        let fits = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '(' | ')' | '"');
+        if self.alias.len() > 255 || !self.alias.chars().all(fits) {
+            bail!("alias = \"{}\": expected visible ASCII without comma, quote and parenthesis", self.alias);
+        }
+        Ok(())
+    }
+
+    /// The name in `Via`.
+    pub(crate) fn alias_or_city(&self) -> String {
+        if self.alias.is_empty() { self.city.clone() } else { self.alias.clone() }
+    }
+
+    /// Where others reach this node, which listens at `http`.
+    pub(crate) fn public_url_of(&self, http: SocketAddr) -> String {
+        if self.public_url.is_empty() { format!("http://{http}") } else { self.public_url.clone() }
     }
 
     fn check_sql_roles(&self) -> anyhow::Result<()> {
@@ -509,6 +547,19 @@ mod tests {
     fn an_unknown_key_names_the_nearest() {
         let error = parse("checkpoint_minute = 5").expect_err("it is unknown").to_string();
         assert!(error.contains("did you mean `checkpoint_minutes`?"), "{error}");
+    }
+
+    #[test]
+    fn the_public_address_and_the_alias_have_defaults_and_are_checked() {
+        let http = "127.0.0.1:1026".parse().expect("an address");
+        let unset = Config { city: "suzhou".into(), ..Config::default() };
+        assert_eq!((unset.alias_or_city(), unset.public_url_of(http)), ("suzhou".into(), "http://127.0.0.1:1026".into()));
+        let set = parse("public_url = \"https://a.example\"\nalias = \"a.example:443\"").expect("it is read");
+        set.check().expect("it is valid");
+        assert_eq!((set.alias_or_city(), set.public_url_of(http)), ("a.example:443".into(), "https://a.example".into()));
+        for wrong in ["public_url = \"a.example\"", "public_url = \"https://a.example/\"", "alias = \"a, b\""] {
+            assert!(parse(wrong).expect("it is read").check().is_err(), "{wrong}");
+        }
     }
 
     #[test]

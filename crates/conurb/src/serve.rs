@@ -8,7 +8,8 @@ use std::time::Duration;
 use ::serve::auth::{ADMIN_TOKEN_FILE, Authenticator, DEVICE_TOKEN_FILE};
 use ::serve::mqtt_listener::{self, Hub, MqttContext, RefusedMessages};
 use ::serve::peer::HttpTransport;
-use ::serve::{Addresses, App, Contexts, notify};
+use ::serve::tenants::{OpenTenant, TenantName, Tenants};
+use ::serve::{Addresses, App, Contexts, housekeeping, notify};
 use anyhow::Context;
 use mqtt::profile::{Profile, ProfileSpec, Profiles};
 use node::{BackupSchedule, Node, NodeOptions};
@@ -67,18 +68,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         outbound: outbound.clone(),
         contexts: Contexts::new(Arc::clone(&contexts), outbound),
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
+        sources: ::serve::Sources::new(config.alias_or_city(), config.public_url_of(http_address)),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),
+        tenants: Arc::new(Tenants::new(tenant_opener(&config))),
+        tenant: None,
         addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address, flight: flight_address },
         stop: stop.clone(),
     });
     let mqtt_context =
         Arc::new(MqttContext { node: Arc::clone(&node), auth: Arc::clone(&auth), profiles, hub: Arc::new(Hub::default()), refused });
 
+    for name in tenant_names(&config)? {
+        app.tenants.get_or_make(&name, &app).await?;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(notify::deliver(Arc::clone(&app), stop.clone()));
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
+    tasks.spawn(housekeeping::remove_expired(Arc::clone(&app), stop.clone()));
     if let Some(schedule) = config.backup.schedule() {
         tasks.spawn(make_backups(Arc::clone(&app), schedule, stop.clone()));
     }
@@ -109,17 +117,62 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("some requests did not end in time and are cut off");
         tasks.abort_all();
     }
-    tokio::task::spawn_blocking(move || node.close()).await?.context("the last checkpoint failed; the log has everything")?;
+    let tenants = app.tenants.take_nodes();
+    let closed = tokio::task::spawn_blocking(move || {
+        for (name, tenant) in &tenants {
+            tenant.close().with_context(|| format!("tenant `{name}`"))?;
+        }
+        node.close().map_err(anyhow::Error::from)
+    });
+    closed.await?.context("the last checkpoint failed; the log has everything")?;
     tracing::info!("stopped");
     Ok(())
 }
 
+/// The folder of the tenants' folders.
+const TENANTS_DIR: &str = "tenants";
+
+/// Opens tenants: as the city's node, but in folders of their own, and without other cities.
+fn tenant_opener(config: &Config) -> OpenTenant {
+    let config = config.clone();
+    Box::new(move |name| {
+        let mut config = config.clone();
+        let key = crate::identity::load_or_make(&config.data).map_err(|e| format!("{e:#}"))?;
+        config.data = config.data.join(TENANTS_DIR).join(name.as_str());
+        config.peers.clear();
+        if !config.store.history.is_empty() {
+            config.store.history = format!("{}/{TENANTS_DIR}/{name}", config.store.history.trim_end_matches('/'));
+        }
+        open_node_with(&config, key).map_err(|e| format!("{e:#}"))
+    })
+}
+
+/// The tenants that have folders.
+fn tenant_names(config: &Config) -> anyhow::Result<Vec<TenantName>> {
+    let dir = config.data.join(TENANTS_DIR);
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read folder `{}`", dir.display()))? {
+        let name = entry?.file_name();
+        names.push(name.to_string_lossy().parse().with_context(|| format!("in folder `{}`", dir.display()))?);
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn open_node(config: &Config) -> anyhow::Result<Node> {
+    std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make folder `{}`", config.data.display()))?;
+    open_node_with(config, crate::identity::load_or_make(&config.data)?)
+}
+
+fn open_node_with(config: &Config, key: federation::CityKey) -> anyhow::Result<Node> {
     std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make folder `{}`", config.data.display()))?;
     let options = NodeOptions {
         dir: config.data.clone(),
         city: config.city_name()?,
-        key: crate::identity::load_or_make(&config.data)?,
+        key,
         peers: config.members()?,
         clock: Arc::new(host::SystemClock),
         checkpoint_every: config.checkpoint_every(),

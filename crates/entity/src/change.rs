@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Attribute, Attributes, Entity, Instances, Instant, Iri, Scope};
+use crate::{Attribute, Attributes, Entity, EntityPatch, Instances, Instant, Iri, PatchMode, Scope, patch};
 
 /// A wish to change one entity. The attribute's and entity's recorded times are ignored: the node sets them.
 #[derive(Clone, PartialEq, Debug)]
@@ -40,6 +40,22 @@ pub enum Command {
         /// All instances, whatever `dataset_id` says.
         all: bool,
     },
+    /// Change parts of an entity (clauses 5.6.2, 5.6.4, 5.6.17, 5.6.19).
+    Patch {
+        /// What to change.
+        patch: EntityPatch,
+        /// How.
+        mode: PatchMode,
+    },
+    /// Remove attributes of an entity: those that are named, or all others (clause 5.6.21). An entity that has none of them stays as it is.
+    RemoveAttributes {
+        /// The entity.
+        id: Iri,
+        /// The attributes.
+        names: Vec<Iri>,
+        /// These stay, and all others go.
+        others: bool,
+    },
     /// A device reports: creates the entity if it is new; a value older than the present one goes to the history only; what is known
     /// already changes nothing, so that a repeated message is harmless.
     Observe(Entity),
@@ -52,7 +68,8 @@ impl Command {
         match self {
             Self::Create(e) | Self::UpsertReplace(e) | Self::UpsertUpdate(e) | Self::Replace(e) | Self::Observe(e) => &e.id,
             Self::Append { fragment, .. } => &fragment.id,
-            Self::Delete(id) | Self::DeleteAttribute { id, .. } => id,
+            Self::Patch { patch, .. } => &patch.id,
+            Self::Delete(id) | Self::DeleteAttribute { id, .. } | Self::RemoveAttributes { id, .. } => id,
         }
     }
 }
@@ -118,6 +135,16 @@ pub enum CommandError {
         /// The instance.
         dataset_id: Option<Iri>,
     },
+    /// The attribute that there is cannot be changed so.
+    #[error("attribute `{name}` of entity `{id}`: {what}")]
+    Misfit {
+        /// The entity.
+        id: Iri,
+        /// The attribute.
+        name: Iri,
+        /// What does not fit.
+        what: String,
+    },
 }
 
 /// A change of one entity, resolved: what the log keeps. Applying it needs nothing but the previous state and the recorded time.
@@ -146,9 +173,9 @@ pub struct Delta {
     /// Instances to remove, by name and `datasetId`.
     #[serde(default, rename = "d", skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<(Iri, Option<Iri>)>,
-    /// When the entity expires.
-    #[serde(default, rename = "e", skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Instant>,
+    /// When the entity expires from now on: `Some(None)` for never.
+    #[serde(default, rename = "e", skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub expires_at: Option<Option<Instant>>,
 }
 
 /// What came of a command.
@@ -186,8 +213,13 @@ pub struct ApplyError {
     pub id: Iri,
 }
 
+/// A member that is there, `null` included.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Instant>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
 impl Delta {
-    fn of(id: &Iri) -> Self {
+    pub(crate) fn of(id: &Iri) -> Self {
         Self {
             id: id.clone(),
             delete: false,
@@ -199,6 +231,19 @@ impl Delta {
             remove: Vec::new(),
             expires_at: None,
         }
+    }
+
+    /// Does it change nothing?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.delete
+            && !self.clear
+            && self.types.is_empty()
+            && self.scopes.is_none()
+            && self.put.is_empty()
+            && self.late.is_empty()
+            && self.remove.is_empty()
+            && self.expires_at.is_none()
     }
 
     /// The entity after this delta, recorded at `at`; none if it is gone. What the delta brings gets its recorded times, and is then shared
@@ -250,7 +295,7 @@ impl Delta {
             match idx.and_then(|idx| entity.attributes.get_index_mut(idx)) {
                 Some((_, instances)) => {
                     let present = instances.iter().find(|i| i.dataset_id == stamped.dataset_id);
-                    stamp(stamped, present.map(|i| i.created_at), at);
+                    stamp(stamped, present, at);
                     instances.put(Arc::clone(attribute));
                 }
                 None => {
@@ -260,10 +305,14 @@ impl Delta {
             }
         }
         for (_, attribute) in &mut self.late {
-            stamp(Arc::make_mut(attribute), None, at);
+            // A correction was created when what it corrects was.
+            let created_at = Some(attribute.created_at).filter(|at| *at != Instant::default());
+            let attribute = Arc::make_mut(attribute);
+            stamp(attribute, None, at);
+            attribute.created_at = created_at.unwrap_or(at);
         }
-        if self.expires_at.is_some() {
-            entity.expires_at = self.expires_at;
+        if let Some(expires_at) = self.expires_at {
+            entity.expires_at = expires_at;
         }
         entity.modified_at = at;
         Ok(Some(entity))
@@ -271,11 +320,13 @@ impl Delta {
 }
 
 /// Sets the recorded times of an instance and of all that it contains.
-fn stamp(attribute: &mut Attribute, created_at: Option<Instant>, at: Instant) {
-    attribute.created_at = created_at.unwrap_or(at);
+fn stamp(attribute: &mut Attribute, present: Option<&Attribute>, at: Instant) {
+    attribute.created_at = present.map_or(at, |p| p.created_at);
     attribute.modified_at = at;
-    for sub in attribute.sub_attributes.each_mut() {
-        stamp(sub, None, at);
+    for (name, sub) in attribute.sub_attributes.each_mut() {
+        let of_name = present.and_then(|p| p.sub_attributes.get(name));
+        let known = of_name.and_then(|all| all.iter().find(|a| a.dataset_id == sub.dataset_id));
+        stamp(sub, known, at);
     }
 }
 
@@ -304,6 +355,11 @@ pub fn resolve(command: Command, current: Option<&Entity>) -> Result<Resolved, C
             Ok(Resolved { delta: Some(Delta { remove, ..Delta::of(&id) }), outcome })
         }
         (Command::Observe(e), Some(current)) => Ok(observe(e, current)),
+        (Command::Patch { patch, mode }, Some(current)) => patch::resolve(patch, &mode, current),
+        (Command::RemoveAttributes { id, names, others }, Some(current)) => Ok(patch::remove_attributes(&id, &names, others, current)),
+        (Command::Patch { patch: EntityPatch { id, .. }, .. } | Command::RemoveAttributes { id, .. }, None) => {
+            Err(CommandError::NoEntity { id })
+        }
         (Command::Replace(Entity { id, .. }) | Command::Append { fragment: Entity { id, .. }, .. }, None)
         | (Command::Delete(id) | Command::DeleteAttribute { id, .. }, None) => Err(CommandError::NoEntity { id }),
     }
@@ -318,7 +374,7 @@ fn delta_of(e: Entity) -> Delta {
         types: e.types,
         scopes: if e.scopes.is_empty() { None } else { Some(e.scopes) },
         put,
-        expires_at: e.expires_at,
+        expires_at: e.expires_at.map(Some),
         ..Delta::of(&e.id)
     }
 }
@@ -348,15 +404,14 @@ fn append(fragment: Entity, current: &Entity, overwrite: bool) -> Resolved {
     }
     let mut updated: Vec<Iri> = delta.put.iter().map(|(n, _)| n.clone()).collect();
     updated.dedup();
-    let nothing = delta.put.is_empty() && delta.types.is_empty() && delta.scopes.is_none() && delta.expires_at.is_none();
-    Resolved { delta: (!nothing).then_some(delta), outcome: Outcome::Updated { updated, left } }
+    Resolved { delta: (!delta.is_empty()).then_some(delta), outcome: Outcome::Updated { updated, left } }
 }
 
 fn observe(e: Entity, current: &Entity) -> Resolved {
     let mut delta = delta_of(e);
     delta.types.retain(|t| !current.types.contains(t));
     delta.scopes = delta.scopes.filter(|s| *s != current.scopes);
-    delta.expires_at = delta.expires_at.filter(|e| Some(*e) != current.expires_at);
+    delta.expires_at = delta.expires_at.filter(|e| *e != current.expires_at);
     for (name, attribute) in std::mem::take(&mut delta.put) {
         match current.instance_named(&name, attribute.dataset_id.as_ref()) {
             Some(present) if present.says_the_same_as(&attribute) => {}
@@ -368,7 +423,7 @@ fn observe(e: Entity, current: &Entity) -> Resolved {
     }
     let mut updated: Vec<Iri> = delta.put.iter().chain(&delta.late).map(|(n, _)| n.clone()).collect();
     updated.dedup();
-    if updated.is_empty() && delta.types.is_empty() && delta.scopes.is_none() && delta.expires_at.is_none() {
+    if delta.is_empty() {
         return Resolved { delta: None, outcome: Outcome::Unchanged };
     }
     Resolved { delta: Some(delta), outcome: Outcome::Updated { updated, left: Vec::new() } }

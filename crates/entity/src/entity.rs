@@ -121,19 +121,81 @@ pub enum AttributeValue {
 }
 
 impl AttributeValue {
-    /// The name of the kind as NGSI-LD writes it.
+    /// Its kind.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> AttributeKind {
         match self {
-            Self::Property(_) => "Property",
-            Self::Geo(_) => "GeoProperty",
-            Self::Relationship(_) => "Relationship",
-            Self::Language(_) => "LanguageProperty",
-            Self::Vocab(_) => "VocabProperty",
-            Self::Json(_) => "JsonProperty",
-            Self::List(_) => "ListProperty",
-            Self::ListRelationship(_) => "ListRelationship",
+            Self::Property(_) => AttributeKind::Property,
+            Self::Geo(_) => AttributeKind::Geo,
+            Self::Relationship(_) => AttributeKind::Relationship,
+            Self::Language(_) => AttributeKind::Language,
+            Self::Vocab(_) => AttributeKind::Vocab,
+            Self::Json(_) => AttributeKind::Json,
+            Self::List(_) => AttributeKind::List,
+            Self::ListRelationship(_) => AttributeKind::ListRelationship,
         }
+    }
+}
+
+/// The kinds of attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum AttributeKind {
+    /// See [`AttributeValue::Property`], and so on.
+    Property,
+    /// A place.
+    Geo,
+    /// Targets in no order.
+    Relationship,
+    /// Texts by language.
+    Language,
+    /// Terms.
+    Vocab,
+    /// Opaque JSON.
+    Json,
+    /// Values in order.
+    List,
+    /// Targets in order.
+    ListRelationship,
+}
+
+impl AttributeKind {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Property, Self::Geo, Self::Relationship, Self::Language, Self::Vocab, Self::Json, Self::List, Self::ListRelationship];
+
+    /// The name as NGSI-LD writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Property => "Property",
+            Self::Geo => "GeoProperty",
+            Self::Relationship => "Relationship",
+            Self::Language => "LanguageProperty",
+            Self::Vocab => "VocabProperty",
+            Self::Json => "JsonProperty",
+            Self::List => "ListProperty",
+            Self::ListRelationship => "ListRelationship",
+        }
+    }
+
+    /// The member that holds the value of such an attribute.
+    #[must_use]
+    pub const fn value_member(self) -> &'static str {
+        match self {
+            Self::Property | Self::Geo => "value",
+            Self::Relationship => "object",
+            Self::Language => "languageMap",
+            Self::Vocab => "vocab",
+            Self::Json => "json",
+            Self::List => "valueList",
+            Self::ListRelationship => "objectList",
+        }
+    }
+
+    /// Has it targets?
+    #[must_use]
+    pub const fn is_relationship(self) -> bool {
+        matches!(self, Self::Relationship | Self::ListRelationship)
     }
 }
 
@@ -168,6 +230,17 @@ impl Attribute {
         self
     }
 
+    /// After this instant it is no longer valid.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.qualifiers.as_ref()?.expires_at
+    }
+
+    /// Sets the members that few attributes have.
+    pub fn set_qualifiers(&mut self, qualifiers: Qualifiers) {
+        self.qualifiers = (qualifiers != Qualifiers::default()).then(|| Box::new(qualifiers));
+    }
+
     /// Says the same thing about the same time: only the recorded times may differ.
     #[must_use]
     pub fn says_the_same_as(&self, other: &Self) -> bool {
@@ -199,6 +272,12 @@ impl Entity {
             modified_at: Instant::default(),
             expires_at: None,
         }
+    }
+
+    /// When it, or the first of its attributes' instances, expires.
+    #[must_use]
+    pub fn first_end(&self) -> Option<Instant> {
+        self.attributes.values().flatten().filter_map(Attribute::expires_at).chain(self.expires_at).min()
     }
 
     /// Adds or replaces the instance with the same name and `datasetId`.

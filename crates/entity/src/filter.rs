@@ -35,6 +35,21 @@ pub enum Filter {
     Value(Target, Comparison),
     /// A place stands in a relation to a geometry.
     Geo(GeoCondition),
+    /// Something holds of an entity that a relationship leads to. One entity does not tell: whoever has the others puts the targets in its
+    /// place first ([`Filter::with_targets`]); until then it holds of nothing.
+    Linked(Box<LinkedCondition>),
+}
+
+/// A condition on the other end of a relationship (clause 4.9).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LinkedCondition {
+    /// The relationship.
+    pub relationship: Iri,
+    /// Which of its targets; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<TypeSelector>,
+    /// What must hold of one of them.
+    pub condition: Filter,
 }
 
 /// A type selection (clause 4.17).
@@ -310,6 +325,39 @@ impl Filter {
         }
     }
 
+    /// How many relationships it follows one behind the other.
+    #[must_use]
+    pub fn link_depth(&self) -> usize {
+        match self {
+            Self::And(list) | Self::Or(list) => list.iter().map(Self::link_depth).max().unwrap_or_default(),
+            Self::Not(f) => f.link_depth(),
+            Self::Linked(linked) => 1 + linked.condition.link_depth(),
+            _ => 0,
+        }
+    }
+
+    /// The same condition without [`Filter::Linked`]: `targets` tells, innermost first, of which entities the inner condition holds.
+    ///
+    /// Errors: those of `targets`.
+    pub fn with_targets<E>(self, targets: &mut dyn FnMut(&LinkedCondition) -> Result<Vec<Iri>, E>) -> Result<Self, E> {
+        let each = |list: Vec<Self>, targets: &mut dyn FnMut(&LinkedCondition) -> Result<Vec<Iri>, E>| {
+            list.into_iter().map(|f| f.with_targets(targets)).collect::<Result<Vec<_>, E>>()
+        };
+        Ok(match self {
+            Self::And(list) => Self::And(each(list, targets)?),
+            Self::Or(list) => Self::Or(each(list, targets)?),
+            Self::Not(f) => Self::Not(Box::new(f.with_targets(targets)?)),
+            Self::Linked(linked) => {
+                let condition = linked.condition.with_targets(targets)?;
+                let linked = LinkedCondition { condition, ..*linked };
+                let found = targets(&linked)?;
+                let operands = found.into_iter().map(|id| Operand::Uri(id.as_str().to_owned())).collect();
+                Self::Value(Target::Attribute(Path::of(linked.relationship)), Comparison::Equal(operands))
+            }
+            other => other,
+        })
+    }
+
     /// Does `entity` satisfy the condition?
     #[must_use]
     pub fn matches(&self, entity: &Entity) -> bool {
@@ -324,6 +372,7 @@ impl Filter {
             Self::HasAnyOf(names) => names.iter().any(|n| entity.attributes.contains_key(n)),
             Self::Value(target, comparison) => value_matches(entity, target, comparison),
             Self::Geo(condition) => condition.matches(entity),
+            Self::Linked(_) => false,
         }
     }
 
@@ -504,10 +553,10 @@ impl GeoCondition {
 
     fn holds_of(&self, place: &geo::Geometry<f64>, bbox: [f64; 4]) -> bool {
         if let GeoRelation::NearMax(m) = self.relation {
-            return distance_m(place, &self.reference) <= m;
+            return distance_of(place, &self.reference) <= m;
         }
         if let GeoRelation::NearMin(m) = self.relation {
-            return distance_m(place, &self.reference) >= m;
+            return distance_of(place, &self.reference) >= m;
         }
         if boxes_are_apart(bbox, self.reference.bbox()) {
             return self.relation == GeoRelation::Disjoint;
@@ -557,9 +606,15 @@ fn boxes_are_apart(a: [f64; 4], b: [f64; 4]) -> bool {
     a[0] > b[2] || b[0] > a[2] || a[1] > b[3] || b[1] > a[3]
 }
 
+/// How far two places are apart, in metres, as geo-queries measure it.
+#[must_use]
+pub fn distance_m(place: &Geometry, reference: &Geometry) -> f64 {
+    distance_of(place.shape(), reference)
+}
+
 /// Distance in metres: great-circle between points; between other shapes in a plane laid around the reference's middle
 /// (within 0.5 % up to some 200 km, which is as far as a city asks).
-fn distance_m(a: &geo::Geometry<f64>, b: &Geometry) -> f64 {
+fn distance_of(a: &geo::Geometry<f64>, b: &Geometry) -> f64 {
     if let (geo::Geometry::Point(p), Some(q)) = (a, b.as_point()) {
         return Haversine.distance(*p, q);
     }

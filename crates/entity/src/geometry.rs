@@ -86,6 +86,13 @@ impl Geometry {
         if is_plain { Some([lon.as_f64()?, lat.as_f64()?]) } else { None }
     }
 
+    /// Does this object read as a geometry, of a type that NGSI-LD knows?
+    #[must_use]
+    pub fn looks_like_one(value: &Value) -> bool {
+        const TYPES: [&str; 6] = ["Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"];
+        value.get("type").and_then(Value::as_str).is_some_and(|t| TYPES.contains(&t)) && value.get("coordinates").is_some()
+    }
+
     /// Checks a GeoJSON geometry object.
     pub fn from_json(json: Value) -> Result<Self, GeometryError> {
         let parsed =

@@ -212,8 +212,8 @@ static NONE: LazyLock<Attributes> = LazyLock::new(Attributes::default);
 
 impl SubAttributes {
     /// All of them, for changing them in place; nothing is allocated if there are none.
-    pub fn each_mut(&mut self) -> impl Iterator<Item = &mut Attribute> {
-        self.0.iter_mut().flat_map(|all| all.values_mut().flatten())
+    pub fn each_mut(&mut self) -> impl Iterator<Item = (&Iri, &mut Attribute)> {
+        self.0.iter_mut().flat_map(|all| all.iter_mut()).flat_map(|(name, instances)| instances.iter_mut().map(move |a| (name, a)))
     }
 }
 

@@ -37,7 +37,7 @@ fn main() -> Result<(), ngsi::Error> {
         let view = View::of(representation);
         time(name, || drop(black_box(encode::entity(&entity, &view, context, Document::Json))));
     }
-    let options = QOptions { context, expand_values: &[] };
+    let options = QOptions { context, expand_values: &[], link_levels: 0 };
     time("parse q", || drop(black_box(parse_q("pm25>100;(no2>=40|co==1..5000);name[zh]==\"东四\"", options))));
     let link = serde_json::json!([ngsi::context::DEFAULT_USER_CONTEXT_URL, ngsi::context::CORE_CONTEXT_URL]);
     time("find a known context", || drop(black_box(contexts.resolve(&link))));

@@ -34,6 +34,39 @@ pub enum Member {
     Scope,
     /// An attribute.
     Attribute(Iri),
+    /// A relationship, and members of the entities that it leads to.
+    Linked(Iri, Vec<Self>),
+}
+
+impl Member {
+    /// How many relationships it goes along.
+    #[must_use]
+    pub fn link_depth(&self) -> usize {
+        match self {
+            Self::Linked(_, inner) => 1 + inner.iter().map(Self::link_depth).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+}
+
+/// Linked entities are shown, too (clause 4.5.23).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// Where.
+    pub style: JoinStyle,
+    /// How many relationships are followed one behind the other.
+    pub levels: usize,
+    /// Entities that are known to the reader already.
+    pub contained_by: Vec<Iri>,
+}
+
+/// Where linked entities are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinStyle {
+    /// Behind the others, each once.
+    Flat,
+    /// In the relationships that lead to them.
+    Inline,
 }
 
 /// One instance as a request names it: none is the default instance.
@@ -58,6 +91,8 @@ pub struct View {
     pub dataset_ids: Option<Vec<DatasetId>>,
     /// The GeoProperty that is the geometry of a GeoJSON feature; none for `location`.
     pub geometry_property: Option<Iri>,
+    /// Linked entities are shown.
+    pub join: Option<Join>,
     /// In answers about time: arrays of values and times instead of instances (`temporalValues`, clause 4.5.9).
     pub temporal_values: bool,
 }
@@ -79,9 +114,24 @@ impl View {
     #[must_use]
     pub fn shows_attribute(&self, name: &Iri) -> bool {
         let is_it = |member: &Member| matches!(member, Member::Attribute(n) if n == name);
+        let leads_on = |member: &Member| matches!(member, Member::Linked(n, _) if n == name);
         self.attrs.as_ref().is_none_or(|list| list.contains(name))
-            && self.pick.as_ref().is_none_or(|list| list.iter().any(is_it))
+            && self.pick.as_ref().is_none_or(|list| list.iter().any(|m| is_it(m) || leads_on(m)))
             && !self.omit.iter().any(is_it)
+    }
+
+    /// How entities are shown that a relationship leads to: with the members that are named for them, otherwise like the others
+    /// (clauses 4.21 and 5.7.1.5).
+    #[must_use]
+    pub fn of_linked(&self, relationship: &Iri) -> Self {
+        let inner = |list: &[Member]| {
+            let nested = list.iter().find_map(|m| match m {
+                Member::Linked(name, inner) if name == relationship => Some(inner.clone()),
+                _ => None,
+            });
+            nested.unwrap_or_else(|| list.to_vec())
+        };
+        Self { pick: self.pick.as_deref().map(inner), omit: inner(&self.omit), attrs: None, dataset_ids: None, ..self.clone() }
     }
 
     /// Is this instance shown?
@@ -139,6 +189,13 @@ impl LanguageRanges {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.source
+    }
+
+    /// The one language of a list that names one, as given.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        let is_tag = self.ranges.len() == 1 && self.source.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        is_tag.then_some(self.source.as_str())
     }
 
     /// The best entry of a language map: for each wanted range the same tag, then a narrower one (`en` finds `en-GB`), then a broader one

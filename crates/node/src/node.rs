@@ -17,6 +17,7 @@ use crate::backups::Backups;
 use crate::bulk::ActiveJobs;
 use crate::metrics::Metrics;
 use crate::reactions::Reactions;
+use crate::registry::{Registry, load_registrations};
 
 /// Batches that a live feed may fall behind before it is told that it has lost some.
 const LIVE_BATCHES: usize = 1_024;
@@ -55,6 +56,15 @@ pub enum OpenNodeError {
     /// A thread cannot be started.
     #[error("cannot start the reactions")]
     Thread(#[source] std::io::Error),
+    /// A stored registration does not read back.
+    #[error("stored registration `{id}` is damaged")]
+    Registration {
+        /// Its id.
+        id: String,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
     /// What subscribers were to be told cannot be taken up.
     #[error("cannot take up the notifications")]
     Notifications(#[from] store::FollowerError),
@@ -70,6 +80,7 @@ pub struct Node {
     pub(crate) peers: RwLock<Peers>,
     pub(crate) nonces: std::sync::Mutex<NonceCache>,
     pub(crate) reactions: Arc<Reactions>,
+    pub(crate) registry: Registry,
     pub(crate) live: broadcast::Sender<Arc<Vec<Committed>>>,
     pub(crate) active_jobs: ActiveJobs,
     pub(crate) backups: Backups,
@@ -108,6 +119,7 @@ impl Node {
             clock: options.clock,
             policy,
             reactions,
+            registry: Registry::default(),
             live,
             active_jobs: ActiveJobs::default(),
             backups: Backups::default(),
@@ -115,6 +127,7 @@ impl Node {
         };
         node.compile_policy();
         node.reactions.opened(node.store.table(Space::City).clone())?;
+        load_registrations(&node)?;
         Ok(node)
     }
 

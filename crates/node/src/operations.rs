@@ -11,6 +11,7 @@ use store::{Committed, Submission};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::error::NodeError;
+use crate::expiry;
 use crate::metrics::Sort;
 use crate::node::Node;
 use crate::reactions::{Deliverer, Watched};
@@ -91,6 +92,7 @@ impl Node {
             });
         }
         let concerns_agreements = self.check_agreements(&commands)?;
+        self.make_room_for(&commands).await?;
         let outcomes = self.submit(Space::City, commands)?.await?;
         if concerns_agreements {
             self.compile_policy();
@@ -150,7 +152,7 @@ impl Node {
     }
 
     /// The same for commands that are for one version of their entity only.
-    fn submit_if(
+    pub(crate) fn submit_if(
         &self,
         space: Space,
         commands: Vec<Command>,
@@ -184,15 +186,21 @@ impl Node {
         let table = self.store.table(Space::City);
         let has_agreements = table.has_entities_of(term::AGREEMENT);
         for command in commands {
+            let mut brings_agreement = false;
             let brought = match command {
                 Command::Create(e) | Command::UpsertReplace(e) | Command::UpsertUpdate(e) | Command::Replace(e) | Command::Observe(e) => {
                     Some(e)
                 }
                 Command::Append { fragment, .. } => Some(fragment),
-                Command::Delete(_) | Command::DeleteAttribute { .. } => None,
+                // A patch cannot make an agreement of something else but by its types.
+                Command::Patch { patch, .. } if patch.types.iter().any(|t| t.as_str() == term::AGREEMENT) => {
+                    brings_agreement = true;
+                    None
+                }
+                Command::Patch { .. } | Command::RemoveAttributes { .. } | Command::Delete(_) | Command::DeleteAttribute { .. } => None,
             };
             let is_one = has_agreements && table.has_type(command.id().as_str(), term::AGREEMENT);
-            if !is_one && !brought.is_some_and(Agreement::is_one) {
+            if !is_one && !brings_agreement && !brought.is_some_and(Agreement::is_one) {
                 continue;
             }
             any |= is_one;
@@ -226,7 +234,17 @@ impl Node {
     /// Entities that satisfy a condition.
     pub fn query(&self, who: &Principal, query: &Query) -> Result<Page, NodeError> {
         self.may_query(who, query)?;
-        Ok(self.store.table(Space::City).try_page(&query.request(self.now()))?)
+        if query.filter.link_depth() > 0 {
+            return self.query(who, &Query { filter: self.follow_links(who, &query.filter)?, ..query.clone() });
+        }
+        let now = self.now();
+        let mut page = self.store.table(Space::City).try_page(&query.request(now))?;
+        for entity in &mut page.entities {
+            if entity.first_end().is_some_and(|at| at <= now) {
+                *entity = expiry::unexpired(Arc::clone(entity), now);
+            }
+        }
+        Ok(page)
     }
 
     /// The same, with what answering it took.
@@ -235,7 +253,7 @@ impl Node {
         Ok(self.store.table(Space::City).explain(&query.request(self.now()))?)
     }
 
-    fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
+    pub(crate) fn may_query(&self, who: &Principal, query: &Query) -> Result<(), NodeError> {
         if query.limit > QUERY_LIMIT_MAX {
             return Err(NodeError::Limit {
                 what: format!("limit {} is more than the {QUERY_LIMIT_MAX} entities that one page may have", query.limit),
@@ -245,7 +263,7 @@ impl Node {
     }
 
     /// A peer asks through the exchange, where the question says its purpose.
-    fn may_see_everything(&self, who: &Principal) -> Result<(), NodeError> {
+    pub(crate) fn may_see_everything(&self, who: &Principal) -> Result<(), NodeError> {
         match self.permit(who, Action::Read, None)? {
             Permit::Everything => Ok(()),
             Permit::Granted(_) => {
@@ -388,6 +406,7 @@ fn see(permit: &Permit, entity: Arc<Entity>, now: Instant) -> Option<Arc<Entity>
     if entity.expires_at.is_some_and(|e| e <= now) {
         return None;
     }
+    let entity = expiry::unexpired(entity, now);
     match permit {
         Permit::Everything => Some(entity),
         Permit::Granted(_) => permit.apply(&entity).map(|shared| Arc::new(shared.entity)),

@@ -195,7 +195,7 @@ fn round(attribute: &mut Attribute, decimals: u8) {
         let place: Geometry = place.rounded(decimals);
         attribute.value = AttributeValue::Geo(place);
     }
-    for sub in attribute.sub_attributes.each_mut() {
+    for (_, sub) in attribute.sub_attributes.each_mut() {
         round(sub, decimals);
     }
 }

@@ -17,6 +17,7 @@ mod console;
 mod contexts;
 mod deliveries;
 mod history;
+pub mod housekeeping;
 mod live;
 mod maintenance;
 pub mod mqtt_listener;
@@ -27,6 +28,7 @@ pub mod peer;
 mod platform;
 mod problem;
 mod routes;
+pub mod tenants;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +39,9 @@ use tokio::sync::watch;
 
 pub use contexts::Contexts;
 pub use host::chain;
+pub use ngsi_ld::forward::Sources;
 pub use routes::{ROUTES, Route, router};
+use tenants::{TenantName, Tenants};
 
 /// What all HTTP routes share.
 pub struct App {
@@ -51,20 +55,46 @@ pub struct App {
     pub contexts: Contexts,
     /// Questions to other cities.
     pub transport: Arc<dyn node::PeerTransport>,
+    /// Distributed operations.
+    pub sources: Sources,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
-    pub imports: tokio::sync::Semaphore,
+    pub imports: Arc<tokio::sync::Semaphore>,
+    /// The tenants beside the default one.
+    pub tenants: Arc<Tenants>,
+    /// The tenant that is served; none for the default one.
+    pub tenant: Option<TenantName>,
     /// Addresses to show.
     pub addresses: Addresses,
     /// True while the node is shutting down.
     pub stop: watch::Receiver<bool>,
 }
 
+impl App {
+    /// The same for a tenant, which has a node of its own.
+    fn of_tenant(&self, name: TenantName, node: Arc<Node>) -> Self {
+        Self {
+            auth: Arc::clone(&self.auth),
+            outbound: self.outbound.clone(),
+            contexts: self.contexts.clone(),
+            sources: self.sources.of_tenant(&name),
+            transport: Arc::clone(&self.transport),
+            refused: Arc::clone(&self.refused),
+            imports: Arc::clone(&self.imports),
+            tenants: Arc::clone(&self.tenants),
+            addresses: self.addresses.clone(),
+            stop: self.stop.clone(),
+            node,
+            tenant: Some(name),
+        }
+    }
+}
+
 /// As many turns as there may be bulk imports at the same time.
 #[must_use]
-pub fn bulk_turns() -> tokio::sync::Semaphore {
-    tokio::sync::Semaphore::new(bulk::IMPORTS_MAX)
+pub fn bulk_turns() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(bulk::IMPORTS_MAX))
 }
 
 /// The addresses in use.

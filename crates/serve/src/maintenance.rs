@@ -119,7 +119,7 @@ fn delta_json(delta: &Delta, context: &Context) -> Value {
             delta.remove.iter().map(|(name, dataset_id)| json!({"name": context.compact(name), "datasetId": dataset_id})).collect();
     }
     if let Some(at) = delta.expires_at {
-        json["expiresAt"] = json!(at.to_string());
+        json["expiresAt"] = at.map_or(Value::Null, |at| json!(at.to_string()));
     }
     json
 }

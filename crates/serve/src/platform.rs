@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use policy::{Agreement, Selection};
+use policy::{Action, Agreement, Selection};
 use serde_json::{Value, json};
 
 use crate::App;
@@ -42,6 +42,12 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
 /// `GET /openapi.json`.
 pub(crate) async fn openapi() -> Json<Value> {
     Json(routes::openapi())
+}
+
+/// `GET /api/v1/tenants`.
+pub(crate) async fn tenants(State(app): State<Arc<App>>, Caller(who): Caller) -> Result<Json<Value>, Problem> {
+    app.node.permit(&who, Action::Read, None)?;
+    Ok(Json(app.tenants.names().iter().map(|name| json!({"name": name.as_str()})).collect()))
 }
 
 /// `GET /api/v1/info`.

@@ -12,7 +12,7 @@ use ngsi::query::Endpoint;
 use node::Sort;
 use serde_json::{Map, Value, json};
 
-use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal};
+use crate::ngsi_ld::{self, batch, cluster, discovery, entities, registrations, subscriptions, temporal, temporal_write};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
@@ -60,6 +60,7 @@ routes! {
     GET "/metrics" [public] platform::metrics, "Counters and gauges, OpenMetrics";
     GET "/openapi.json" [public] platform::openapi, "This description";
     GET "/api/v1/info" platform::info, "The node: city, version, key, addresses";
+    GET "/api/v1/tenants" platform::tenants, "The tenants beside the default one";
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
     GET "/api/v1/deliveries" deliveries::list, "How the delivery of notifications is going, by endpoint: what waits, since when and why";
@@ -82,19 +83,31 @@ routes! {
     POST "/peer/v1/ask" [public] peer::ask, "A question from another city; signed by its key";
     GET "/ngsi-ld/v1/entities" (QueryEntities) entities::query, "Query entities (5.7.2)";
     POST "/ngsi-ld/v1/entities" (WriteEntity) entities::create, "Create an entity (5.6.1)";
+    DELETE "/ngsi-ld/v1/entities" (Purge) entities::purge, "Purge entities, or attributes of them (5.6.21)";
     GET "/ngsi-ld/v1/entities/{id}" (RetrieveEntity) entities::retrieve, "Retrieve an entity (5.7.1)";
     PUT "/ngsi-ld/v1/entities/{id}" (WriteEntity) entities::replace, "Replace an entity (5.6.18)";
+    PATCH "/ngsi-ld/v1/entities/{id}" (Merge) entities::merge, "Merge an entity (5.6.17)";
     DELETE "/ngsi-ld/v1/entities/{id}" (WriteEntity) entities::delete, "Delete an entity (5.6.6)";
     POST "/ngsi-ld/v1/entities/{id}/attrs" (AppendAttributes) entities::append, "Append attributes (5.6.3)";
+    PATCH "/ngsi-ld/v1/entities/{id}/attrs" (WriteEntity) entities::update, "Update attributes (5.6.2)";
+    PATCH "/ngsi-ld/v1/entities/{id}/attrs/{name}" (WriteEntity) entities::update_attribute, "Update an attribute partially (5.6.4)";
+    PUT "/ngsi-ld/v1/entities/{id}/attrs/{name}" (WriteEntity) entities::replace_attribute, "Replace an attribute (5.6.19)";
     DELETE "/ngsi-ld/v1/entities/{id}/attrs/{name}" (DeleteAttribute) entities::delete_attribute, "Delete an attribute (5.6.5)";
     POST "/ngsi-ld/v1/entityOperations/create" (WriteEntity) batch::create, "Create entities (5.6.7)";
     POST "/ngsi-ld/v1/entityOperations/upsert" (Upsert) batch::upsert, "Create or replace or update entities (5.6.8)";
     POST "/ngsi-ld/v1/entityOperations/update" (AppendAttributes) batch::update, "Update entities (5.6.9)";
+    POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    GET "/ngsi-ld/v1/temporal/entities" (QueryTemporal) temporal::query, "Query the past of entities (5.7.4)";
+    POST "/ngsi-ld/v1/temporal/entityOperations/query" (QueryTemporalByBody) temporal::query_by_body, "Query the past of entities by a document (5.7.4)";
     GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";
-    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteEntity) temporal::delete, "Delete an entity's past (5.6.16)";
-    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteAttribute) temporal::delete_attribute, "Delete an attribute's past (5.6.13)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteTemporal) temporal_write::delete, "Delete an entity's past (5.6.16)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteTemporal) temporal_write::delete_attribute, "Delete an attribute's past (5.6.13)";
+    POST "/ngsi-ld/v1/temporal/entities" (WriteTemporal) temporal_write::create, "Add to the past of an entity, or make it (5.6.11)";
+    POST "/ngsi-ld/v1/temporal/entities/{id}/attrs" (WriteTemporal) temporal_write::append, "Add instances to the past of an entity (5.6.12)";
+    PATCH "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::correct_instance, "Correct an instance in the past of an attribute (5.6.14)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::delete_instance, "Delete an instance in the past of an attribute (5.6.15)";
     GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
     GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
     GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
@@ -102,6 +115,12 @@ routes! {
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
     PATCH "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::update, "Update a subscription (5.8.2)";
     DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
+    GET "/ngsi-ld/v1/csourceRegistrations" (Registrations) registrations::query, "Registrations of sources that may have what is asked for (5.10.2)";
+    POST "/ngsi-ld/v1/csourceRegistrations" (Plain) registrations::create, "Register a source (5.9.2)";
+    GET "/ngsi-ld/v1/csourceRegistrations/{id}" (List) registrations::retrieve, "Retrieve a registration (5.10.1)";
+    PATCH "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::update, "Update a registration (5.9.3)";
+    DELETE "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::delete, "Delete a registration (5.9.4)";
+    GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
     GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] ngsi_ld::context_document, "A context that an answer links to";
     GET "/contexts/{*url}" [public] ngsi_ld::embedded_context, "An embedded JSON-LD context, for clients without internet";
     GET "/cluster/ngsi-ld/v1/entities" (QueryEntities) cluster::query, "Query the entities of all cities";
@@ -145,7 +164,12 @@ async fn wrong_method(method: Method, request: Request) -> Problem {
 
 /// Counts answers, and gives errors that come from the library (a body too large, say) the form that ours have.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let tenant = request.headers().get(&ngsi_ld::TENANT).cloned();
     let mut response = next.run(request).await;
+    if let Some(tenant) = tenant {
+        // Whose data these are goes back with them (clause 6.3.14).
+        response.headers_mut().insert(ngsi_ld::TENANT, tenant);
+    }
     let status = response.status();
     let is_ours = response.headers().get("content-type").is_some_and(|t| t.as_bytes() == b"application/json");
     if status == StatusCode::PAYLOAD_TOO_LARGE && !is_ours {

@@ -10,12 +10,18 @@ use super::{File, Problem};
 /// Parts that each decision record has.
 const DECISION_PARTS: &[&str] = &["## Context", "## Decision", "## Consequences", "## When to look again"];
 
+/// Which test shows which clause.
+const CONFORMANCE: &str = "docs/conformance/ngsi-ld.md";
+
 pub(super) fn check(files: &[File], paths: &BTreeSet<&str>, crates: &[OwnCrate]) -> Vec<Problem> {
     let text = |path: &str| files.iter().find(|file| file.path == path).and_then(|file| file.text.as_deref()).unwrap_or_default();
     let mut problems = architecture(text("ARCHITECTURE.md"), crates);
     problems.extend(same_headings(("README.md", text("README.md")), ("README.zh-CN.md", text("README.zh-CN.md"))));
     problems.extend(same_keys(("ui/src/i18n/en.json", text("ui/src/i18n/en.json")), ("ui/src/i18n/zh.json", text("ui/src/i18n/zh.json"))));
     problems.extend(changelog(text("CHANGELOG.md")));
+    let tests = files.iter().filter(|file| file.path.starts_with("crates/") && file.path.ends_with(".rs"));
+    let tests: Vec<&str> = tests.filter_map(|file| file.text.as_deref()).collect();
+    problems.extend(conformance((CONFORMANCE, text(CONFORMANCE)), &tests));
     for file in files.iter().filter(|file| file.path.ends_with(".md")) {
         let text = file.text.as_deref().unwrap_or_default();
         problems.extend(links(&file.path, text, paths));
@@ -39,6 +45,19 @@ pub(super) fn architecture(text: &str, crates: &[OwnCrate]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Each test that is named by its clause is in the table, and each that is in the table exists.
+pub(super) fn conformance((path, table): (&str, &str), sources: &[&str]) -> Vec<Problem> {
+    let named: BTreeSet<&str> = table.split('`').filter(|word| word.starts_with("clause_")).collect();
+    let names = |source| -> Vec<&str> {
+        let lines = str::lines(source).map(str::trim_start).filter_map(|line| line.strip_prefix("fn clause_").map(|_| &line[3..]));
+        lines.map(|line| &line[..line.find('(').unwrap_or(line.len())]).collect()
+    };
+    let there: BTreeSet<&str> = sources.iter().flat_map(|source| names(source)).collect();
+    let problem = |message: String| Problem::new(path, "conformance", message);
+    let unlisted = there.difference(&named).map(|test| problem(format!("does not name the test `{test}`")));
+    unlisted.chain(named.difference(&there).map(|test| problem(format!("names the test `{test}`, which does not exist")))).collect()
 }
 
 pub(super) fn same_headings(english: (&str, &str), chinese: (&str, &str)) -> Option<Problem> {

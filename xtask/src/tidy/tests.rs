@@ -168,6 +168,19 @@ fn the_map_names_every_crate_and_what_keeps_its_invariants() {
 }
 
 #[test]
+fn tests_named_by_their_clause_are_in_the_table() {
+    let source = "#[test]\nfn clause_5_6_1_create() {\n}\n#[test]\n    fn clause_5_6_2_update() {\nfn other() {";
+    check(documents::conformance(("t.md", "| `clause_5_6_1_create` | `clause_5_6_2_update` |"), &[source]), &[]);
+    check(
+        documents::conformance(("t.md", "| `clause_5_6_1_create`, `clause_9_gone` |"), &[source]),
+        &[
+            "t.md: [conformance] does not name the test `clause_5_6_2_update`",
+            "t.md: [conformance] names the test `clause_9_gone`, which does not exist",
+        ],
+    );
+}
+
+#[test]
 fn both_readmes_have_the_same_parts() {
     let en = ("README.md", "# A\n```sh\n# a comment\n```\n## B\n");
     check(documents::same_headings(en, ("README.zh-CN.md", "# 甲\n## 乙\n")), &[]);

@@ -21,6 +21,7 @@ pub struct Skim<'a> {
     created_at: Instant,
     modified_at: Instant,
     expires_at: Option<Instant>,
+    first_end: Option<Instant>,
     n_left: usize,
 }
 
@@ -60,6 +61,8 @@ pub struct SkimmedInstance<'a> {
     pub observed_at: Option<Instant>,
     /// Its unit.
     pub unit_code: Option<&'a str>,
+    /// When it expires.
+    expires_at: Option<Instant>,
 }
 
 /// What an instance says, if that is plain.
@@ -112,7 +115,7 @@ impl<'a> Skim<'a> {
         let created_at = reader.instant(modified_at)?;
         let expires_at = reader.optional_instant()?;
         let n_left = reader.count()?;
-        Ok(Self { reader, id, types, scopes, created_at, modified_at, expires_at, n_left })
+        Ok(Self { reader, id, types, scopes, created_at, modified_at, expires_at, first_end: expires_at, n_left })
     }
 
     /// Its id.
@@ -165,6 +168,12 @@ impl<'a> Skim<'a> {
         self.expires_at
     }
 
+    /// When the entity, or the first of the instances that were read so far, expires.
+    #[must_use]
+    pub const fn first_end(&self) -> Option<Instant> {
+        self.first_end
+    }
+
     /// The next attribute; none behind the last one.
     ///
     /// Errors: [`CodecError`], also when bytes are left over behind the last attribute.
@@ -181,7 +190,9 @@ impl<'a> Skim<'a> {
         let from = self.reader.at;
         let mut only = None;
         for _ in 0..n_instances {
-            only = Some(self.reader.skim_instance(base, 0)?);
+            let instance = self.reader.skim_instance(base, 0)?;
+            self.first_end = [self.first_end, instance.expires_at].into_iter().flatten().min();
+            only = Some(instance);
         }
         let instances = &bytes[from..self.reader.at];
         let only = only.filter(|_| n_instances == 1);
@@ -237,14 +248,15 @@ impl<'a> Reader<'a> {
         if has(member::SUB_ATTRIBUTES) {
             self.skim_attributes(base, depth + 1)?;
         }
+        let mut expires_at = None;
         if has(member::QUALIFIERS) {
             self.skim_list(|r| r.skim_name().map(drop))?;
             if self.is_there()? {
                 self.skim_name()?;
             }
-            self.optional_instant()?;
+            expires_at = self.optional_instant()?;
         }
-        Ok(SkimmedInstance { value, observed_at, unit_code })
+        Ok(SkimmedInstance { value, observed_at, unit_code, expires_at })
     }
 
     fn skim_attributes(&mut self, base: Instant, depth: usize) -> Read<()> {

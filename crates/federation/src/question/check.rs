@@ -155,6 +155,11 @@ fn filter(f: &Filter, depth: usize, n_nodes: &mut usize) -> Checked {
             iris("an attribute's name", list)
         }
         Filter::Scope(pattern) => scope_pattern(pattern),
+        // The asker puts targets in its place before it asks.
+        Filter::Linked(_) => Err(MessageError::Form {
+            what: "question",
+            reason: "a condition on linked entities cannot be asked of another city".to_owned(),
+        }),
         Filter::IdPattern(_) => Ok(()),
         Filter::Value(target, comparison) => {
             if let Target::Attribute(path) = target {

@@ -1,11 +1,11 @@
 //! Attributes of all kinds.
 
-use entity::{Attribute, AttributeValue, Instant, Iri, NGSI_LD_NS, Qualifiers, SubAttributes};
+use entity::{Attribute, AttributeKind as Kind, AttributeValue, Geometry, Instant, Iri, NGSI_LD_NS, Qualifiers, SubAttributes};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
-use super::parts::{check_value, geometry, iri, iris, looks_like_geometry, names, null_refused, vocabulary};
+use super::parts::{check_value, geometry, iri, iris, names, null_refused, vocabulary};
 use super::{ATTRIBUTES_MAX, Series, instant};
 use crate::context::Context;
 use crate::error::{Error, Result, described, shown};
@@ -17,20 +17,28 @@ pub const SUB_ATTRIBUTE_DEPTH_MAX: usize = 16;
 /// The most instances one attribute may have in an entity.
 pub const INSTANCES_MAX: usize = 1_000;
 
-/// The kinds, each with its value member.
-const KINDS: [(Kind, &str, &str); 8] = [
-    (Kind::Property, "Property", "value"),
-    (Kind::Geo, "GeoProperty", "value"),
-    (Kind::Relationship, "Relationship", "object"),
-    (Kind::Language, "LanguageProperty", "languageMap"),
-    (Kind::Vocab, "VocabProperty", "vocab"),
-    (Kind::Json, "JsonProperty", "json"),
-    (Kind::List, "ListProperty", "valueList"),
-    (Kind::ListRelationship, "ListRelationship", "objectList"),
-];
-
 /// The members that hold values: one of them tells the kind in concise form, and a second one is a contradiction.
-const VALUE_MEMBERS: [&str; 7] = ["value", "object", "languageMap", "vocab", "json", "valueList", "objectList"];
+pub(super) const VALUE_MEMBERS: [&str; 7] = ["value", "object", "languageMap", "vocab", "json", "valueList", "objectList"];
+
+/// How the values of a kind are written as an array of values and times (clause 4.5.9).
+pub(super) struct TemporalForm {
+    pub(super) plural: &'static str,
+    /// The member of one instance.
+    pub(super) member: &'static str,
+    pub(super) kinds: &'static [&'static str],
+    /// Each value is an object with the member.
+    pub(super) is_wrapped: bool,
+}
+
+pub(super) const TEMPORAL_FORMS: [TemporalForm; 7] = [
+    TemporalForm { plural: "values", member: "value", kinds: &["Property", "GeoProperty"], is_wrapped: false },
+    TemporalForm { plural: "objects", member: "object", kinds: &["Relationship"], is_wrapped: false },
+    TemporalForm { plural: "languageMaps", member: "languageMap", kinds: &["LanguageProperty"], is_wrapped: true },
+    TemporalForm { plural: "vocabs", member: "vocab", kinds: &["VocabProperty"], is_wrapped: true },
+    TemporalForm { plural: "jsons", member: "json", kinds: &["JsonProperty"], is_wrapped: true },
+    TemporalForm { plural: "valueLists", member: "valueList", kinds: &["ListProperty"], is_wrapped: false },
+    TemporalForm { plural: "objectLists", member: "objectList", kinds: &["ListRelationship"], is_wrapped: false },
+];
 
 /// Core terms that are plain members and so no names of attributes (clause 4.5.1).
 ///
@@ -51,39 +59,33 @@ const PLAIN_MEMBERS: [&str; 13] = [
     "lang",
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Property,
-    Geo,
-    Relationship,
-    Language,
-    Vocab,
-    Json,
-    List,
-    ListRelationship,
+/// Output only: passed over in requests (clause 5.2.5 and following).
+pub(super) const OUTPUT_ONLY: [&str; 14] = [
+    "createdAt",
+    "modifiedAt",
+    "deletedAt",
+    "instanceId",
+    "entity",
+    "entityList",
+    "lang",
+    "previousValue",
+    "previousObject",
+    "previousLanguageMap",
+    "previousVocab",
+    "previousJson",
+    "previousValueList",
+    "previousObjectList",
+];
+
+/// The kind of this name, short or full.
+pub(super) fn kind_of_name(name: &str) -> Option<Kind> {
+    let name = name.strip_prefix(NGSI_LD_NS).unwrap_or(name);
+    Kind::ALL.into_iter().find(|kind| kind.name() == name)
 }
 
-impl Kind {
-    fn of_name(name: &str) -> Option<Self> {
-        let name = name.strip_prefix(NGSI_LD_NS).unwrap_or(name);
-        KINDS.iter().find(|(_, n, _)| *n == name).map(|(kind, ..)| *kind)
-    }
-
-    fn of_value_member(member: &str) -> Option<Self> {
-        KINDS.iter().find(|(_, _, m)| *m == member).map(|(kind, ..)| *kind)
-    }
-
-    fn name(self) -> &'static str {
-        KINDS[self as usize].1
-    }
-
-    fn value_member(self) -> &'static str {
-        KINDS[self as usize].2
-    }
-
-    const fn is_relationship(self) -> bool {
-        matches!(self, Self::Relationship | Self::ListRelationship)
-    }
+/// The kind whose values a member holds; a Property if it may be a GeoProperty.
+pub(super) fn kind_of_value_member(member: &str) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| kind.value_member() == member)
 }
 
 /// Refuses names that denote something else.
@@ -130,12 +132,12 @@ pub(crate) fn reads_as_instances(list: &[Value]) -> bool {
     !list.is_empty() && (list.iter().all(is_reified) || list.iter().any(names_kind))
 }
 
-fn names_kind(value: &Value) -> bool {
-    value.get("type").or_else(|| value.get("@type")).and_then(Value::as_str).is_some_and(|t| Kind::of_name(t).is_some())
+pub(super) fn names_kind(value: &Value) -> bool {
+    value.get("type").or_else(|| value.get("@type")).and_then(Value::as_str).is_some_and(|t| kind_of_name(t).is_some())
 }
 
 /// Does this value read as an attribute object rather than as a bare value?
-fn is_reified(value: &Value) -> bool {
+pub(super) fn is_reified(value: &Value) -> bool {
     value.as_object().is_some_and(|map| VALUE_MEMBERS.iter().any(|m| map.contains_key(*m))) || names_kind(value)
 }
 
@@ -143,7 +145,7 @@ fn is_reified(value: &Value) -> bool {
 pub(crate) fn reads_as_plain_value(value: &Value) -> bool {
     match value {
         Value::Array(list) => !reads_as_instances(list),
-        Value::Object(_) => !is_reified(value) && !looks_like_geometry(value),
+        Value::Object(_) => !is_reified(value) && !Geometry::looks_like_one(value),
         _ => true,
     }
 }
@@ -161,7 +163,7 @@ fn instance(value: Value, context: &Context, depth: usize) -> Result<Attribute> 
         Some((kind, typed)) => reified(map, kind, typed, context, depth),
         None => {
             let value = Value::Object(map);
-            if looks_like_geometry(&value) {
+            if Geometry::looks_like_one(&value) {
                 return Ok(Attribute::new(AttributeValue::Geo(geometry(value)?)));
             }
             check_value(&value)?;
@@ -171,14 +173,14 @@ fn instance(value: Value, context: &Context, depth: usize) -> Result<Attribute> 
 }
 
 /// The kind of an attribute object and whether it is written out; none if the object is a bare value (clauses 4.5.2.3 and 4.7.3).
-fn kind_of(map: &Map<String, Value>) -> Result<Option<(Kind, bool)>> {
+pub(super) fn kind_of(map: &Map<String, Value>) -> Result<Option<(Kind, bool)>> {
     let name = map.get("type").or_else(|| map.get("@type"));
-    if let Some(kind) = name.and_then(Value::as_str).and_then(Kind::of_name) {
+    if let Some(kind) = name.and_then(Value::as_str).and_then(kind_of_name) {
         return Ok(Some((kind, true)));
     }
     let Some(member) = VALUE_MEMBERS.iter().find(|m| map.contains_key(**m)) else { return Ok(None) };
     if let Some(name) = name {
-        let kinds: Vec<&str> = KINDS.iter().map(|(_, n, _)| *n).collect();
+        let kinds: Vec<&str> = Kind::ALL.iter().map(|k| k.name()).collect();
         return Err(Error::bad(format!(
             "{} is not a kind of attribute (expected {}; a value that has such members itself goes into `value`)",
             described(name),
@@ -186,8 +188,8 @@ fn kind_of(map: &Map<String, Value>) -> Result<Option<(Kind, bool)>> {
         ))
         .within("type"));
     }
-    let kind = Kind::of_value_member(member).expect("every value member belongs to a kind");
-    if kind == Kind::Property && looks_like_geometry(&map["value"]) {
+    let kind = kind_of_value_member(member).expect("every value member belongs to a kind");
+    if kind == Kind::Property && Geometry::looks_like_one(&map["value"]) {
         return Ok(Some((Kind::Geo, false)));
     }
     Ok(Some((kind, false)))
@@ -217,15 +219,15 @@ fn reified(map: Map<String, Value>, kind: Kind, typed: bool, context: &Context, 
         debug_assert!(typed, "the kind was told by the value member");
         Error::bad(format!("a {} needs the member `{}`", kind.name(), kind.value_member()))
     })?;
-    let has_qualifiers = members.qualifiers != Qualifiers::default();
-    Ok(Attribute {
+    let mut attribute = Attribute {
         dataset_id: members.dataset_id,
         observed_at: members.observed_at,
         unit_code: members.unit_code,
         sub_attributes: members.sub_attributes,
-        qualifiers: has_qualifiers.then(|| Box::new(members.qualifiers)),
         ..Attribute::new(value)
-    })
+    };
+    attribute.set_qualifiers(members.qualifiers);
+    Ok(attribute)
 }
 
 fn other_member(members: &mut Members, kind: Kind, key: &str, value: Value, context: &Context, depth: usize) -> Result<()> {
@@ -239,44 +241,10 @@ fn other_member(members: &mut Members, kind: Kind, key: &str, value: Value, cont
         }
         "observedAt" => members.observed_at = Some(instant(&value).map_err(at)?),
         "expiresAt" => members.qualifiers.expires_at = Some(instant(&value).map_err(at)?),
-        "unitCode" => {
-            if matches!(kind, Kind::Language) || kind.is_relationship() {
-                return Err(at(Error::bad(format!("a {} has no unit", kind.name()))));
-            }
-            match &value {
-                Value::String(s) if s == NGSI_LD_NULL => return Err(at(null_refused())),
-                Value::String(s) if !s.is_empty() => members.unit_code = Some(s.into()),
-                other => return Err(at(Error::bad(format!("expected a UN/CEFACT unit code such as `CEL`, found {}", described(other))))),
-            }
-        }
-        "valueType" => {
-            if kind.is_relationship() {
-                return Err(at(Error::bad(format!("a {} has no `valueType`", kind.name()))));
-            }
-            let name = value.as_str().ok_or_else(|| at(Error::bad(format!("expected a name, found {}", described(&value)))))?;
-            members.qualifiers.value_type = Some(vocabulary(name, context).map_err(at)?);
-        }
-        "objectType" => {
-            if !kind.is_relationship() {
-                return Err(at(Error::bad(format!("a {} has no `objectType`", kind.name()))));
-            }
-            members.qualifiers.object_types = names(&value, context).map_err(at)?;
-        }
-        // Output only: passed over in requests (clause 5.2.5 and following).
-        "createdAt"
-        | "modifiedAt"
-        | "deletedAt"
-        | "instanceId"
-        | "entity"
-        | "entityList"
-        | "lang"
-        | "previousValue"
-        | "previousObject"
-        | "previousLanguageMap"
-        | "previousVocab"
-        | "previousJson"
-        | "previousValueList"
-        | "previousObjectList" => {}
+        "unitCode" => members.unit_code = Some(unit_code(kind, &value).map_err(at)?),
+        "valueType" => members.qualifiers.value_type = Some(value_type(kind, &value, context).map_err(at)?),
+        "objectType" => members.qualifiers.object_types = object_types(kind, &value, context).map_err(at)?,
+        output_only if OUTPUT_ONLY.contains(&output_only) => {}
         "@context" => return Err(at(Error::bad("a context is only possible at the top of the document"))),
         contradiction if VALUE_MEMBERS.contains(&contradiction) => {
             return Err(at(Error::bad(format!("a {} holds `{}`, not `{contradiction}`", kind.name(), kind.value_member()))));
@@ -294,6 +262,32 @@ fn other_member(members: &mut Members, kind: Kind, key: &str, value: Value, cont
         }
     }
     Ok(())
+}
+
+pub(super) fn unit_code(kind: Kind, value: &Value) -> Result<SmolStr> {
+    if kind == Kind::Language || kind.is_relationship() {
+        return Err(Error::bad(format!("a {} has no unit", kind.name())));
+    }
+    match value {
+        Value::String(s) if s == NGSI_LD_NULL => Err(null_refused()),
+        Value::String(s) if !s.is_empty() => Ok(s.into()),
+        other => Err(Error::bad(format!("expected a UN/CEFACT unit code such as `CEL`, found {}", described(other)))),
+    }
+}
+
+pub(super) fn value_type(kind: Kind, value: &Value, context: &Context) -> Result<Iri> {
+    if kind.is_relationship() {
+        return Err(Error::bad(format!("a {} has no `valueType`", kind.name())));
+    }
+    let name = value.as_str().ok_or_else(|| Error::bad(format!("expected a name, found {}", described(value))))?;
+    vocabulary(name, context)
+}
+
+pub(super) fn object_types(kind: Kind, value: &Value, context: &Context) -> Result<Vec<Iri>> {
+    if !kind.is_relationship() {
+        return Err(Error::bad(format!("a {} has no `objectType`", kind.name())));
+    }
+    names(value, context)
 }
 
 fn value_of(kind: Kind, value: Value, context: &Context) -> Result<AttributeValue> {
@@ -323,12 +317,12 @@ fn value_of(kind: Kind, value: Value, context: &Context) -> Result<AttributeValu
     })
 }
 
-fn vocab(value: &Value, context: &Context) -> Result<Vec<Iri>> {
+pub(super) fn vocab(value: &Value, context: &Context) -> Result<Vec<Iri>> {
     super::list_of_strings(value)?.into_iter().map(|name| vocabulary(name, context)).collect()
 }
 
 /// `[{"object": uri}]`, or in concise form `[uri]` (clause 4.5.22).
-fn object_list(value: &Value) -> Result<Vec<Iri>> {
+pub(super) fn object_list(value: &Value) -> Result<Vec<Iri>> {
     let Value::Array(list) = value else {
         return Err(Error::bad(format!("expected an array, found {}", described(value))));
     };
@@ -338,7 +332,7 @@ fn object_list(value: &Value) -> Result<Vec<Iri>> {
 /// The longest language tag; RFC 5646, section 4.4.1, recommends room for 35.
 const LANGUAGE_TAG_BYTES_MAX: usize = 35;
 
-fn language_map(value: Value) -> Result<IndexMap<SmolStr, Value>> {
+pub(super) fn language_map(value: Value) -> Result<IndexMap<SmolStr, Value>> {
     let Value::Object(map) = value else {
         return Err(Error::bad(format!("expected an object of texts by language tag, found {}", described(&value))));
     };

@@ -1,13 +1,15 @@
 //! From JSON to entities, normalized or concise (ETSI GS CIM 009 V1.9.1, clauses 4.5.2 to 4.5.24 and 5.2).
 //!
 //! Everything is checked; members that only a broker may set (`createdAt`, `instanceId`, ...) are passed over as the standard asks.
-//! Deleting by NGSI-LD Null belongs to patch operations and is refused here.
+//! Deleting by NGSI-LD Null belongs to patch operations ([`entity_patch`], [`attribute_patch`]) and is refused elsewhere.
 
 mod attribute;
 mod body;
 mod evolution;
 mod parts;
+mod patch;
 mod quick;
+mod registration;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,9 @@ use serde_json::{Map, Value};
 
 pub use attribute::{INSTANCES_MAX, SUB_ATTRIBUTE_DEPTH_MAX};
 pub use body::{BATCH_ITEMS_MAX, Body, BodyItem, MediaType, body, json};
-pub use evolution::{Evolution, INSTANCES_IN_EVOLUTION_MAX, evolution};
+pub use evolution::{INSTANCES_IN_EVOLUTION_MAX, evolution, evolution_fragment, evolution_instance};
+pub use patch::{PatchForm, attribute_patch, entity_patch};
+pub use registration::{INFORMATION_MAX, conformance, patched_registration, registration};
 pub use subscription::{
     Conditions, Endpoint, EntitySelector, KeyValue, Notification, NotificationFormat, Subscription, Trigger, WATCHED_MAX,
     patched_subscription, subscription,
@@ -25,6 +29,7 @@ pub use subscription::{
 
 pub(crate) use attribute::reads_as_plain_value;
 pub(crate) use parts::{instant, iri, list_of_strings, string};
+pub(crate) use registration::scope_texts;
 pub(crate) use subscription::selector;
 
 use crate::context::Context;
@@ -72,21 +77,33 @@ pub fn attribute(name: &str, value: Value, context: &Context) -> Result<(Iri, Ve
 }
 
 /// One item of a batch: an entity, or the id as far as it could be read and what is wrong.
-pub type BatchItem = std::result::Result<Entity, (Option<Iri>, Error)>;
+pub type BatchItem<T = Entity> = std::result::Result<T, (Option<Iri>, Error)>;
 
 /// The entities of a batch (clauses 5.6.7 to 5.6.9), each for itself.
 ///
 /// Errors: the body as a whole is wrong: not an array, empty, too long, or with a null item.
 pub fn batch(body: Body) -> Result<Vec<BatchItem>> {
+    items(body, |value, _, context| entity(value, context))
+}
+
+/// The patches of a batch merge (clause 5.6.20), each for itself; each names its entity.
+///
+/// Errors: as [`batch`].
+pub fn batch_patches(body: Body, form: PatchForm) -> Result<Vec<BatchItem<entity::EntityPatch>>> {
+    items(body, |value, id, context| {
+        let id = id.ok_or_else(|| Error::bad("the mandatory member `id` is missing, or is not a URI").within("entity"))?;
+        entity_patch(value, id, form, context)
+    })
+}
+
+fn items<T>(body: Body, read: impl Fn(Value, Option<&Iri>, &Context) -> Result<T>) -> Result<Vec<BatchItem<T>>> {
     let items = body.into_items()?;
-    Ok(items
-        .into_iter()
-        .map(|item| {
-            let (value, context) = item.map_err(|(id, e)| (id.as_deref().and_then(|s| s.parse().ok()), e))?;
-            let id = value.get("id").or_else(|| value.get("@id")).and_then(Value::as_str).and_then(|s| s.parse::<Iri>().ok());
-            entity(value, &context).map_err(|e| (id, e))
-        })
-        .collect())
+    let read = |item: BodyItem| {
+        let (value, context) = item.map_err(|(id, e)| (id.as_deref().and_then(|s| s.parse().ok()), e))?;
+        let id = value.get("id").or_else(|| value.get("@id")).and_then(Value::as_str).and_then(|s| s.parse::<Iri>().ok());
+        read(value, id.as_ref(), &context).map_err(|e| (id, e))
+    };
+    Ok(items.into_iter().map(read).collect())
 }
 
 /// The same for a body of type `application/json` whose context is `context`, much quicker; none if the body is not only well-formed ordinary

@@ -128,16 +128,6 @@ pub(crate) fn geometry(value: Value) -> Result<Geometry> {
     Geometry::from_json(json).map_err(|e| Error::bad(e.to_string()))
 }
 
-/// Is this the name of a geometry type that NGSI-LD knows?
-pub(crate) fn is_geometry_type(name: &str) -> bool {
-    matches!(name, "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon")
-}
-
-/// Does this object read as a geometry in concise form?
-pub(crate) fn looks_like_geometry(value: &Value) -> bool {
-    value.get("type").and_then(Value::as_str).is_some_and(is_geometry_type) && value.get("coordinates").is_some()
-}
-
 /// Refuses what cannot be kept in a `value`: null and NGSI-LD Null, at any depth.
 ///
 /// A null vanishes in JSON-LD expansion, so it would be lost between brokers (clause 4.5.0); `{"@type":"@json","@value":null}` keeps it.

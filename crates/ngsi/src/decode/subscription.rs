@@ -429,7 +429,7 @@ fn check_together(s: &Subscription) -> Result<()> {
 fn conditions(s: &Subscription, context: &Context) -> Result<Conditions> {
     let mut found = Conditions::default();
     if let Some(q) = &s.q {
-        let options = QOptions { context, expand_values: &s.expand_values };
+        let options = QOptions { context, expand_values: &s.expand_values, link_levels: 0 };
         found.q = Some(parse_q(q, options).map_err(|e| e.within("q"))?.filter);
     }
     if let Some(geo_q) = &s.geo_q {

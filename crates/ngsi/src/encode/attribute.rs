@@ -1,8 +1,10 @@
 //! Attributes of all kinds in the three forms (ETSI GS CIM 009 V1.9.1, clauses 4.5.2 to 4.5.4).
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashSet;
 
-use entity::{Attribute, AttributeValue, Instant, Iri, Qualifiers};
+use entity::{Attribute, AttributeValue, Entity, Instant, Iri, Qualifiers};
 use indexmap::IndexMap;
 use serde_json::Value;
 use smol_str::SmolStr;
@@ -20,12 +22,47 @@ pub(super) struct Style<'a> {
     pub(super) view: &'a View,
     /// A recorded time that is shown even without `sysAttrs`, because it was asked about.
     pub(super) shown_time: Option<&'static str>,
+    /// Entities to show in the relationships that lead to them.
+    pub(super) links: Option<Links<'a>>,
+}
+
+/// Entities that relationships lead to.
+pub trait LinkedEntities {
+    /// The entity with this id, if it is one of them.
+    fn linked(&self, id: &Iri) -> Option<&Entity>;
+}
+
+/// Entities to show in relationships (clause 4.5.23).
+#[derive(Clone, Copy)]
+pub(super) struct Links<'a> {
+    pub(super) entities: &'a dyn LinkedEntities,
+    /// How many relationships are followed from here on.
+    pub(super) levels: usize,
+    /// What is shown already: it is not shown again.
+    pub(super) met: &'a RefCell<HashSet<Iri>>,
+}
+
+impl<'a> Links<'a> {
+    /// The entity behind a target, if it is not shown yet; it is, then.
+    fn take(&self, id: &Iri) -> Option<&'a Entity> {
+        if self.levels == 0 || self.met.borrow().contains(id) {
+            return None;
+        }
+        let entity = self.entities.linked(id)?;
+        self.met.borrow_mut().insert(id.clone());
+        Some(entity)
+    }
 }
 
 /// What an attribute was before, to be shown beside what it is (`showChanges`).
 pub(super) type Before<'a> = Option<&'a Attribute>;
 
-impl Style<'_> {
+impl<'a> Style<'a> {
+    /// A plain answer: nothing linked, no further time.
+    pub(super) const fn plain(context: &'a Context, view: &'a View) -> Self {
+        Self { context, view, shown_time: None, links: None }
+    }
+
     /// The instances of one attribute that the view shows: one as itself, several as an array. False if there is none to show.
     pub(super) fn instances<'b>(
         &self,
@@ -39,9 +76,9 @@ impl Style<'_> {
         let Some(second) = shown.next() else {
             w.key(&self.context.compact(name));
             match self.view.representation {
-                Representation::Simplified => self.simplified(w, first),
+                Representation::Simplified => self.simplified(w, name, first),
                 Representation::Concise if before(first).is_none() && self.bare(w, first) => {}
-                _ => self.instance(w, first, before(first)),
+                _ => self.instance(w, Some(name), first, before(first)),
             }
             return true;
         };
@@ -53,14 +90,14 @@ impl Style<'_> {
             w.open(b'{');
             for a in all {
                 w.key(a.dataset_id.as_ref().map_or(DEFAULT_INSTANCE, Iri::as_str));
-                self.simplified(w, a);
+                self.simplified(w, name, a);
             }
             w.close(b'}');
             w.close(b'}');
         } else {
             w.open(b'[');
             for a in all {
-                self.instance(w, a, before(a));
+                self.instance(w, Some(name), a, before(a));
             }
             w.close(b']');
         }
@@ -77,15 +114,66 @@ impl Style<'_> {
         true
     }
 
-    /// One instance as an object, normalized or concise.
-    pub(super) fn instance(&self, w: &mut Writer<'_>, a: &Attribute, before: Before<'_>) {
+    /// One instance as an object, normalized or concise; `name` is that of the attribute if what it leads to may be shown in it.
+    pub(super) fn instance(&self, w: &mut Writer<'_>, name: Option<&Iri>, a: &Attribute, before: Before<'_>) {
         w.open(b'{');
         self.value_members(w, a, self.view.representation == Representation::Concise);
+        if let (Some(links), Some(name)) = (self.links, name) {
+            self.linked_member(w, links, name, &a.value);
+        }
         if let Some(previous) = before {
             previous_member(w, self.context, &previous.value);
         }
         self.other_members(w, a);
         w.close(b'}');
+    }
+
+    /// `entity` or `entityList`: what a relationship leads to.
+    fn linked_member(&self, w: &mut Writer<'_>, links: Links<'a>, name: &Iri, value: &AttributeValue) {
+        let (member, iris) = match value {
+            AttributeValue::Relationship(iris) => ("entity", iris),
+            AttributeValue::ListRelationship(iris) => ("entityList", iris),
+            _ => return,
+        };
+        let found: Vec<&Entity> = iris.iter().filter_map(|id| links.take(id)).collect();
+        if found.is_empty() {
+            return;
+        }
+        let is_list = member == "entityList" || iris.len() > 1;
+        w.key(member);
+        if is_list {
+            w.open(b'[');
+        }
+        for entity in found {
+            self.linked_entity(w, links, name, entity);
+        }
+        if is_list {
+            w.close(b']');
+        }
+    }
+
+    fn linked_entity(&self, w: &mut Writer<'_>, links: Links<'a>, name: &Iri, entity: &Entity) {
+        let view = self.view.of_linked(name);
+        let style = Style { view: &view, links: Some(Links { levels: links.levels - 1, ..links }), ..*self };
+        w.open(b'{');
+        super::members(w, entity, style, &|_, _| None, &|_| true);
+        w.close(b'}');
+    }
+
+    /// The targets of a relationship in simplified form, those that are known as what they are.
+    fn linked_targets(&self, w: &mut Writer<'_>, links: Links<'a>, name: &Iri, iris: &[Iri], is_list: bool) {
+        if is_list {
+            w.open(b'[');
+        }
+        for id in iris {
+            match links.take(id) {
+                Some(entity) => self.linked_entity(w, links, name, entity),
+                None => w.string(id.as_str()),
+            }
+        }
+        if is_list {
+            w.close(b']');
+        }
     }
 
     /// Has it nothing to say but its value?
@@ -99,7 +187,7 @@ impl Style<'_> {
             && a.qualifiers.as_ref().is_none_or(|q| q.object_types.is_empty() && q.value_type.is_none())
     }
 
-    fn value_members(&self, w: &mut Writer<'_>, a: &Attribute, concise: bool) {
+    pub(super) fn value_members(&self, w: &mut Writer<'_>, a: &Attribute, concise: bool) {
         if let (AttributeValue::Language(map), Some(lang)) = (&a.value, &self.view.lang)
             && let Some((tag, text)) = lang.best(map)
         {
@@ -114,7 +202,7 @@ impl Style<'_> {
         // The one thing that the concise form cannot say is a Property whose value is a geometry.
         let needs_type = !concise || matches!(&a.value, AttributeValue::Property(v) if !reads_as_plain_value(v));
         if needs_type {
-            w.member("type", a.value.kind());
+            w.member("type", a.value.kind().name());
         }
         match &a.value {
             AttributeValue::Property(v) => {
@@ -152,7 +240,7 @@ impl Style<'_> {
         }
     }
 
-    fn other_members(&self, w: &mut Writer<'_>, a: &Attribute) {
+    pub(super) fn other_members(&self, w: &mut Writer<'_>, a: &Attribute) {
         if let Some(d) = &a.dataset_id {
             w.member("datasetId", d.as_str());
         }
@@ -168,7 +256,7 @@ impl Style<'_> {
         self.recorded_times(w, a.created_at, a.modified_at);
         // A selection by datasetId concerns the attributes of the entity, not theirs.
         let unselected = self.view.dataset_ids.as_ref().map(|_| View { dataset_ids: None, ..self.view.clone() });
-        let style = Style { view: unselected.as_ref().unwrap_or(self.view), ..*self };
+        let style = Style { view: unselected.as_ref().unwrap_or(self.view), links: None, ..*self };
         for (name, instances) in &a.sub_attributes {
             style.instances(w, name, instances, &|_| None);
         }
@@ -197,13 +285,17 @@ impl Style<'_> {
     }
 
     /// Only the value (clause 4.5.4).
-    pub(super) fn simplified(&self, w: &mut Writer<'_>, a: &Attribute) {
+    pub(super) fn simplified(&self, w: &mut Writer<'_>, name: &Iri, a: &Attribute) {
         if let (AttributeValue::Language(map), Some(lang)) = (&a.value, &self.view.lang)
             && let Some((_, text)) = lang.best(map)
         {
             return w.value(text);
         }
-        self.raw_value(w, &a.value);
+        match (&a.value, self.links) {
+            (AttributeValue::Relationship(iris), Some(links)) => self.linked_targets(w, links, name, iris, iris.len() > 1),
+            (AttributeValue::ListRelationship(iris), Some(links)) => self.linked_targets(w, links, name, iris, true),
+            (value, _) => self.raw_value(w, value),
+        }
     }
 
     /// A value as the simplified forms have it: raw, but texts, vocabularies and JSON wrapped.

@@ -5,19 +5,30 @@
 mod attribute;
 mod discovery;
 mod notification;
+mod patch;
 mod problem;
+mod registration;
 mod subscription;
 mod temporal;
 mod writer;
+
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 use entity::{Attribute, AttributeValue, Entity, Iri, LOCATION};
 
 pub use discovery::{AttributeInfo, TypeInfo, attribute_info, attribute_list, attributes, type_info, type_list, types};
 pub use notification::{Change, NotificationBody, notification};
+pub use patch::{attribute_patch, entity_patch, is_simplified};
 pub use problem::{BatchError, Problem, batch_result, problem, update_result};
-pub use temporal::{AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, TemporalEntity, aggregated, evolution, evolutions};
+pub use registration::registration;
+pub use temporal::{
+    AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, ScopeInstance, TemporalEntity, aggregated, aggregated_list,
+    evolution, evolutions,
+};
 
-use attribute::{Before, Style};
+pub use attribute::LinkedEntities;
+use attribute::{Before, Links, Style};
 use writer::Writer;
 
 use crate::context::Context;
@@ -41,7 +52,9 @@ impl Document {
         matches!(self, Self::LdJson | Self::GeoJson)
     }
 
-    const fn is_geo(self) -> bool {
+    /// Is it GeoJSON?
+    #[must_use]
+    pub const fn is_geo(self) -> bool {
         matches!(self, Self::GeoJson | Self::GeoJsonLink)
     }
 }
@@ -56,34 +69,77 @@ pub fn entity(entity: &Entity, view: &View, context: &Context, document: Documen
 
 /// One entity, or one feature, at the end of `out`: for answers that are put together from many.
 pub fn write_entity(out: &mut Vec<u8>, entity: &Entity, view: &View, context: &Context, document: Document) {
-    let mut w = Writer::new(out);
-    let style = Style { context, view, shown_time: None };
+    one(&mut Writer::new(out), entity, Style::plain(context, view), document);
+}
+
+/// The same with what it is linked to in its relationships, as far as `view` follows them.
+#[must_use]
+pub fn joined_entity(entity: &Entity, linked: &dyn LinkedEntities, view: &View, context: &Context, document: Document) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    let met = RefCell::default();
+    one(&mut Writer::new(&mut out), entity, joined(entity, linked, &met, Style::plain(context, view)), document);
+    out
+}
+
+fn joined<'a>(entity: &Entity, linked: &'a dyn LinkedEntities, met: &'a RefCell<HashSet<Iri>>, style: Style<'a>) -> Style<'a> {
+    let Some(join) = &style.view.join else { return style };
+    let mut known = met.borrow_mut();
+    known.clear();
+    known.extend(join.contained_by.iter().cloned().chain([entity.id.clone()]));
+    drop(known);
+    Style { links: Some(Links { entities: linked, levels: join.levels, met }), ..style }
+}
+
+fn one(w: &mut Writer<'_>, entity: &Entity, style: Style<'_>, document: Document) {
     if document.is_geo() {
-        feature(&mut w, entity, style, document.has_context());
-    } else {
-        w.open(b'{');
-        members(&mut w, entity, style, &|_, _| None, &|_| true);
-        if document.has_context() {
-            w.key("@context");
-            w.value(&context.json());
-        }
-        w.close(b'}');
+        feature(w, entity, style, document.has_context());
+        return;
     }
+    w.open(b'{');
+    members(w, entity, style, &|_, _| None, &|_| true);
+    if document.has_context() {
+        w.key("@context");
+        w.value(&style.context.json());
+    }
+    w.close(b'}');
 }
 
 /// A list of entities: an array, or a feature collection.
 #[must_use]
 pub fn entities<'e>(list: impl IntoIterator<Item = &'e Entity>, view: &View, context: &Context, document: Document) -> Vec<u8> {
+    written(list.into_iter().map(|e| (e, Style::plain(context, view))), context, document)
+}
+
+/// The same with what they are linked to in their relationships, as far as `view` follows them; each entity for itself.
+#[must_use]
+pub fn joined_entities<'e>(
+    list: impl IntoIterator<Item = &'e Entity>,
+    linked: &dyn LinkedEntities,
+    view: &View,
+    context: &Context,
+    document: Document,
+) -> Vec<u8> {
+    let met = RefCell::default();
+    let styled = list.into_iter().map(|e| (e, joined(e, linked, &met, Style::plain(context, view))));
+    written(styled, context, document)
+}
+
+/// The same for entities that are not all shown with the same members.
+#[must_use]
+pub fn viewed_entities<'e>(list: impl IntoIterator<Item = (&'e Entity, &'e View)>, context: &'e Context, document: Document) -> Vec<u8> {
+    written(list.into_iter().map(|(e, view)| (e, Style::plain(context, view))), context, document)
+}
+
+fn written<'e, 's>(list: impl Iterator<Item = (&'e Entity, Style<'s>)>, context: &Context, document: Document) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     let mut w = Writer::new(&mut out);
-    let style = Style { context, view, shown_time: None };
     if document.is_geo() {
-        collection(&mut w, list, style, document.has_context());
+        collection(&mut w, list, context, document.has_context());
         return out;
     }
     let context_json = document.has_context().then(|| context.json());
     w.open(b'[');
-    for e in list {
+    for (e, style) in list {
         w.open(b'{');
         members(&mut w, e, style, &|_, _| None, &|_| true);
         if let Some(json) = &context_json {
@@ -183,18 +239,18 @@ fn geometry_of<'e>(e: &'e Entity, view: &View) -> Option<&'e serde_json::Value> 
     }
 }
 
-fn collection<'e>(w: &mut Writer<'_>, list: impl IntoIterator<Item = &'e Entity>, style: Style<'_>, with_context: bool) {
+fn collection<'e, 's>(w: &mut Writer<'_>, list: impl Iterator<Item = (&'e Entity, Style<'s>)>, context: &Context, with_context: bool) {
     w.open(b'{');
     w.member("type", "FeatureCollection");
     w.key("features");
     w.open(b'[');
-    for e in list {
+    for (e, style) in list {
         feature(w, e, style, false);
     }
     w.close(b']');
     if with_context {
         w.key("@context");
-        w.value(&style.context.json());
+        w.value(&context.json());
     }
     w.close(b'}');
 }

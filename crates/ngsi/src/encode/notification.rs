@@ -52,7 +52,7 @@ pub struct NotificationBody<'a> {
 pub fn notification(n: &NotificationBody<'_>, view: &View, context: &Context, document: Document) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     let mut w = Writer::new(&mut out);
-    let style = Style { context, view, shown_time: None };
+    let style = Style::plain(context, view);
     w.open(b'{');
     w.member("id", n.id.as_str());
     w.member("type", "Notification");
@@ -61,10 +61,10 @@ pub fn notification(n: &NotificationBody<'_>, view: &View, context: &Context, do
     w.key("data");
     if document.is_geo() {
         let present = n.data.iter().filter_map(|c| match c {
-            Change::Present { entity, .. } => Some(*entity),
+            Change::Present { entity, .. } => Some((*entity, style)),
             Change::Deleted { .. } => None,
         });
-        collection(&mut w, present, style, false);
+        collection(&mut w, present, context, false);
     } else {
         w.open(b'[');
         for change in n.data {
@@ -145,7 +145,7 @@ fn partly_removed<'b>(
         w.open(b'{');
         for a in kept {
             w.key(a.dataset_id.as_ref().map_or(DEFAULT_INSTANCE, Iri::as_str));
-            style.simplified(w, a);
+            style.simplified(w, name, a);
         }
         for was in gone {
             w.member(was.dataset_id.as_ref().map_or(DEFAULT_INSTANCE, Iri::as_str), NGSI_LD_NULL);
@@ -156,7 +156,7 @@ fn partly_removed<'b>(
     }
     w.open(b'[');
     for a in kept {
-        style.instance(w, a, previous(name, a));
+        style.instance(w, Some(name), a, previous(name, a));
     }
     for was in gone {
         removed_object(w, was, n.notified_at, style, n.show_changes);
@@ -177,7 +177,7 @@ fn removed_instance(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Sty
 /// An instance that is gone, as an object.
 pub(super) fn removed_object(w: &mut Writer<'_>, was: &Attribute, at: Instant, style: Style<'_>, show_changes: bool) {
     w.open(b'{');
-    w.member("type", was.value.kind());
+    w.member("type", was.value.kind().name());
     match &was.value {
         AttributeValue::Property(_) | AttributeValue::Geo(_) => w.member("value", NGSI_LD_NULL),
         AttributeValue::Relationship(_) => w.member("object", NGSI_LD_NULL),

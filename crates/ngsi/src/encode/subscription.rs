@@ -87,13 +87,21 @@ fn types_text(types: &TypeSelector, context: &Context) -> String {
     }
 }
 
-fn notification_json(n: &Notification, context: &Context) -> Map<String, Value> {
-    let member = |m: &Member| match m {
+fn member_text(member: &Member, context: &Context) -> String {
+    match member {
         Member::Id => "id".to_owned(),
         Member::Type => "type".to_owned(),
         Member::Scope => "scope".to_owned(),
         Member::Attribute(iri) => context.compact(iri).into_owned(),
-    };
+        Member::Linked(iri, inner) => {
+            let inner: Vec<String> = inner.iter().map(|m| member_text(m, context)).collect();
+            format!("{}{{{}}}", context.compact(iri), inner.join(","))
+        }
+    }
+}
+
+fn notification_json(n: &Notification, context: &Context) -> Map<String, Value> {
+    let member = |m: &Member| member_text(m, context);
     let mut map = Map::new();
     if let Some(list) = &n.attributes {
         map.insert("attributes".to_owned(), list.iter().map(|i| context.compact(i).into_owned()).collect());

@@ -3,10 +3,11 @@
 use entity::{Filter, TypeSelector};
 use serde_json::Value;
 
-use super::params::{Selection, dataset_ids, member_list, name_list};
+use super::order::OrderText;
+use super::params::{JoinText, Selection, check_reach, dataset_ids, member_list, name_list, wants_aggregation};
 use super::select::GeoParameters;
 use super::temporal::TemporalText;
-use super::{Endpoint, QueryParams};
+use super::{Aggregation, Endpoint, QueryParams};
 use crate::context::Context;
 use crate::decode::{list_of_strings, object, selector, string};
 use crate::error::{Error, Result, described, shown};
@@ -15,7 +16,7 @@ use crate::view::LanguageRanges;
 /// The most selectors in `entities`.
 const SELECTORS_MAX: usize = 500;
 
-const MEMBERS: [&str; 14] = [
+const MEMBERS: [&str; 19] = [
     "type",
     "entities",
     "q",
@@ -29,21 +30,15 @@ const MEMBERS: [&str; 14] = [
     "expandValues",
     "jsonKeys",
     "temporalQ",
-    "id",
-];
-
-const UNSUPPORTED: [&str; 10] = [
-    "csf",
+    "aggrParams",
     "join",
     "joinLevel",
     "containedBy",
-    "entityMap",
-    "entityMapLifetime",
     "ordering",
-    "splitEntities",
-    "aggrParams",
-    "ngsildConformance",
+    "id",
 ];
+
+const UNSUPPORTED: [&str; 5] = ["csf", "entityMap", "entityMapLifetime", "splitEntities", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///
@@ -53,7 +48,9 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
     let map = object(value, "a Query")?;
     let mut selection = Selection::default();
     let mut is_query = false;
-    let mut temporal = None;
+    let (mut temporal, mut aggregation) = (None, None);
+    let mut order = OrderText::default();
+    let mut join = JoinText { join: None, level: None, contained_by: None };
     for (key, value) in &map {
         let at = |e: Error| e.within(&shown(key));
         match key.as_str() {
@@ -73,8 +70,17 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
                 // As in the URL: bracket paths address raw keys always.
                 names(value, context).map_err(at)?;
             }
+            "join" | "joinLevel" | "containedBy" if endpoint == Endpoint::QueryTemporalByBody => {
+                return Err(at(Error::bad("linked entities are not part of temporal answers")));
+            }
+            "ordering" => order = OrderText::from_json(value).map_err(at)?,
+            "join" => join.join = Some(string(value).map_err(at)?.to_owned()),
+            "joinLevel" => join.level = Some(value.to_string()),
+            "containedBy" => join.contained_by = Some(list_of_strings(value).map_err(at)?.into_iter().map(str::to_owned).collect()),
             "temporalQ" if endpoint == Endpoint::QueryTemporalByBody => temporal = Some(temporal_q(value).map_err(at)?),
             "temporalQ" => return Err(at(Error::bad("a temporal query goes to /temporal/entityOperations/query"))),
+            "aggrParams" if endpoint == Endpoint::QueryTemporalByBody => aggregation = Some(aggr_params(value).map_err(at)?),
+            "aggrParams" => return Err(at(Error::bad("an aggregation goes to /temporal/entityOperations/query"))),
             other => return Err(at(unknown_member(other, &MEMBERS, &UNSUPPORTED))),
         }
     }
@@ -87,10 +93,22 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
         if params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("temporalQ"));
         }
+        let text = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        params.temporal.aggregation = match (wants_aggregation(&text, endpoint)?, aggregation) {
+            (true, None) => return Err(Error::bad("aggregated values need the methods").within("aggrParams")),
+            (false, Some(_)) => return Err(Error::bad("goes with format=aggregatedValues only").within("aggrParams")),
+            (_, found) => found,
+        };
     }
+    if endpoint != Endpoint::QueryTemporalByBody {
+        params.view.join = join.join()?;
+    }
+    check_reach(&params.view)?;
+    selection.link_levels = params.view.join.as_ref().map_or(0, |j| j.levels);
     params.view.attrs.clone_from(&selection.attrs);
     params.local |= selection.types == Some(TypeSelector::Any);
     params.finish(&selection, context, true)?;
+    params.order(order.order(context).map_err(|e| e.within("ordering"))?)?;
     Ok(params)
 }
 
@@ -121,6 +139,21 @@ fn entities(selection: &mut Selection, value: &Value, context: &Context) -> Resu
     });
     selection.entities = Some(if filters.len() == 1 { filters.remove(0) } else { Filter::Or(filters) });
     Ok(())
+}
+
+fn aggr_params(value: &Value) -> Result<Aggregation> {
+    let map = value.as_object().ok_or_else(|| Error::bad(format!("expected an object, found {}", described(value))))?;
+    let (mut methods, mut period) = (None, None);
+    for (key, value) in map {
+        let at = |e: Error| e.within(&shown(key));
+        match key.as_str() {
+            "aggrMethods" => methods = Some(list_of_strings(value).map_err(at)?),
+            "aggrPeriodDuration" => period = Some(string(value).map_err(at)?),
+            other => return Err(at(unknown_member(other, &["aggrMethods", "aggrPeriodDuration"], &[]))),
+        }
+    }
+    let methods = methods.ok_or_else(|| Error::bad("the mandatory member `aggrMethods` is missing"))?;
+    Aggregation::parse(methods.into_iter().flat_map(|m| m.split(',')), period)
 }
 
 fn temporal_q(value: &Value) -> Result<TemporalText> {

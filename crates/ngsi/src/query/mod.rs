@@ -5,6 +5,7 @@
 mod aggregation;
 mod body;
 mod endpoint;
+mod order;
 mod params;
 mod q;
 mod select;
@@ -15,10 +16,12 @@ mod tests;
 pub use aggregation::Aggregation;
 pub use body::query_body;
 pub use endpoint::Endpoint;
-pub use params::{LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, QueryParams};
+pub use order::SORT_KEYS_MAX;
+pub use params::{JOIN_LEVEL_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PurgedAttributes, QueryParams};
 pub use q::{LIST_VALUES_MAX, Q, Q_BYTES_MAX, Q_DEPTH_MAX, QOptions, parse_q};
 pub use select::{GeoParameters, IDS_MAX, SELECTION_BYTES_MAX, parse_ids, parse_scopes, parse_types};
 pub use temporal::{LAST_N_MAX, TemporalParams, TimeProperty};
 
+pub(crate) use aggregation::duration;
 pub(crate) use body::unknown_member;
 pub(crate) use params::{dataset_ids, id_pattern, member_list, name_list};

@@ -1,14 +1,15 @@
 //! The parameters of a request's URL.
 
-use entity::{Filter, Instant, Iri, Pattern, TypeSelector};
+use entity::{Filter, Instant, Iri, Pattern, SortOrder, TypeSelector};
 
+use super::order::OrderText;
 use super::select::{GeoParameters, parse_ids, parse_scopes, parse_types};
 use super::temporal::TemporalText;
 use super::{Aggregation, Endpoint, QOptions, TemporalParams, endpoint, parse_q};
 use crate::DEFAULT_INSTANCE;
 use crate::context::Context;
 use crate::error::{Error, Result, shown};
-use crate::view::{DatasetId, LanguageRanges, Member, Representation, View};
+use crate::view::{DatasetId, Join, JoinStyle, LanguageRanges, Member, Representation, View};
 
 /// How many entities a page has if the request does not say.
 pub const LIMIT_DEFAULT: usize = 100;
@@ -18,6 +19,9 @@ pub const LIMIT_MAX: usize = 1_000;
 
 /// How far into a result a page may start: a reader of more uses a narrower question, or the bulk export.
 pub const OFFSET_MAX: usize = 1_000_000;
+
+/// How many relationships may be followed one behind the other.
+pub const JOIN_LEVEL_MAX: usize = 10;
 
 /// The most names in one list.
 const NAMES_MAX: usize = 1_000;
@@ -39,6 +43,8 @@ pub struct QueryParams {
     pub offset: usize,
     /// The total is asked for.
     pub count: bool,
+    /// In which order; none for that of ids.
+    pub order: Option<SortOrder>,
     /// Only this node is asked.
     pub local: bool,
     /// Existing attributes are left (`options=noOverwrite`).
@@ -47,6 +53,10 @@ pub struct QueryParams {
     pub update: bool,
     /// All instances are meant (`deleteAll`).
     pub delete_all: bool,
+    /// Of the entities only these attributes go (`drop`), or all but these (`keep`); none: the entities themselves.
+    pub purged: Option<PurgedAttributes>,
+    /// When what is merged was observed (`observedAt`).
+    pub observed_at: Option<Instant>,
     /// Details are asked for (`details`).
     pub details: bool,
     /// The words that names must have (`text`).
@@ -55,6 +65,15 @@ pub struct QueryParams {
     pub temporal: TemporalParams,
     /// As it was known at this recorded time (`asOf`, an extension of this node); none for now.
     pub as_of: Option<Instant>,
+}
+
+/// Which attributes are purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgedAttributes {
+    /// The names.
+    pub names: Vec<Iri>,
+    /// They stay, and all others go.
+    pub others: bool,
 }
 
 /// What selects entities, collected from the URL or a body before it becomes one condition.
@@ -69,6 +88,8 @@ pub(super) struct Selection {
     pub(super) scope_q: Option<String>,
     pub(super) geo: GeoParameters,
     pub(super) expand_values: Vec<Iri>,
+    /// How many relationships `q` may follow.
+    pub(super) link_levels: usize,
 }
 
 impl Selection {
@@ -80,7 +101,8 @@ impl Selection {
             filter = filter.and(Filter::HasAnyOf(attrs.clone()));
         }
         if let Some(q) = &self.q {
-            let q = parse_q(q, QOptions { context, expand_values: &self.expand_values }).map_err(|e| e.within("q"))?;
+            let q = parse_q(q, QOptions { context, expand_values: &self.expand_values, link_levels: self.link_levels })
+                .map_err(|e| e.within("q"))?;
             narrow |= q.has_attribute;
             filter = filter.and(q.filter);
         }
@@ -127,6 +149,7 @@ impl QueryParams {
         }
         let mut params = Self::empty();
         params.view = view_of(&text, context, endpoint)?;
+        selection.link_levels = params.view.join.as_ref().map_or(0, |j| j.levels);
         if endpoint.selects() {
             selection.attrs.clone_from(&params.view.attrs);
         }
@@ -137,13 +160,21 @@ impl QueryParams {
         params.local |= selection.types == Some(TypeSelector::Any);
         params.temporal = temporal_of(&text).params().map_err(of_parameter)?;
         params.temporal.aggregation = aggregation_of(&text, endpoint)?;
-        params.as_of = text(endpoint::AS_OF)
-            .map(|t| t.parse().map_err(|e: entity::InstantError| Error::bad(e.to_string()).within("parameter asOf")))
-            .transpose()?;
+        params.as_of = instant(endpoint::AS_OF, text(endpoint::AS_OF))?;
+        params.observed_at = instant("observedAt", text("observedAt"))?;
+        params.purged = match (text("drop"), text("keep")) {
+            (None, None) => None,
+            (Some(list), None) => Some(PurgedAttributes { names: attrs("drop", list, context)?, others: false }),
+            (None, Some(list)) => Some(PurgedAttributes { names: attrs("keep", list, context)?, others: true }),
+            (Some(_), Some(_)) => return Err(Error::invalid("goes without `keep`").within("parameter drop")),
+        };
         if endpoint.needs_time() && params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("parameter timerel"));
         }
         params.finish(&selection, context, endpoint.selects() && !endpoint.is_local()).map_err(of_parameter)?;
+        let keys = text("orderBy").map(|l| l.split(',').map(str::to_owned).collect()).unwrap_or_default();
+        let order = OrderText { keys, collation: owned("collation"), coordinates: owned("orderFrom"), geometry: owned("orderGeometry") };
+        params.order(order.order(context).map_err(of_parameter)?).map_err(of_parameter)?;
         params.page(&text)?;
         params.options(text("options"), endpoint)?;
         params.delete_all = flag("deleteAll", text("deleteAll"))?.unwrap_or(false);
@@ -162,10 +193,13 @@ impl QueryParams {
             limit: LIMIT_DEFAULT,
             offset: 0,
             count: false,
+            order: None,
             local: false,
             no_overwrite: false,
             update: false,
             delete_all: false,
+            purged: None,
+            observed_at: None,
             details: false,
             text: None,
             temporal: TemporalParams::default(),
@@ -183,6 +217,15 @@ impl QueryParams {
         self.filter = filter;
         self.types.clone_from(&selection.types);
         self.ids.clone_from(&selection.ids);
+        Ok(())
+    }
+
+    /// An order can only be kept by one node (clause 4.23).
+    pub(super) fn order(&mut self, order: Option<SortOrder>) -> Result<()> {
+        if order.is_some() && !self.local {
+            return Err(Error::bad("an order is possible for this node alone (add local=true)").within("orderBy"));
+        }
+        self.order = order;
         Ok(())
     }
 
@@ -274,7 +317,7 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
     for word in text("options").into_iter().flat_map(|o| o.split(',')) {
         match word {
             "sysAttrs" => view.sys_attrs = true,
-            other => set_format(&mut view, other, endpoint)?,
+            other => set_format(&mut view, other),
         }
     }
     // `format` wins over the deprecated options (clause 6.3.7).
@@ -286,39 +329,61 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
             );
         }
         (view.representation, view.temporal_values) = (Representation::Normalized, false);
-        set_format(&mut view, format, endpoint)?;
+        set_format(&mut view, format);
     }
     view.pick = text("pick").map(|list| members("pick", list, context)).transpose()?;
     view.omit = text("omit").map(|list| members("omit", list, context)).transpose()?.unwrap_or_default();
-    view.attrs = text("attrs").map(|list| attrs(list, context)).transpose()?;
+    view.attrs = text("attrs").map(|list| attrs("attrs", list, context)).transpose()?;
     view.lang = text("lang").map(LanguageRanges::parse).transpose().map_err(|e| e.within("parameter lang"))?;
     view.dataset_ids = text("datasetId").map(|l| dataset_ids(l.split(','))).transpose().map_err(|e| e.within("parameter datasetId"))?;
     view.geometry_property =
         text("geometryProperty").map(|name| context.expand(name)).transpose().map_err(|e| e.within("parameter geometryProperty"))?;
+    let owned = |name: &str| text(name).map(str::to_owned);
+    let contained_by = text("containedBy").map(|l| l.split(',').map(str::to_owned).collect());
+    let join = JoinText { join: owned("join"), level: owned("joinLevel"), contained_by };
+    view.join = join.join().map_err(of_parameter)?;
+    // A body brings its own members and its own join.
+    if endpoint != Endpoint::QueryByBody {
+        check_reach(&view).map_err(of_parameter)?;
+    }
     Ok(view)
 }
 
-fn set_format(view: &mut View, word: &str, endpoint: Endpoint) -> Result<()> {
+fn set_format(view: &mut View, word: &str) {
     match word {
         "concise" => view.representation = Representation::Concise,
         "simplified" | "keyValues" => view.representation = Representation::Simplified,
         "temporalValues" => view.temporal_values = true,
-        "aggregatedValues" if endpoint.formats().contains(&word) && endpoint != Endpoint::RetrieveTemporal => {
-            return Err(Error::invalid("aggregated answers are supported for one entity only (/temporal/entities/{id}; or use SQL)")
-                .within("parameter format"));
-        }
         _ => {}
     }
-    Ok(())
 }
 
-/// `format` wins over the deprecated options, as everywhere.
-fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+/// Is an answer aggregated over periods asked for? `format` wins over the deprecated options, as everywhere.
+///
+/// Errors: the options contradict each other.
+pub(super) fn wants_aggregation<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<bool> {
     const WORD: &str = "aggregatedValues";
-    let is_asked = endpoint == Endpoint::RetrieveTemporal
-        && text("format").map_or_else(|| text("options").is_some_and(|o| o.split(',').any(|w| w == WORD)), |format| format == WORD);
+    if !endpoint.is_temporal() {
+        return Ok(false);
+    }
+    let has_option = |word: &str| text("options").is_some_and(|o| o.split(',').any(|w| w == word));
+    match text("format") {
+        Some(format) => Ok(format == WORD),
+        None if has_option(WORD) && has_option("temporalValues") => {
+            Err(Error::invalid("`temporalValues` and `aggregatedValues` exclude each other").within("parameter options"))
+        }
+        None => Ok(has_option(WORD)),
+    }
+}
+
+fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+    let is_asked = wants_aggregation(text, endpoint)?;
+    // A document has the methods itself.
+    if endpoint == Endpoint::QueryTemporalByBody {
+        return Ok(None);
+    }
     match (is_asked, text("aggrMethods")) {
-        (true, Some(methods)) => Aggregation::parse(methods, text("aggrPeriodDuration")).map(Some),
+        (true, Some(methods)) => Aggregation::parse(methods.split(','), text("aggrPeriodDuration")).map(Some).map_err(of_parameter),
         (true, None) => Err(Error::bad("aggregated values need `aggrMethods`").within("parameter aggrMethods")),
         (false, _) => match ["aggrMethods", "aggrPeriodDuration"].into_iter().find(|name| text(name).is_some()) {
             Some(name) => Err(Error::bad("goes with format=aggregatedValues only").within(&format!("parameter {name}"))),
@@ -336,6 +401,11 @@ fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {
         timeproperty: owned("timeproperty"),
         last_n: owned("lastN"),
     }
+}
+
+fn instant(name: &str, text: Option<&str>) -> Result<Option<Instant>> {
+    let parsed = text.map(|t| t.parse().map_err(|e: entity::InstantError| Error::bad(e.to_string())));
+    parsed.transpose().map_err(|e| e.within(&format!("parameter {name}")))
 }
 
 fn flag(name: &str, text: Option<&str>) -> Result<Option<bool>> {
@@ -371,35 +441,117 @@ fn names(parameter: &str, list: &str, context: &Context) -> Result<Vec<Iri>> {
     name_list(list.split(','), context).map_err(|e| e.within(&format!("parameter {parameter}")))
 }
 
-/// The attributes of the deprecated parameter `attrs`, which takes no plain members (clause 3.9 of the digest, 5.7.1).
-fn attrs(list: &str, context: &Context) -> Result<Vec<Iri>> {
+/// The attributes of a parameter that takes no plain members, such as the deprecated `attrs` (clause 5.7.1).
+fn attrs(parameter: &str, list: &str, context: &Context) -> Result<Vec<Iri>> {
     if let Some(plain) = list.split(',').find(|n| matches!(*n, "id" | "type" | "scope")) {
-        return Err(Error::bad(format!("`{plain}` is not an attribute (use pick)")).within("parameter attrs"));
+        return Err(Error::bad(format!("`{plain}` is not an attribute (use pick)")).within(&format!("parameter {parameter}")));
     }
-    names("attrs", list, context)
+    names(parameter, list, context)
 }
 
-/// The members of a `pick` or `omit` list.
+/// The members of a `pick` or `omit` list; `relationship{…}` names members of linked entities.
 pub(crate) fn member_list<'a>(list: impl Iterator<Item = &'a str>, context: &Context) -> Result<Vec<Member>> {
-    let members: Vec<Member> = list
-        .map(|name| match name {
-            "id" => Ok(Member::Id),
-            "type" => Ok(Member::Type),
-            "scope" => Ok(Member::Scope),
-            nested if nested.contains(['{', '}']) => {
-                Err(Error::bad(format!("`{}`: members of linked entities need `join`, which is not supported", shown(nested))))
-            }
-            name => context.expand(name).map(Member::Attribute),
-        })
-        .collect::<Result<_>>()?;
+    let mut members = Vec::new();
+    for text in list {
+        member(text, context, &mut members, 0)?;
+    }
     if members.len() > NAMES_MAX {
         return Err(Error::bad(format!("{} names are more than the limit of {NAMES_MAX}", members.len())));
     }
     Ok(members)
 }
 
+fn member(text: &str, context: &Context, members: &mut Vec<Member>, depth: usize) -> Result<()> {
+    members.push(match text {
+        "id" => Member::Id,
+        "type" => Member::Type,
+        "scope" => Member::Scope,
+        nested if nested.contains(['{', '}']) => {
+            let wrong = || Error::bad(format!("`{}` is not a list of members (expected e.g. `a,relationship{{b,c}}`)", shown(nested)));
+            let (relationship, inner) = nested.strip_suffix('}').and_then(|n| n.split_once('{')).ok_or_else(wrong)?;
+            if depth >= JOIN_LEVEL_MAX {
+                return Err(Error::bad(format!("members of linked entities are nested more than {JOIN_LEVEL_MAX} deep")));
+            }
+            let mut list = Vec::new();
+            for text in split_members(inner).ok_or_else(wrong)? {
+                member(text, context, &mut list, depth + 1)?;
+            }
+            Member::Linked(context.expand(relationship)?, list)
+        }
+        name => Member::Attribute(context.expand(name)?),
+    });
+    Ok(())
+}
+
+/// Splits at `,` and `|` outside of braces; none if the braces do not match.
+fn split_members(list: &str) -> Option<Vec<&str>> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    for (i, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.checked_sub(1)?,
+            ',' | '|' if depth == 0 => {
+                parts.push(&list[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&list[start..]);
+    (depth == 0).then_some(parts)
+}
+
 fn members(parameter: &str, list: &str, context: &Context) -> Result<Vec<Member>> {
-    member_list(list.split([',', '|']), context).map_err(|e| e.within(&format!("parameter {parameter}")))
+    let at = |e: Error| e.within(&format!("parameter {parameter}"));
+    let parts = split_members(list).ok_or_else(|| at(Error::bad(format!("the braces of `{}` do not match", shown(list)))))?;
+    member_list(parts.into_iter(), context).map_err(at)
+}
+
+/// `join`, `joinLevel` and `containedBy` (clause 4.5.23).
+pub(super) struct JoinText {
+    pub(super) join: Option<String>,
+    pub(super) level: Option<String>,
+    pub(super) contained_by: Option<Vec<String>>,
+}
+
+impl JoinText {
+    pub(super) fn join(self) -> Result<Option<Join>> {
+        let style = match self.join.as_deref() {
+            None | Some("@none") => None,
+            Some("flat") => Some(JoinStyle::Flat),
+            Some("inline") => Some(JoinStyle::Inline),
+            Some(other) => {
+                return Err(Error::bad(format!("expected flat, inline or @none, found `{}`", shown(other))).within("join"));
+            }
+        };
+        let levels = match self.level.as_deref().map(|l| (l, l.parse::<usize>())) {
+            None => 1,
+            Some((_, Ok(n))) if (1..=JOIN_LEVEL_MAX).contains(&n) => n,
+            Some((found, _)) => {
+                let what = format!("expected a number from 1 to {JOIN_LEVEL_MAX}, found `{}`", shown(found));
+                return Err(Error::bad(what).within("joinLevel"));
+            }
+        };
+        let contained_by = self.contained_by.unwrap_or_default();
+        let ids = contained_by.iter().map(|id| id.parse().map_err(|e: entity::IriError| Error::bad(e.to_string())));
+        let contained_by = ids.collect::<Result<Vec<Iri>>>().map_err(|e| e.within("containedBy"))?;
+        if style.is_none() && self.level.is_some() {
+            return Err(Error::bad("goes with `join` only").within("joinLevel"));
+        }
+        Ok(style.map(|style| Join { style, levels, contained_by }))
+    }
+}
+
+/// Members of linked entities need a join that reaches them (clauses 5.7.1.4 and 5.7.2.4).
+pub(super) fn check_reach(view: &View) -> Result<()> {
+    let levels = view.join.as_ref().map_or(0, |j| j.levels);
+    let deepest = |list: &[Member]| list.iter().map(Member::link_depth).max().unwrap_or_default();
+    for (name, list) in [("pick", view.pick.as_deref().unwrap_or_default()), ("omit", view.omit.as_slice())] {
+        if deepest(list) > levels {
+            return Err(Error::bad(format!("goes along {} relationships, and joinLevel is {levels}", deepest(list))).within(name));
+        }
+    }
+    Ok(())
 }
 
 /// Instances by `datasetId`; `@none` is the default one.

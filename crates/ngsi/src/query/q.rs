@@ -1,6 +1,6 @@
 //! The query language `q` (ETSI GS CIM 009 V1.9.1, clause 4.9).
 
-use entity::{CompareOp, Comparison, Filter, Instant, Iri, Operand, PATH_MEMBERS, Path, Pattern, Target};
+use entity::{CompareOp, Comparison, Filter, Instant, Iri, LinkedCondition, Operand, PATH_MEMBERS, Path, Pattern, Target, TypeSelector};
 
 use crate::context::Context;
 use crate::error::{Error, Result, shown};
@@ -21,6 +21,8 @@ pub struct QOptions<'a> {
     pub context: &'a Context,
     /// Attributes whose string operands are names too (parameter `expandValues`).
     pub expand_values: &'a [Iri],
+    /// How many relationships may be followed one behind the other (`joinLevel`); none without a join.
+    pub link_levels: usize,
 }
 
 /// A query as a condition, and whether it looks at any attribute (not only at the entity's own times): only then is it narrow enough to
@@ -46,6 +48,20 @@ pub fn parse_q(text: &str, options: QOptions<'_>) -> Result<Q> {
         None => Ok(Q { filter, has_attribute: parser.has_attribute }),
         Some(')') => Err(parser.error("there is no `(` for this `)`")),
         Some(_) => Err(parser.error("expected `;`, `|` or the end")),
+    }
+}
+
+/// What ends a name or a path.
+const PATH_ENDS: [char; 15] = ['=', '!', '<', '>', '~', '[', ']', ';', '|', '(', ')', '{', '}', '"', ','];
+
+/// The path to a value: `attribute.sub[key]`.
+pub(super) fn value_path(text: &str, context: &Context) -> Result<Path> {
+    let mut parser =
+        Parser { text, position: 0, depth: 0, has_attribute: false, options: QOptions { context, expand_values: &[], link_levels: 0 } };
+    let (target, _) = parser.target()?;
+    match target {
+        Target::Attribute(path) if parser.rest().is_empty() => Ok(path),
+        _ => Err(Error::bad(format!("`{}` is not the path of a value (expected e.g. `attribute.sub[key]`)", shown(text)))),
     }
 }
 
@@ -114,25 +130,56 @@ impl<'a> Parser<'a> {
     }
 
     fn term(&mut self) -> Result<Filter> {
+        let mut links = Vec::new();
+        while let Some(link) = self.link()? {
+            links.push(link);
+            if links.len() > self.options.link_levels {
+                let levels = self.options.link_levels;
+                return Err(
+                    self.error(&format!("the path is too deep: joinLevel is {levels}{}", if levels == 0 { " without `join`" } else { "" }))
+                );
+            }
+        }
         let (target, attribute) = self.target()?;
+        for _ in &links {
+            if !self.take("}") {
+                return Err(self.error("expected `}`"));
+            }
+        }
         let comparison = self.comparison(attribute.as_ref())?;
-        Ok(Filter::Value(target, comparison))
+        let condition = Filter::Value(target, comparison);
+        Ok(links.into_iter().rev().fold(condition, |condition, (relationship, types)| {
+            Filter::Linked(Box::new(LinkedCondition { relationship, types, condition }))
+        }))
+    }
+
+    /// `relationship{` or `relationship{Type,Type:`, if there is one.
+    fn link(&mut self) -> Result<Option<(Iri, Option<TypeSelector>)>> {
+        let end = self.rest().find(PATH_ENDS).unwrap_or(self.rest().len());
+        if end == 0 || !self.rest()[end..].starts_with('{') {
+            return Ok(None);
+        }
+        let relationship = self.options.context.expand(&self.rest()[..end]).map_err(|e| self.error(&e.what))?;
+        self.position += end + 1;
+        self.has_attribute = true;
+        // Types stand before a colon; a name with a prefix has none inside of braces (clause 4.9).
+        let end = self.rest().find(|c| PATH_ENDS.contains(&c) && c != ',').unwrap_or(self.rest().len());
+        let Some((types, _)) = self.rest()[..end].split_once(':') else { return Ok(Some((relationship, None))) };
+        let names = types.split(',').map(|t| self.options.context.expand(t).map(TypeSelector::Is)).collect::<Result<Vec<_>>>();
+        let names = names.map_err(|e| self.error(&e.what))?;
+        self.position += types.len() + 1;
+        Ok(Some((relationship, Some(TypeSelector::Or(names)))))
     }
 
     /// The path on the left, and the attribute that it starts from.
     fn target(&mut self) -> Result<(Target, Option<Iri>)> {
         let start = self.position;
-        let end =
-            self.rest().find(['=', '!', '<', '>', '~', '[', ']', ';', '|', '(', ')', '{', '}', '"', ',']).unwrap_or(self.rest().len());
+        let end = self.rest().find(PATH_ENDS).unwrap_or(self.rest().len());
         let dotted = &self.rest()[..end];
         if dotted.is_empty() {
             return Err(self.error("expected the name of an attribute"));
         }
         self.position += end;
-        if self.peek() == Some('{') {
-            self.position = start;
-            return Err(self.error("queries through linked entities (`relationship{…}`) are not supported"));
-        }
         let keys = if self.take("[") { self.keys()? } else { Vec::new() };
         self.path(dotted, keys).map_err(|e| {
             let n_chars = self.text[..start].chars().count();

@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
     fn wrong_kind(&mut self, name: &str, attribute: &Attribute, expected: &str) {
         let found = match &attribute.value {
             AttributeValue::Property(v) => format!("a Property with {}", quoted(v)),
-            other => format!("a {}", other.kind()),
+            other => format!("a {}", other.kind().name()),
         };
         self.problem(local(name), found, expected.to_owned());
     }

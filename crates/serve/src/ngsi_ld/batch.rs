@@ -1,12 +1,13 @@
-//! `/entityOperations` (clauses 5.6.7 to 5.6.10, 6.14 to 6.17): each item for itself, all durable together.
+//! `/entityOperations` (clauses 5.6.7 to 5.6.10, 5.6.20, 6.14 to 6.17, 6.31): each item for itself, all durable together.
 
 use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use entity::{Command, CommandError, Entity, Iri, Outcome};
-use ngsi::decode;
+use entity::{Command, CommandError, Entity, Iri, MergeOptions, Outcome, PatchMode};
+use ngsi::decode::{self, PatchForm};
 use ngsi::encode::{self, BatchError};
 use ngsi::query::Endpoint;
+use node::PurgeOutcome;
 
 use super::Call;
 use crate::problem::Problem;
@@ -26,6 +27,13 @@ pub(crate) async fn update(call: Call, body: Bytes) -> Result<Response, Problem>
     run(&call, &body, |fragment| Command::Append { fragment, overwrite }).await.map(Done::no_content)
 }
 
+pub(crate) async fn merge(call: Call, body: Bytes) -> Result<Response, Problem> {
+    call.params(Endpoint::WriteEntity)?;
+    let items = decode::batch_patches(call.body(&body).await?, PatchForm::Merge)?;
+    let mode = PatchMode::Merge(MergeOptions::default());
+    submit(&call, items, |patch| Command::Patch { patch, mode: mode.clone() }).await.map(Done::no_content)
+}
+
 pub(crate) async fn delete(call: Call, body: Bytes) -> Result<Response, Problem> {
     call.params(Endpoint::WriteEntity)?;
     let ids = decode::batch_ids(decode::json(&body)?)?;
@@ -36,19 +44,25 @@ pub(crate) async fn delete(call: Call, body: Bytes) -> Result<Response, Problem>
 }
 
 async fn run(call: &Call, body: &[u8], command: impl Fn(Entity) -> Command) -> Result<Done, Problem> {
-    let mut done = Done::default();
     let ordinary = call.is_plain_json().then(|| decode::plain_batch(body, &call.context)).flatten();
     let items = match ordinary {
         Some(items) => items,
         None => decode::batch(call.body(body).await?)?,
     };
+    submit(call, items, command).await
+}
+
+/// Carries out what of a batch could be read.
+async fn submit<T>(call: &Call, items: Vec<decode::BatchItem<T>>, command: impl Fn(T) -> Command) -> Result<Done, Problem> {
+    let mut done = Done::default();
     let mut ids = Vec::with_capacity(items.len());
     let mut commands = Vec::with_capacity(items.len());
     for item in items {
         match item {
-            Ok(entity) => {
-                ids.push(entity.id.clone());
-                commands.push(command(entity));
+            Ok(item) => {
+                let command = command(item);
+                ids.push(command.id().clone());
+                commands.push(command);
             }
             Err((entity_id, e)) => done.errors.push(BatchError { entity_id, problem: Problem::from(e).for_batch() }),
         }
@@ -101,6 +115,13 @@ impl Done {
         }
         json(StatusCode::MULTI_STATUS, encode::batch_result(&self.success, &self.errors))
     }
+}
+
+/// What came of a purge.
+pub(super) fn purged(outcome: PurgeOutcome) -> Response {
+    let error = |(id, e): (Iri, CommandError)| BatchError { entity_id: Some(id), problem: Problem::from(e).for_batch() };
+    let errors = outcome.failed.into_iter().map(error).collect();
+    Done { success: outcome.done, created: Vec::new(), errors }.no_content()
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {

@@ -47,7 +47,7 @@ fn info(call: &Call, entity_type: &Iri) -> Result<TypeInfo, Problem> {
                 attributes.insert(name.clone(), Vec::new());
             }
             let kinds = attributes.get_mut(name).expect("it was just put in");
-            for kind in instances.iter().map(|i| i.value.kind()) {
+            for kind in instances.iter().map(|i| i.value.kind().name()) {
                 if !kinds.contains(&kind) {
                     kinds.push(kind);
                 }

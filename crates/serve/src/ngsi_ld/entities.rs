@@ -7,23 +7,26 @@ use axum::extract::Path;
 use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use entity::{Command, Outcome};
+use entity::{Command, Edit, Entity, EntityPatch, Instant, Iri, MergeOptions, Outcome, PatchMode};
+use indexmap::IndexMap;
+use ngsi::decode::PatchForm;
 use ngsi::query::{Endpoint, QueryParams, query_body};
-use ngsi::{decode, encode};
-use node::{Node, NodeError, Page, Query};
+use ngsi::{Join, JoinStyle, Representation, View, decode, encode};
+use node::{LinkedEntity, Node, NodeError, Page, Purged, Query};
 use policy::Principal;
 
 use super::etag::{expected, tag_of};
-use super::{Call, created, id_of, in_path};
+use super::{Call, batch, forward, id_of};
 use crate::problem::Problem;
 
+/// The plain member that has a path like an attribute's.
+const SCOPE: &str = "scope";
+
 pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem> {
-    call.params(Endpoint::WriteEntity)?;
+    let params = call.params(Endpoint::WriteEntity)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let entity = decode::entity(value, &context)?;
-    let id = entity.id.clone();
-    one(call.app.node.write(&call.who, vec![Command::Create(entity)]).await?)?;
-    Ok(created(&format!("/ngsi-ld/v1/entities/{}", in_path(id.as_str()))))
+    change(&call, &params, Command::Create(entity)).await
 }
 
 pub(crate) async fn query(call: Call) -> Result<Response, Problem> {
@@ -39,14 +42,72 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
     answer_query(&call, &params).await
 }
 
-async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+/// What kind of document the answer is. A geometry is chosen for features only (clauses 5.7.1.4 and 5.7.2.4).
+fn document_of(call: &Call, params: &QueryParams) -> Result<encode::Document, Problem> {
     let document = call.document(true)?;
+    if params.view.geometry_property.is_some() && !document.is_geo() {
+        return Err(Problem::bad_data("parameter geometryProperty: goes with `Accept: application/geo+json` only"));
+    }
+    Ok(document)
+}
+
+async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
+    let document = document_of(call, params)?;
     let query = query_of(params);
-    let page = match params.as_of {
-        None => call.app.node.query(&call.who, &query)?,
-        Some(at) => past(call, move |node, who| node.query_as_of(who, &query, at)).await?,
+    let (page, warnings) = match (params.as_of, &params.order) {
+        (None, None) => forward::read::page(call, params, &query).await?,
+        (None, Some(order)) => {
+            let order = order.clone();
+            // Order is this node's alone: over sources there is none but that of ids (clause 5.7.2.4).
+            (past(call, move |node, who| node.query_in_order(who, &query, &order)).await?, Vec::new())
+        }
+        (Some(_), Some(_)) => return Err(Problem::bad_data("parameter orderBy: the past is ordered by id only (leave out asOf)")),
+        (Some(at), None) => (past(call, move |node, who| node.query_as_of(who, &query, at)).await?, Vec::new()),
     };
-    Ok(answer_page(call, params, &page, document))
+    let body = match &params.view.join {
+        Some(join) => with_linked(call, &params.view, join, &page.entities, document, params.as_of)?,
+        None => encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document),
+    };
+    let mut response = answer_body(call, params, &page, body, document);
+    forward::add_warnings(call, &mut response, &warnings);
+    Ok(response)
+}
+
+/// Entities with those that they are linked to.
+fn with_linked(
+    call: &Call,
+    view: &View,
+    join: &Join,
+    list: &[Arc<Entity>],
+    document: encode::Document,
+    as_of: Option<Instant>,
+) -> Result<Vec<u8>, Problem> {
+    if as_of.is_some() {
+        return Err(Problem::bad_data("parameter join: linked entities are shown as they are now only (leave out asOf)"));
+    }
+    let follows = |name: &Iri| view.shows_attribute(name);
+    let linked = call.app.node.linked(&call.who, list, join.levels, &follows)?;
+    let shown = list.iter().map(AsRef::as_ref);
+    if join.style == JoinStyle::Inline {
+        return Ok(encode::joined_entities(shown, &Linked(&linked), view, &call.context, document));
+    }
+    let is_known = |id: &Iri| join.contained_by.contains(id) || list.iter().any(|e| e.id == *id);
+    let behind: Vec<(&Entity, View)> = linked
+        .values()
+        .filter(|l| !is_known(&l.entity.id))
+        .map(|l| (l.entity.as_ref(), l.via.iter().fold(view.clone(), |view, name| view.of_linked(name))))
+        .collect();
+    let all = shown.map(|e| (e, view)).chain(behind.iter().map(|(e, view)| (*e, view)));
+    Ok(encode::viewed_entities(all, &call.context, document))
+}
+
+/// What entities are linked to, for the encoder.
+struct Linked<'a>(&'a IndexMap<Iri, LinkedEntity>);
+
+impl encode::LinkedEntities for Linked<'_> {
+    fn linked(&self, id: &Iri) -> Option<&Entity> {
+        self.0.get(id).map(|l| l.entity.as_ref())
+    }
 }
 
 pub(super) fn query_of(params: &QueryParams) -> Query {
@@ -81,6 +142,10 @@ pub(crate) async fn explain(call: Call) -> Result<Response, Problem> {
 
 pub(super) fn answer_page(call: &Call, params: &QueryParams, page: &Page, document: encode::Document) -> Response {
     let body = encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document);
+    answer_body(call, params, page, body, document)
+}
+
+fn answer_body(call: &Call, params: &QueryParams, page: &Page, body: Vec<u8>, document: encode::Document) -> Response {
     let mut response = call.answer(body, document);
     if let Some(total) = page.total {
         response.headers_mut().insert("ngsild-results-count", HeaderValue::from(total));
@@ -91,21 +156,36 @@ pub(super) fn answer_page(call: &Call, params: &QueryParams, page: &Page, docume
 
 pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     let params = call.params(Endpoint::RetrieveEntity)?;
-    let document = call.document(true)?;
+    let document = document_of(&call, &params)?;
     let id = id_of(&id)?;
-    let entity = match params.as_of {
-        None => call.app.node.entity(&call.who, &id)?,
-        Some(at) => past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?,
+    let (entity, warnings) = match params.as_of {
+        None => forward::read::retrieve(&call, &id, &params).await?,
+        Some(at) => (past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?, Vec::new()),
     };
     check_retrieved(&entity, &params)?;
-    let mut response = call.answer(encode::entity(&entity, &params.view, &call.context, document), document);
-    if params.as_of.is_none() {
+    let body = match &params.view.join {
+        // One entity is the only one at its top, unless others stand behind it.
+        Some(join) if join.style == JoinStyle::Flat || params.as_of.is_some() => {
+            with_linked(&call, &params.view, join, std::slice::from_ref(&entity), document, params.as_of)?
+        }
+        Some(join) => {
+            let linked =
+                call.app.node.linked(&call.who, std::slice::from_ref(&entity), join.levels, &|n| params.view.shows_attribute(n))?;
+            encode::joined_entity(&entity, &Linked(&linked), &params.view, &call.context, document)
+        }
+        None => encode::entity(&entity, &params.view, &call.context, document),
+    };
+    let mut response = call.answer(body, document);
+    // A version with parts from elsewhere is none of this node's.
+    let is_own = params.local || !call.app.node.has_registrations();
+    if params.as_of.is_none() && params.view.join.is_none() && is_own {
         response.headers_mut().insert(ETAG, tag_of(&entity));
     }
+    forward::add_warnings(&call, &mut response, &warnings);
     Ok(response)
 }
 
-/// Asks the history, which reads files: not on a thread that answers sockets.
+/// Asks what takes long, such as the history, which reads files: not on a thread that answers sockets.
 pub(super) async fn past<T: Send + 'static>(
     call: &Call,
     ask: impl FnOnce(&Node, &Principal) -> Result<T, NodeError> + Send + 'static,
@@ -116,33 +196,98 @@ pub(super) async fn past<T: Send + 'static>(
 }
 
 /// The type selection must fit, and of `attrs` the entity must have one (clause 5.7.1).
-pub(super) fn check_retrieved(entity: &entity::Entity, params: &QueryParams) -> Result<(), Problem> {
+pub(super) fn check_retrieved(entity: &Entity, params: &QueryParams) -> Result<(), Problem> {
     let fits = params.types.as_ref().is_none_or(|t| t.matches(&entity.types));
     let has_one = params.view.attrs.as_ref().is_none_or(|list| list.iter().any(|n| entity.attributes.contains_key(n)));
-    if fits && has_one {
+    if !fits {
+        return Err(of_other_type(&entity.id));
+    }
+    if has_one {
         return Ok(());
     }
-    let what = if fits { "has none of the attributes asked for" } else { "is not of the type asked for" };
-    Err(Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("entity `{}` {what}", entity.id)))
+    let detail = format!("entity `{}` has none of the attributes asked for", entity.id);
+    Err(Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", detail))
 }
 
 pub(crate) async fn replace(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
-    call.params(Endpoint::WriteEntity)?;
+    let params = call.params(Endpoint::WriteEntity)?;
     let id = id_of(&id)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let mut entity = decode::fragment(value, &id, &context)?;
     if entity.types.is_empty() {
         // "Replace" without a type keeps the one that the entity has: an entity is never without.
-        entity.types.clone_from(&call.app.node.entity(&call.who, &id)?.types);
+        match call.app.node.entity(&call.who, &id) {
+            Ok(present) => entity.types.clone_from(&present.types),
+            // A source may have it.
+            Err(NodeError::NoEntity { .. }) if call.app.node.has_registrations() && !params.local => {}
+            Err(e) => return Err(e.into()),
+        }
     }
-    change(&call, Command::Replace(entity)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    change(&call, &params, Command::Replace(entity)).await
+}
+
+/// `PATCH /entities/{id}`.
+pub(crate) async fn merge(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::Merge)?;
+    let lang = params.view.lang.as_ref().map(|l| l.tag().ok_or_else(|| Problem::bad_data("parameter lang: expected one language tag")));
+    let options = MergeOptions { observed_at: params.observed_at, lang: lang.transpose()?.map(Into::into) };
+    let form = match params.view.representation {
+        Representation::Simplified => PatchForm::SimplifiedMerge,
+        Representation::Normalized | Representation::Concise => PatchForm::Merge,
+    };
+    let patch = entity_patch(&call, &id, &body, form).await?;
+    change(&call, &params, Command::Patch { patch, mode: PatchMode::Merge(options) }).await
+}
+
+/// `PATCH /entities/{id}/attrs`.
+pub(crate) async fn update(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::WriteEntity)?;
+    let patch = entity_patch(&call, &id, &body, PatchForm::Instances).await?;
+    change(&call, &params, Command::Patch { patch, mode: PatchMode::Update }).await
+}
+
+async fn entity_patch(call: &Call, id: &str, body: &[u8], form: PatchForm) -> Result<EntityPatch, Problem> {
+    let id = id_of(id)?;
+    let (value, context) = call.body(body).await?.into_one()?;
+    Ok(decode::entity_patch(value, &id, form, &context)?)
+}
+
+/// `PATCH /entities/{id}/attrs/{name}`.
+pub(crate) async fn update_attribute(call: Call, path: Path<(String, String)>, body: Bytes) -> Result<Response, Problem> {
+    patch_attribute(&call, path, &body, PatchForm::Members, PatchMode::Partial).await
+}
+
+/// `PUT /entities/{id}/attrs/{name}`.
+pub(crate) async fn replace_attribute(call: Call, path: Path<(String, String)>, body: Bytes) -> Result<Response, Problem> {
+    patch_attribute(&call, path, &body, PatchForm::Replacement, PatchMode::Replace).await
+}
+
+async fn patch_attribute(
+    call: &Call,
+    Path((id, name)): Path<(String, String)>,
+    body: &[u8],
+    form: PatchForm,
+    mode: PatchMode,
+) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::WriteEntity)?;
+    let id = id_of(&id)?;
+    if name == SCOPE {
+        return Err(Problem::bad_data("`scope` is not an attribute: it is changed with its entity, or deleted"));
+    }
+    let (mut value, context) = call.body(body).await?.into_one()?;
+    if let Some(members) = value.as_object_mut() {
+        // The body is an attribute: its context is not one of its members.
+        members.shift_remove("@context");
+    }
+    let (name, instances) = decode::attribute_patch(&name, value, form, &context)?;
+    let attributes = instances.into_iter().map(|i| (name.clone(), i)).collect();
+    let patch = EntityPatch { attributes, ..EntityPatch::of(id) };
+    change(call, &params, Command::Patch { patch, mode }).await
 }
 
 pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
-    call.params(Endpoint::WriteEntity)?;
-    change(&call, Command::Delete(id_of(&id)?)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let params = call.params(Endpoint::WriteEntity)?;
+    change(&call, &params, Command::Delete(id_of(&id)?)).await
 }
 
 pub(crate) async fn append(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
@@ -150,34 +295,62 @@ pub(crate) async fn append(call: Call, Path(id): Path<String>, body: Bytes) -> R
     let id = id_of(&id)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let fragment = decode::fragment(value, &id, &context)?;
-    let command = Command::Append { fragment, overwrite: !params.no_overwrite };
-    Ok(match change(&call, command).await? {
-        Outcome::Updated { updated, left } if !left.is_empty() => {
-            let body = encode::update_result(&updated, &left);
-            let mut response = (StatusCode::MULTI_STATUS, body).into_response();
-            response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
-            response
-        }
-        _ => StatusCode::NO_CONTENT.into_response(),
-    })
+    change(&call, &params, Command::Append { fragment, overwrite: !params.no_overwrite }).await
 }
 
 pub(crate) async fn delete_attribute(call: Call, Path((id, name)): Path<(String, String)>) -> Result<Response, Problem> {
     let params = call.params(Endpoint::DeleteAttribute)?;
     let id = id_of(&id)?;
+    if name == SCOPE {
+        if call.app.node.entity(&call.who, &id)?.scopes.is_empty() {
+            return Err(Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("entity `{id}` is in no scope")));
+        }
+        let patch = EntityPatch { scopes: Edit::Remove, ..EntityPatch::of(id) };
+        return change(&call, &params, Command::Patch { patch, mode: PatchMode::Update }).await;
+    }
     let name = call.context.expand(&name)?;
-    let dataset_id = params.view.dataset_ids.and_then(|list| list.into_iter().next()).flatten();
-    change(&call, Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let dataset_id = params.view.dataset_ids.as_ref().and_then(|list| list.first().cloned()).flatten();
+    change(&call, &params, Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }).await
 }
 
-/// Changes an entity, if it is at the version that the request is for.
-async fn change(call: &Call, command: Command) -> Result<Outcome, Problem> {
+/// `DELETE /entities`.
+pub(crate) async fn purge(call: Call) -> Result<Response, Problem> {
+    let params = call.params(Endpoint::Purge)?;
+    let what = match params.purged {
+        None => Purged::Entities,
+        Some(attributes) => Purged::Attributes { names: attributes.names, others: attributes.others },
+    };
+    let outcome = call.app.node.purge(&call.who, &params.filter, &what).await?;
+    Ok(batch::purged(outcome))
+}
+
+/// Changes an entity: here, and at the sources that have parts of it.
+async fn change(call: &Call, params: &QueryParams, command: Command) -> Result<Response, Problem> {
+    let kind = forward::write::Kind::of(&command);
+    let mut distributed = forward::write::distribute(call, params, command).await?;
+    let local = match distributed.left.take() {
+        Some(command) => Some(change_here(call, params, command).await),
+        None => None,
+    };
+    forward::write::answer(&kind, distributed, local)
+}
+
+/// Changes an entity of this node, if it is of the type and at the version that the request is for.
+async fn change_here(call: &Call, params: &QueryParams, command: Command) -> Result<Outcome, Problem> {
+    if let Some(types) = params.types.as_ref().filter(|_| !matches!(command, Command::Create(_))) {
+        let present = call.app.node.entity(&call.who, command.id())?;
+        if !types.matches(&present.types) {
+            return Err(of_other_type(command.id()));
+        }
+    }
+    if matches!(command, Command::Create(_)) {
+        let outcomes = call.app.node.write(&call.who, vec![command]).await?;
+        return Ok(outcomes.into_iter().next().expect("one command has one outcome")?);
+    }
     let version = expected(call, command.id())?;
     Ok(call.app.node.write_if(&call.who, command, version).await??)
 }
 
-/// The outcome of a request with one command.
-fn one(outcomes: Vec<Result<Outcome, entity::CommandError>>) -> Result<Outcome, Problem> {
-    Ok(outcomes.into_iter().next().expect("one command has one outcome")?)
+fn of_other_type(id: &Iri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("entity `{id}` is not of the type asked for"))
 }

@@ -5,8 +5,11 @@ pub(crate) mod cluster;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 mod etag;
+pub(crate) mod forward;
+pub(crate) mod registrations;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
+pub(crate) mod temporal_write;
 
 use std::sync::Arc;
 
@@ -21,13 +24,14 @@ use ngsi::Context;
 use ngsi::decode::{Body, MediaType};
 use ngsi::encode::Document;
 use ngsi::query::{Endpoint, QueryParams};
-use policy::Principal;
+use policy::{Action, Principal};
 
 use crate::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
+use crate::tenants::{TenantError, TenantName, TenantNameError};
 
-const TENANT: HeaderName = HeaderName::from_static("ngsild-tenant");
+pub(crate) const TENANT: HeaderName = HeaderName::from_static("ngsild-tenant");
 const JSON: &str = "application/json";
 const LD_JSON: &str = "application/ld+json";
 const GEO_JSON: &str = "application/geo+json";
@@ -40,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
+    /// The headers, kept only if there are sources that may be told of them.
+    headers: HeaderMap,
     accept: Accepted,
     link: Option<String>,
     media_type: Option<MediaType>,
@@ -61,14 +67,10 @@ impl FromRequestParts<Arc<App>> for Call {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let Caller(who) = Caller::from_request_parts(parts, app).await?;
-        if let Some(tenant) = text(&parts.headers, &TENANT)? {
-            // Tenants come with the identity work; until then only the default one exists.
-            return Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                "NonexistentTenant",
-                format!("there is no tenant `{tenant}`; this node has the default tenant only"),
-            ));
-        }
+        let app = &match text(&parts.headers, &TENANT)? {
+            Some(name) => tenant(app, &who, name, &parts.method, parts.uri.path()).await?,
+            None => Arc::clone(app),
+        };
         let link = match text(&parts.headers, &LINK)? {
             Some(value) => ngsi::context::context_of_link_header(value)?,
             None => None,
@@ -82,6 +84,7 @@ impl FromRequestParts<Arc<App>> for Call {
             context,
             pairs,
             if_match: etag::if_match(&parts.headers)?,
+            headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
             accept: accepted(&parts.headers)?,
             link,
             media_type,
@@ -89,6 +92,23 @@ impl FromRequestParts<Arc<App>> for Call {
             host: text(&parts.headers, &HOST)?.unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// What serves a tenant. Some operations make one that is not there yet (clause 5.5.10).
+async fn tenant(default: &Arc<App>, who: &Principal, name: &str, method: &Method, path: &str) -> Result<Arc<App>, Problem> {
+    const MAKING: [&str; 6] =
+        ["entities", "entityOperations/create", "temporal/entities", "subscriptions", "csourceRegistrations", "csourceSubscriptions"];
+    let name: TenantName = name.parse().map_err(|e: TenantNameError| Problem::bad_data(format!("header ngsild-tenant: {e}")))?;
+    let operation = path.trim_end_matches('/').strip_prefix("/ngsi-ld/v1/");
+    let makes = *method == Method::POST && operation.is_some_and(|o| MAKING.contains(&o));
+    // Neither is a tenant made by, nor its existence told to, who may do nothing here.
+    default.node.permit(who, if makes { Action::Write } else { Action::Read }, None)?;
+    let app = if makes { default.tenants.get_or_make(&name, default).await } else { default.tenants.get(&name) };
+    app.map_err(|e| match e {
+        TenantError::Unknown { .. } => Problem::new(StatusCode::NOT_FOUND, "NonexistentTenant", e.to_string()),
+        TenantError::TooMany { .. } => Problem::new(StatusCode::FORBIDDEN, "TooManyResults", e.to_string()),
+        TenantError::Open { .. } => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string()),
+    })
 }
 
 impl Call {

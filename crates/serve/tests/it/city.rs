@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::Stopwatch;
-use node::{Node, NodeOptions};
+use node::{Node, NodeOptions, OpenNodeError};
 use serde_json::Value;
 use serve::auth::Authenticator;
 use serve::mqtt_listener::RefusedMessages;
 use serve::outbound::{Allowed, Outbound};
 use serve::peer::HttpTransport;
+use serve::tenants::{TenantName, Tenants};
 use serve::{Addresses, App, Contexts, notify};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -57,17 +58,9 @@ impl City {
         let (stop, stopped) = watch::channel(false);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let node = Node::open(NodeOptions {
-            dir: dir.to_owned(),
-            city: "testcity".parse().unwrap(),
-            key: federation::CityKey::generate().unwrap().0,
-            peers: Vec::new(),
-            clock: Arc::new(host::SystemClock),
-            checkpoint_every: Duration::from_secs(3600),
-            log_keep_bytes: 0,
-            history_place: String::new(),
-            memory_bytes: node::MEMORY_BYTES_DEFAULT,
-        });
+        let folder = dir.to_owned();
+        let tenant = move |name: &TenantName| node_in(&folder.join("tenants").join(name.as_str())).map_err(|e| e.to_string());
+        let node = node_in(dir);
         let store = Arc::new(ngsi::ContextStore::new(None, None).unwrap());
         let app = Arc::new(App {
             node: Arc::new(node.unwrap()),
@@ -75,12 +68,20 @@ impl City {
             outbound: outbound.clone(),
             contexts: Contexts::new(store, outbound),
             transport: Arc::new(HttpTransport::new().unwrap()),
+            sources: serve::Sources::new(format!("city-{}", address.port()), format!("http://{address}")),
             refused: Arc::new(RefusedMessages::default()),
             imports: serve::bulk_turns(),
+            tenants: Arc::new(Tenants::new(Box::new(tenant))),
+            tenant: None,
             addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
             stop: stopped.clone(),
         });
+        let folders = std::fs::read_dir(dir.join("tenants")).into_iter().flatten();
+        for name in folders.map(|f| f.unwrap().file_name().to_str().unwrap().parse().unwrap()) {
+            runtime.block_on(app.tenants.get_or_make(&name, &app)).unwrap();
+        }
         runtime.spawn(notify::deliver(Arc::clone(&app), stopped.clone()));
+        runtime.spawn(serve::housekeeping::remove_expired(Arc::clone(&app), stopped.clone()));
         runtime.spawn(serve::serve_http(listener, Arc::clone(&app), stopped));
         Self { http: address.to_string(), app, stop, runtime: Some(runtime), dir: dir.to_owned(), own: None }
     }
@@ -89,6 +90,9 @@ impl City {
     pub(crate) fn restarted(mut self) -> Self {
         let (dir, own) = (self.dir.clone(), self.own.take());
         self.end();
+        for (_, tenant) in self.app.tenants.take_nodes() {
+            tenant.close().unwrap();
+        }
         self.app.node.close().unwrap();
         drop(self);
         let mut city = Self::start_in(&dir);
@@ -102,6 +106,7 @@ impl City {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
+        drop(self.app.tenants.take_nodes());
         drop(self);
         let mut city = Self::start_in(&dir);
         city.own = own;
@@ -162,6 +167,20 @@ impl Drop for City {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn node_in(dir: &Path) -> Result<Node, OpenNodeError> {
+    Node::open(NodeOptions {
+        dir: dir.to_owned(),
+        city: "testcity".parse().unwrap(),
+        key: federation::CityKey::generate().unwrap().0,
+        peers: Vec::new(),
+        clock: Arc::new(host::SystemClock),
+        checkpoint_every: Duration::from_secs(3600),
+        log_keep_bytes: 0,
+        history_place: String::new(),
+        memory_bytes: node::MEMORY_BYTES_DEFAULT,
+    })
 }
 
 /// An HTTP answer.

@@ -4,10 +4,20 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::needless_pass_by_value, reason = "a table of cases reads better without `&`")]
 
+mod batches;
+mod binding;
 mod city;
+mod distributed_reads;
+mod distributed_writes;
 mod entities;
 mod killed;
 mod mqtt;
 mod notifications;
+mod queries;
 mod receiver;
+mod registrations;
+mod source;
 mod subscriptions;
+mod temporal;
+mod temporal_forms;
+mod temporal_write;

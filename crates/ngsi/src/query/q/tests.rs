@@ -10,7 +10,7 @@ use crate::{ContextStore, decode};
 static CONTEXTS: LazyLock<ContextStore> = LazyLock::new(|| ContextStore::new(None, None).unwrap());
 
 fn parsed(text: &str) -> Result<Q> {
-    parse_q(text, QOptions { context: CONTEXTS.core_context(), expand_values: &[] })
+    parse_q(text, QOptions { context: CONTEXTS.core_context(), expand_values: &[], link_levels: 0 })
 }
 
 fn vehicle() -> Entity {
@@ -142,7 +142,9 @@ fn wrong_queries_say_where_and_what() {
 fn values_expand_where_it_is_asked() {
     let context = CONTEXTS.core_context();
     let gender = context.expand("gender").unwrap();
-    let with = |names: &[Iri]| parse_q("gender==Male", QOptions { context, expand_values: names }).unwrap().filter.matches(&vehicle());
+    let with = |names: &[Iri]| {
+        parse_q("gender==Male", QOptions { context, expand_values: names, link_levels: 0 }).unwrap().filter.matches(&vehicle())
+    };
     assert!(with(&[gender]));
     assert!(!with(&[]));
 }

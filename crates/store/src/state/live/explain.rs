@@ -118,6 +118,7 @@ fn describe(filter: &Filter) -> String {
         Filter::Type(s) => format!("type {}", s.names().iter().map(Iri::local_name).collect::<Vec<_>>().join(", ")),
         Filter::Id(ids) => format!("one of {} ids", ids.len()),
         Filter::IdPattern(_) => "id in a pattern".to_owned(),
+        Filter::Linked(l) => format!("{} leads to ({})", l.relationship.local_name(), describe(&l.condition)),
         Filter::Scope(_) => "scope in a pattern".to_owned(),
         Filter::HasAnyOf(names) => format!("has {}", names.iter().map(Iri::local_name).collect::<Vec<_>>().join(" or ")),
         Filter::Value(target, comparison) => {

@@ -1,9 +1,10 @@
 //! Everything about the present entities that is always in memory, and how a change of one keeps it right.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use entity::{Attribute, AttributeValue, Entity, Iri, Scope};
+use entity::{Attribute, AttributeValue, Entity, Instant, Iri, Scope};
 
 use super::auto::{AutoIndex, Key, key_of};
 use super::columns::{Place, Table, Touched};
@@ -46,11 +47,46 @@ pub(super) struct Inner {
     words: Postings,
     /// Slots by when they expire, µs.
     pub(super) expires: FastMap<u32, i64>,
+    /// Slots by when they, or attributes of theirs, expire.
+    pub(super) due: Due,
     pub(super) overlay: Overlay,
     pub(super) hasher: Seeded,
     pub(super) staged: Option<Staged>,
     /// Bytes of indexes above which attributes new to a type get no column.
     pub(super) columns_until_bytes: usize,
+}
+
+/// When something of a slot expires. Nearly no slot is in here.
+#[derive(Default)]
+pub(super) struct Due {
+    by_slot: FastMap<u32, i64>,
+    in_order: BTreeSet<(i64, u32)>,
+}
+
+impl Due {
+    pub(super) fn set(&mut self, slot: u32, at: Option<Instant>) {
+        let at = at.map(Instant::micros);
+        if at.is_none() && self.by_slot.is_empty() {
+            return;
+        }
+        let old = match at {
+            Some(at) => self.by_slot.insert(slot, at),
+            None => self.by_slot.remove(&slot),
+        };
+        if old != at {
+            old.map(|old| self.in_order.remove(&(old, slot)));
+            at.map(|at| self.in_order.insert((at, slot)));
+        }
+    }
+
+    /// The slots of which something has expired by now, the longest first.
+    pub(super) fn until(&self, now: Instant) -> impl Iterator<Item = u32> {
+        self.in_order.range(..=(now.micros(), u32::MAX)).map(|(_, slot)| *slot)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.by_slot.len() * 48
+    }
 }
 
 /// What is sorted once at the end of a load.
@@ -75,6 +111,7 @@ impl Inner {
             links: Postings::default(),
             words: Postings::default(),
             expires: FastMap::default(),
+            due: Due::default(),
             overlay: Overlay::new(pack_above_bytes),
             hasher: Seeded::default(),
             staged: None,
@@ -163,6 +200,7 @@ impl Inner {
         if let Some(at) = e.expires_at {
             self.expires.insert(slot, at.micros());
         }
+        self.due.set(slot, e.first_end());
         self.note_hashed(slot, None, Some(e), touched);
         self.note_autos(slot, &[], false);
     }
@@ -200,6 +238,7 @@ impl Inner {
         self.note_scopes(slot, false);
         self.note_hashed(slot, before, None, touched);
         self.expires.remove(&slot);
+        self.due.set(slot, None);
         self.order.remove(slot, &self.ids);
         for name in Arc::clone(self.type_sets.get(types)).iter() {
             let n = self.type_numbers[name] as usize;
@@ -229,6 +268,7 @@ impl Inner {
             Some(at) => self.expires.insert(slot, at.micros()),
             None => self.expires.remove(&slot),
         };
+        self.due.set(slot, after.first_end());
         if touched.place && self.box_of(slot) != place {
             self.note_place(slot, place);
         }
@@ -416,6 +456,7 @@ impl Inner {
             + hashed
             + staged
             + self.expires.len() * 24
+            + self.due.memory_bytes()
     }
 }
 

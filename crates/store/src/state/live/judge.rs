@@ -102,6 +102,7 @@ impl Inner {
                 |set| Verdict::of(self.scope_sets.get(set).iter().any(|s| pattern.matches(s))),
             ),
             Filter::Id(list) => each(slots, out, |s| Verdict::of(list.iter().any(|i| i.as_str() == ids.id(s)))),
+            Filter::Linked(_) => out.fill(Verdict::No),
             Filter::IdPattern(p) => each(slots, out, |s| Verdict::of(p.is_match(ids.id(s)))),
             Filter::HasAnyOf(names) => each(slots, out, |s| self.has_any_of(names, s)),
             Filter::Value(Target::EntityCreatedAt, c) => {

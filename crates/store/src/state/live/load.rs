@@ -234,6 +234,7 @@ impl<'a> Loader<'a> {
         if let Some(at) = skim.expires_at() {
             self.inner.expires.insert(slot, at.micros());
         }
+        self.inner.due.set(slot, skim.first_end());
         self.stage_hashes(slot);
         Ok(())
     }

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use entity::{Entity, Iri};
+use entity::{Entity, Instant, Iri};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -201,6 +201,12 @@ impl LiveTable {
             let types = inner.ids.find(id).map(|slot| inner.type_sets.get(inner.ids.slot(slot).types));
             types.is_some_and(|types| types.iter().any(|t| t.as_str() == entity_type))
         })
+    }
+
+    /// The entities of which something has expired by now, at most so many, the longest expired first.
+    #[must_use]
+    pub fn due(&self, now: Instant, limit: usize) -> Vec<Iri> {
+        self.core.read(|inner| inner.due.until(now).take(limit).map(|slot| Iri::known(&inner.ids.slot(slot).id)).collect())
     }
 
     /// Is there an entity of this type at all?
