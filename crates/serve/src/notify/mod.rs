@@ -60,6 +60,9 @@ impl Failure {
 
 /// Delivers until `stop` turns true.
 pub async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    if app.tenant.is_none() {
+        app.contexts.restore(&app.node);
+    }
     let courier = Arc::new(Courier {
         app: Arc::downgrade(&app),
         runtime: Handle::current(),

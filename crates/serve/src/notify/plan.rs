@@ -57,7 +57,7 @@ impl Plan {
         };
         let link = match document {
             Document::Json | Document::GeoJsonLink => {
-                let url = context.url().unwrap_or(ngsi::context::CORE_CONTEXT_URL);
+                let url = app.contexts.link(&context, app.sources.public_url().trim_end_matches('/'));
                 Some(format!("<{url}>; rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\""))
             }
             Document::LdJson | Document::GeoJson => None,
