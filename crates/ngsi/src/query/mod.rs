@@ -24,4 +24,4 @@ pub use temporal::{LAST_N_MAX, TemporalParams, TimeProperty};
 
 pub(crate) use aggregation::duration;
 pub(crate) use body::unknown_member;
-pub(crate) use params::{dataset_ids, id_pattern, member_list, name_list};
+pub(crate) use params::{check_reach, dataset_ids, id_pattern, join_of, member_list, name_list};
