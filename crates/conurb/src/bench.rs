@@ -4,6 +4,7 @@
 //! this process. CPU seconds are the server's, read from `/proc`. Where there is a peer (what the disk itself can sync; other databases for the
 //! workload `city`) it is measured in the same run.
 
+mod broker;
 mod city;
 mod city_run;
 mod client;
@@ -11,6 +12,7 @@ mod mqtt;
 mod node;
 mod peers;
 mod process;
+mod server;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ use self::node::BenchNode;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = list_of_workloads())]
 pub(crate) struct Options {
-    /// Which workloads, separated by commas; default: all but `city` and `many-entities`
+    /// Which workloads, separated by commas; default: all but `city`, `many-entities` and `ngsi-…`
     #[arg(value_delimiter = ',')]
     workloads: Vec<String>,
     /// How often each is run; the median is reported
@@ -47,6 +49,9 @@ pub(crate) struct Options {
     /// One line of JSON per result
     #[arg(long)]
     json: bool,
+    /// Only serve the bytes of a file, as the peer that a workload starts
+    #[arg(long, value_name = "FILE", hide = true)]
+    bare_route: Option<PathBuf>,
 }
 
 /// One number.
@@ -72,20 +77,35 @@ const WORKLOADS: &[(&str, &str)] = &[
     ("load", "entities/s by batch create, 1,000 per request, then memory and restart time with all of them"),
     ("retrieve", "retrieves/s of one entity of about 1 KB, 16 clients"),
     ("query", "type+q query over all entities with limit 20: milliseconds, p50"),
+    (
+        "ngsi-retrieve",
+        "retrieves/s of entities of 550 bytes, wrk on one core and the node on the other; beside a bare route with the same bytes",
+    ),
+    ("ngsi-query", "queries/s of a type with limit 20, likewise"),
+    ("ngsi-patch", "PATCH/s of 50 clients, each on disk before its answer; beside clients x syncs of the disk"),
+    ("ngsi-notify", "notifications/s of one subscription to as many changes as there can be, and how late they are"),
+    ("ngsi-subscriptions", "of 2,000 changes/s with 10,000 subscriptions, the share that is notified"),
+    ("ngsi-sources", "a query over 34 registered sources, 200/s: milliseconds, p99"),
     ("many-entities", "N entities of about 1 KB after a restart: memory, start, latency of retrieve, type+q and geo query with limit 20"),
     ("city", "a month of 600 stations (8.64 M values) in by every way and out by four questions; beside the peers with --peers"),
 ];
 
-/// Workloads that take minutes and so must be asked for.
-const LONG: [&str; 2] = ["city", "many-entities"];
+/// Workloads that take minutes, or other programs, and so must be asked for.
+const LONG: [&str; 8] = {
+    let [a, b, c, d, e, f] = broker::NAMES;
+    ["city", "many-entities", a, b, c, d, e, f]
+};
 
 /// What `conurb bench --help` says after the options.
 fn list_of_workloads() -> String {
-    let list: Vec<_> = WORKLOADS.iter().map(|(name, what)| format!("  {name:<12} {what}")).collect();
+    let list: Vec<_> = WORKLOADS.iter().map(|(name, what)| format!("  {name:<18} {what}")).collect();
     format!("Workloads:\n{}", list.join("\n"))
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(file) = &options.bare_route {
+        return crate::runtime()?.block_on(broker::bare_route(file));
+    }
     for name in &options.workloads {
         if !WORKLOADS.iter().any(|(w, _)| w == name) {
             bail!("there is no workload `{name}`\n{}", list_of_workloads());
@@ -126,6 +146,9 @@ async fn one_run(options: &Options, wanted: &dyn Fn(&str) -> bool) -> anyhow::Re
         if wanted(&name) {
             results.push(updates(&name, n_clients, seconds, syncs_per_s).await?);
         }
+    }
+    if broker::NAMES.iter().any(|name| wanted(name)) {
+        results.extend(broker::run(wanted, seconds, syncs_per_s).await?);
     }
     if wanted("many-entities") {
         results.extend(after_restart(options, seconds).await?);
@@ -229,11 +252,16 @@ async fn after_restart(options: &Options, time: Duration) -> anyhow::Result<Vec<
         measure("many-entities/start", node.started_in.as_secs_f64(), "s"),
         measure("many-entities/memory-at-start", node.resident_mb()?, "MB"),
     ];
-    let questions: [(&str, &(dyn Fn(usize) -> String + Sync)); 4] = [
+    let questions: [(&str, &(dyn Fn(usize) -> String + Sync)); 5] = [
         ("retrieve", &|i| format!("/ngsi-ld/v1/entities/{}", entity_id(i.wrapping_mul(2_654_435_761) % n))),
         ("type-q", &|i| format!("/ngsi-ld/v1/entities?type=AirQualityObserved&q=pm25%3E{}&limit=20", 400 + i % 90)),
         ("type-q-rare", &|i| {
             format!("/ngsi-ld/v1/entities?type=AirQualityObserved&q=pm25=={};pm10=={};o3=={}&limit=20", i % 500, i % 600, i % 300)
+        }),
+        ("type-q-geo", &|i| {
+            let (lon, lat) = (120.0 + (i * 7_919 % 20_000) as f64 / 1e4, 30.0 + (i * 104_729 % 20_000) as f64 / 1e4);
+            let near = format!("georel=near%3BmaxDistance==5000&geometry=Point&coordinates=%5B{lon},{lat}%5D");
+            format!("/ngsi-ld/v1/entities?type=AirQualityObserved&q=pm25%3E{}&{near}&limit=20", 300 + i % 190)
         }),
         ("geo", &|i| {
             let (lon, lat) = (120.0 + (i * 7_919 % 20_000) as f64 / 1e4, 30.0 + (i * 104_729 % 20_000) as f64 / 1e4);

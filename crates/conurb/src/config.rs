@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::serve::outbound::{Allowed, Outbound};
 use anyhow::{Context, bail};
 use clap::Args;
 use entity::Iri;
@@ -28,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) flight: SocketAddr,
     pub(crate) dev: bool,
     pub(crate) default_context: String,
+    pub(crate) public_url: String,
+    pub(crate) alias: String,
     pub(crate) checkpoint_minutes: u64,
     pub(crate) peer_probe_seconds: u64,
     pub(crate) profiles: String,
@@ -35,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) store: StoreTable,
     pub(crate) backup: BackupTable,
+    pub(crate) outbound: OutboundTable,
     pub(crate) peers: Vec<PeerEntry>,
     pub(crate) history: HistoryEntry,
     pub(crate) sql_roles: Vec<SqlRole>,
@@ -87,6 +91,28 @@ impl BackupTable {
         let keep = Keep { newest: (self.keep > 0).then_some(self.keep), days: (self.keep_days > 0).then_some(self.keep_days) };
         let every = Duration::from_secs(u64::from(self.every_hours) * 3600);
         (!self.to.is_empty()).then(|| BackupSchedule { to: self.to.clone(), every, keep })
+    }
+}
+
+/// The table `[outbound]`: whom the node calls because somebody outside asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OutboundTable {
+    pub(crate) allow: Vec<String>,
+    pub(crate) authorities: String,
+}
+
+impl OutboundTable {
+    fn allowed(&self) -> anyhow::Result<Allowed> {
+        Allowed::parse(self.allow.iter().map(String::as_str)).context("[outbound] allow")
+    }
+
+    /// The client for foreign addresses; every address is allowed with `dev`.
+    pub(crate) fn client(&self, dev: bool) -> anyhow::Result<Outbound> {
+        let allowed = if dev { Allowed::everything() } else { self.allowed()? };
+        let read = |path: &str| std::fs::read(path).with_context(|| format!("[outbound] authorities: cannot read `{path}`"));
+        let pem = Some(self.authorities.as_str()).filter(|p| !p.is_empty()).map(read).transpose()?;
+        Outbound::with(allowed, pem.as_deref()).context("[outbound]")
     }
 }
 
@@ -212,6 +238,16 @@ const KEYS: &[(&str, &str)] = &[
     ("flight", "Address of SQL over Arrow Flight, for programs that take columns (ADBC)."),
     ("dev", "For trying and tests: no authentication, loopback addresses only, callbacks to private addresses allowed."),
     ("default_context", "User @context of requests that name none; \"\" for the NGSI-LD core context alone."),
+    (
+        "public_url",
+        "Where other systems reach this node's HTTP, such as https://city.example, without a slash at the end; sources that are registered here are \
+         told it. \"\" for http:// and the address of `http`.",
+    ),
+    (
+        "alias",
+        "The name by which this node signs requests that it passes on to registered sources (header Via, `GET /ngsi-ld/v1/info/sourceIdentity`); \
+         unique among all that may be registered with each other. \"\" for the city's name.",
+    ),
     ("checkpoint_minutes", "How often changed documents and history are written out of the log, in minutes."),
     ("peer_probe_seconds", "How often a city that has not been heard of is asked whether it is there, in seconds."),
     ("profiles", "Folder with further device profiles (*.json); \"\" for the built-in ones alone."),
@@ -225,6 +261,12 @@ const KEYS: &[(&str, &str)] = &[
         "backup",
         "Backups that the node makes by itself: to is a folder of this machine or s3://bucket/prefix, \"\" for none; every_hours from one to the \
          next; of the backups there stay the newest keep and those of the last keep_days days, all of them if both are 0.",
+    ),
+    (
+        "outbound",
+        "Whom the node may call because somebody outside asked for it (notifications, contexts) beside the public internet: allow lists \
+         networks such as \"10.0.0.0/8\", addresses, names of hosts, or \"private\" for every private network; authorities is a PEM file \
+         with certificates of authorities that are trusted for https and mqtts besides those of the system, \"\" for none.",
     ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
     (
@@ -251,6 +293,8 @@ impl Default for Config {
             sql: local(5433),
             flight: local(5434),
             dev: false,
+            public_url: String::new(),
+            alias: String::new(),
             default_context: ngsi::context::DEFAULT_USER_CONTEXT_URL.to_owned(),
             checkpoint_minutes: 5,
             peer_probe_seconds: 10,
@@ -259,6 +303,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             store: StoreTable::default(),
             backup: BackupTable::default(),
+            outbound: OutboundTable::default(),
             peers: Vec::new(),
             history: HistoryEntry::default(),
             sql_roles: Vec::new(),
@@ -361,6 +406,8 @@ impl Config {
         if !(1..=BACKUP_HOURS_MAX).contains(&self.backup.every_hours) {
             bail!("[backup] every_hours = {}: expected 1 to {BACKUP_HOURS_MAX}", self.backup.every_hours);
         }
+        self.check_public()?;
+        self.outbound.allowed()?;
         self.check_sql_roles()?;
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
             if self.dev && !address.ip().is_loopback() {
@@ -370,6 +417,29 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Both become parts of headers, and the address of links.
+    fn check_public(&self) -> anyhow::Result<()> {
+        let is_url = |text: &str| reqwest::Url::parse(text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.host().is_some());
+        if !self.public_url.is_empty() && (!is_url(&self.public_url) || self.public_url.ends_with('/')) {
+            bail!("public_url = \"{}\": expected a URL such as https://city.example, without a slash at the end", self.public_url);
+        }
+        let fits = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '(' | ')' | '"');
+        if self.alias.len() > 255 || !self.alias.chars().all(fits) {
+            bail!("alias = \"{}\": expected visible ASCII without comma, quote and parenthesis", self.alias);
+        }
+        Ok(())
+    }
+
+    /// The name in `Via`.
+    pub(crate) fn alias_or_city(&self) -> String {
+        if self.alias.is_empty() { self.city.clone() } else { self.alias.clone() }
+    }
+
+    /// Where others reach this node, which listens at `http`.
+    pub(crate) fn public_url_of(&self, http: SocketAddr) -> String {
+        if self.public_url.is_empty() { format!("http://{http}") } else { self.public_url.clone() }
     }
 
     fn check_sql_roles(&self) -> anyhow::Result<()> {
@@ -480,6 +550,19 @@ mod tests {
     }
 
     #[test]
+    fn the_public_address_and_the_alias_have_defaults_and_are_checked() {
+        let http = "127.0.0.1:1026".parse().expect("an address");
+        let unset = Config { city: "suzhou".into(), ..Config::default() };
+        assert_eq!((unset.alias_or_city(), unset.public_url_of(http)), ("suzhou".into(), "http://127.0.0.1:1026".into()));
+        let set = parse("public_url = \"https://a.example\"\nalias = \"a.example:443\"").expect("it is read");
+        set.check().expect("it is valid");
+        assert_eq!((set.alias_or_city(), set.public_url_of(http)), ("a.example:443".into(), "https://a.example".into()));
+        for wrong in ["public_url = \"a.example\"", "public_url = \"https://a.example/\"", "alias = \"a, b\""] {
+            assert!(parse(wrong).expect("it is read").check().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn memory_has_a_least_and_a_most() {
         for (memory_mb, is_possible) in [(1, false), (64, true), (MEMORY_MB_MAX + 1, false)] {
             let config = parse(&format!("[store]\nmemory_mb = {memory_mb}")).expect("it reads");
@@ -522,6 +605,17 @@ mod tests {
         let never = parse("[backup]\nevery_hours = 0").expect("it is read").check().expect_err("it is refused");
         assert!(never.to_string().contains("expected 1 to"), "{never}");
         assert!(parse("[backup]\nevery = 1").is_err());
+    }
+
+    #[test]
+    fn whom_the_node_may_call_is_checked() {
+        let check = |text: &str| parse(text).and_then(|c| c.check());
+        check("[outbound]\nallow = [\"10.0.0.0/8\", \"sensors.internal\", \"private\"]").expect("it makes sense");
+        let error = format!("{:#}", check("[outbound]\nallow = [\"10.0.0.0/99\"]").expect_err("no such network"));
+        assert!(error.contains("[outbound] allow") && error.contains("10.0.0.0/99"), "{error}");
+        let missing = OutboundTable { authorities: "/does/not/exist".to_owned(), ..OutboundTable::default() };
+        assert!(format!("{:#}", missing.client(false).err().expect("no such file")).contains("/does/not/exist"));
+        assert!(check("[outbound]\nalow = []").is_err());
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ::serve::auth::{ADMIN_TOKEN_FILE, Authenticator, DEVICE_TOKEN_FILE};
 use ::serve::mqtt_listener::{self, Hub, MqttContext, RefusedMessages};
-use ::serve::outbound::Outbound;
 use ::serve::peer::HttpTransport;
 use ::serve::tenants::{OpenTenant, TenantName, Tenants};
 use ::serve::{Addresses, App, Contexts, housekeeping, notify};
@@ -55,7 +54,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Authenticator::from_dir(&config.data).context("cannot read or make the access tokens")?
     });
     announce(&config);
-    let outbound = Outbound::new(config.dev)?;
+    let outbound = config.outbound.client(config.dev)?;
     let user_context = Some(config.default_context.as_str()).filter(|u| !u.is_empty());
     let contexts = Arc::new(ngsi::ContextStore::new(user_context, None).context("key `default_context`")?);
     let expand = |name: &str| contexts.default_context().expand(name).map_err(anyhow::Error::from);
@@ -69,6 +68,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         outbound: outbound.clone(),
         contexts: Contexts::new(Arc::clone(&contexts), outbound),
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
+        sources: ::serve::Sources::new(config.alias_or_city(), config.public_url_of(http_address)),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),
         tenants: Arc::new(Tenants::new(tenant_opener(&config))),

@@ -7,6 +7,7 @@
 //! * [`Entity`], [`Attribute`], [`AttributeValue`]: the document model of NGSI-LD (ETSI GS CIM 009 V1.9.1, clause 4.5).
 //! * [`Command`] is what somebody wants, [`Delta`] is what it comes to against the present state: deterministic to apply, and what the log keeps.
 //! * [`codec`]: the binary form of entities and deltas, for log and documents.
+//! * [`registration`]: what other systems have, and which of them may have what is asked for.
 //! * [`Filter`]: the one condition tree into which every query language and every policy residual compiles, with its per-row evaluator.
 //!
 //! **Invariant:** no I/O, no clock, no randomness in here.
@@ -24,6 +25,7 @@ mod instant;
 mod name;
 mod order;
 mod patch;
+pub mod registration;
 
 pub use aggregation::{AggregationMethod, AggregationPeriod};
 pub use change::{ApplyError, Command, CommandError, Delta, Outcome, Resolved, Version, resolve};

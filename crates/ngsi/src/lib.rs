@@ -3,6 +3,7 @@
 //! * [`context`]: short names to full IRIs and back, with every context that cities commonly use embedded.
 //! * [`decode`]: entities, batches, evolutions and subscriptions from JSON, normalized or concise.
 //! * [`query`]: the query, geo-query, scope and type languages, request parameters and query bodies, to one [`entity::Filter`].
+//! * [`forward`]: what other systems are asked, and how their answers become one.
 //! * [`encode`]: entities, evolutions, notifications and problems to JSON.
 //!
 //! **Invariant:** pure. No sockets, no store, no clock; what comes from outside is checked, and an [`Error`] says what is wrong, where,
@@ -14,6 +15,7 @@ pub mod context;
 pub mod decode;
 pub mod encode;
 mod error;
+pub mod forward;
 pub mod query;
 mod view;
 

@@ -101,6 +101,26 @@ pub enum NodeError {
         /// The id.
         id: String,
     },
+    /// No such registration.
+    #[error("registration `{id}` does not exist")]
+    NoRegistration {
+        /// The id.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("registration `{id}` already exists")]
+    RegistrationExists {
+        /// The id.
+        id: Iri,
+    },
+    /// A proxied registration would be about what another one, or this node, has.
+    #[error("registration `{id}` is not possible: {what}")]
+    RegistrationClash {
+        /// The id.
+        id: Iri,
+        /// With what.
+        what: String,
+    },
     /// A named limit.
     #[error("{what}")]
     Limit {
@@ -167,12 +187,15 @@ impl NodeError {
         match self {
             Self::Command(CommandError::AlreadyExists { .. } | CommandError::Changed { .. })
             | Self::SubscriptionExists { .. }
+            | Self::RegistrationExists { .. }
+            | Self::RegistrationClash { .. }
             | Self::Gap { .. }
             | Self::Busy { .. } => Kind::Conflict,
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
             | Self::NoEntity { .. }
             | Self::NoInstance { .. }
             | Self::NoSubscription { .. }
+            | Self::NoRegistration { .. }
             | Self::NoJob { .. } => Kind::NotFound,
             Self::Command(CommandError::Misfit { .. }) | Self::Invalid { .. } | Self::NoMethod { .. } | Self::Unsupported { .. } => {
                 Kind::Invalid

@@ -1,7 +1,8 @@
 //! The operations of a node: authorize, validate, commit, answer. The only way in, for every protocol and every application.
 //!
 //! * [`Node`]: opened on a folder; holds the store, the policy, the peers and the subscriptions. Its methods are the operations.
-//! * [`Subscription`] and [`Notification`]: who wants to be told of what; matching is here, delivery is the edge's.
+//! * [`Subscription`] and [`Notification`]: who wants to be told of what; matching and waiting are here ([`Recipient`]), delivery is the edge's ([`Deliverer`]).
+//! * [`Registered`]: what other systems have; finding them is here, asking them is the edge's.
 //! * [`PeerTransport`]: how questions reach other cities; the edge implements it.
 //!
 //! **Invariant:** knows no HTTP, no MQTT and no SQL engine.
@@ -22,6 +23,7 @@ mod operations;
 mod order;
 mod purge;
 mod reactions;
+mod registry;
 mod subscription;
 mod temporal;
 mod temporal_known;
@@ -43,6 +45,11 @@ pub use node::{Node, NodeOptions, OpenNodeError};
 pub use operations::{QUERY_LIMIT_MAX, Query};
 pub use order::ORDERED_ENTITIES_MAX;
 pub use purge::{PURGED_TOGETHER_MAX, PurgeOutcome, Purged};
+pub use reactions::{
+    Deliverer, ENTITIES_PER_NOTIFICATION_MAX, HELD_ENTITIES_MAX, Recipient, WAITING_BYTES_MAX, WAITING_BYTES_PER_SUBSCRIPTION_MAX,
+    WAITING_PER_SUBSCRIPTION_MAX, Watched,
+};
+pub use registry::{Asked, REGISTRATIONS_MAX, Registered, RegistryChange, SourceStatus};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{
     AS_OF_INSTANCES_MAX, AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Deletion, ErasedInstances, ErasedTimes,
@@ -53,7 +60,7 @@ pub use store::state::{
     ColumnScan, Direction, Explanation, Latest, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, ScanError, Space,
 };
 pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
-pub use subscription::{DeliveryStatus, Notification, Subscription, Trigger};
+pub use subscription::{Cause, DeliveryStatus, Notification, Subscription, Trigger};
 pub use temporal::{PERIODS_MAX, PeriodQuery, PeriodSeries, PeriodValues, over_periods};
 pub use temporal_known::ScopeSpan;
 pub use temporal_past::{AskedTime, ENDS_MAX, Ended, Past, PastQuery};

@@ -39,6 +39,12 @@ pub struct Metrics {
     pub mqtt_dropped: Family<Sort, Counter>,
     /// Notifications, by result.
     pub notifications: Family<Sort, Counter>,
+    /// Notifications that wait.
+    notifications_waiting: Gauge,
+    /// How long ago that was recorded which the oldest waiting notification tells, seconds.
+    notifications_lag_seconds: Gauge,
+    /// Subscriptions whose last delivery failed.
+    subscriptions_failing: Gauge,
     /// Questions to and from other cities, by direction and result.
     pub peer_questions: Family<Sort, Counter>,
     /// Backups, by result.
@@ -80,6 +86,13 @@ impl Default for Metrics {
             mqtt_publications: register!("mqtt_publications", "MQTT publications taken in, by result", Family::default()),
             mqtt_dropped: register!("mqtt_dropped", "MQTT messages to subscribers that were dropped", Family::default()),
             notifications: register!("notifications", "Notifications, by result", Family::default()),
+            notifications_waiting: register!("notifications_waiting", "Notifications that wait for delivery", Gauge::default()),
+            notifications_lag_seconds: register!(
+                "notifications_lag_seconds",
+                "Age of what the oldest waiting notification tells",
+                Gauge::default()
+            ),
+            subscriptions_failing: register!("subscriptions_failing", "Subscriptions whose last delivery failed", Gauge::default()),
             peer_questions: register!("peer_questions", "Questions between cities, by direction and result", Family::default()),
             backups: register!("backups", "Backups made by this node, by result", Family::default()),
             backup_last_success: register!(
@@ -111,6 +124,19 @@ impl Metrics {
             self.history_rows.get_or_create(&sort).set(i64::try_from(*rows).unwrap_or(i64::MAX));
             self.history_bytes.get_or_create(&sort).set(i64::try_from(*bytes).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Notes what waits, subscription by subscription.
+    pub(crate) fn note_waiting(&self, all: impl Iterator<Item = crate::DeliveryStatus>, now: entity::Instant) {
+        let (mut n_waiting, mut lag_us, mut n_failing) = (0_i64, 0, 0);
+        for status in all {
+            n_waiting += i64::try_from(status.waiting).unwrap_or(i64::MAX);
+            lag_us = lag_us.max(status.waiting_since.map_or(0, |since| now.micros_since(since)));
+            n_failing += i64::from(status.last_error.is_some());
+        }
+        self.notifications_waiting.set(n_waiting);
+        self.notifications_lag_seconds.set(lag_us / 1_000_000);
+        self.subscriptions_failing.set(n_failing);
     }
 
     /// The OpenMetrics text.

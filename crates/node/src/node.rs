@@ -16,8 +16,8 @@ use tokio::sync::broadcast;
 use crate::backups::Backups;
 use crate::bulk::ActiveJobs;
 use crate::metrics::Metrics;
-use crate::operations::load_subscriptions;
-use crate::reactions::{self, Subscriptions};
+use crate::reactions::Reactions;
+use crate::registry::{Registry, load_registrations};
 
 /// Batches that a live feed may fall behind before it is told that it has lost some.
 const LIVE_BATCHES: usize = 1_024;
@@ -56,15 +56,18 @@ pub enum OpenNodeError {
     /// A thread cannot be started.
     #[error("cannot start the reactions")]
     Thread(#[source] std::io::Error),
-    /// A stored subscription does not read back.
-    #[error("stored subscription `{id}` is damaged")]
-    Subscription {
+    /// A stored registration does not read back.
+    #[error("stored registration `{id}` is damaged")]
+    Registration {
         /// Its id.
         id: String,
         /// What the parser said.
         #[source]
         source: serde_json::Error,
     },
+    /// What subscribers were to be told cannot be taken up.
+    #[error("cannot take up the notifications")]
+    Notifications(#[from] store::FollowerError),
 }
 
 /// One city's node.
@@ -76,7 +79,8 @@ pub struct Node {
     pub(crate) policy: Arc<RwLock<PolicySet>>,
     pub(crate) peers: RwLock<Peers>,
     pub(crate) nonces: std::sync::Mutex<NonceCache>,
-    pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) reactions: Arc<Reactions>,
+    pub(crate) registry: Registry,
     pub(crate) live: broadcast::Sender<Arc<Vec<Committed>>>,
     pub(crate) active_jobs: ActiveJobs,
     pub(crate) backups: Backups,
@@ -91,23 +95,15 @@ impl Node {
         let started_at = Instant::from_micros(options.clock.now_micros());
         let peers = Peers::new(&options.city, options.peers, started_at)?;
         let policy = Arc::new(RwLock::new(PolicySet::compile(options.city.clone(), [])));
-        let subscriptions = Arc::new(Subscriptions::new(Arc::clone(&options.clock), Arc::clone(&metrics)));
-        let to_reactions = reactions::start(Arc::clone(&subscriptions)).map_err(OpenNodeError::Thread)?;
         let (live, _) = broadcast::channel(LIVE_BATCHES);
-        let observer = {
-            let live = live.clone();
-            Box::new(move |changes: &[Committed]| {
-                let changes = Arc::new(changes.to_vec());
-                // No live feed is open if this fails.
-                let _ = live.send(Arc::clone(&changes));
-                // The reactions live as long as the process.
-                let _ = to_reactions.send(changes);
-            })
-        };
+        let clock = Arc::clone(&options.clock);
+        let reactions = Reactions::start(clock, Arc::clone(&metrics), options.dir.join("notifications"), live.clone());
+        let reactions = reactions.map_err(OpenNodeError::Thread)?;
         let store = Arc::new(Store::open(Options {
             dir: options.dir,
             clock: Arc::clone(&options.clock),
-            observers: vec![observer],
+            observers: Vec::new(),
+            followers: vec![Arc::clone(&reactions) as Arc<dyn store::Follower>],
             checkpoint_every: options.checkpoint_every,
             memory_bytes: options.memory_bytes,
             log_keep_bytes: options.log_keep_bytes,
@@ -122,14 +118,16 @@ impl Node {
             store,
             clock: options.clock,
             policy,
-            subscriptions,
+            reactions,
+            registry: Registry::default(),
             live,
             active_jobs: ActiveJobs::default(),
             backups: Backups::default(),
             metrics,
         };
         node.compile_policy();
-        load_subscriptions(&node)?;
+        node.reactions.opened(node.store.table(Space::City).clone())?;
+        load_registrations(&node)?;
         Ok(node)
     }
 
@@ -187,6 +185,15 @@ impl Node {
 
     /// Makes a last checkpoint and ends.
     pub fn close(&self) -> Result<(), store::CheckpointError> {
-        self.store.close()
+        let closed = self.store.close();
+        self.reactions.end(true);
+        closed
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // After `close` there is nothing left to end.
+        self.reactions.end(false);
     }
 }

@@ -13,8 +13,9 @@ use tokio::sync::{broadcast, oneshot};
 use crate::error::NodeError;
 use crate::expiry;
 use crate::metrics::Sort;
-use crate::node::{Node, OpenNodeError};
-use crate::subscription::{DeliveryStatus, Notification, Subscription};
+use crate::node::Node;
+use crate::reactions::{Deliverer, Watched};
+use crate::subscription::{DeliveryStatus, Subscription};
 
 /// The most entities in one answer; pages beyond that are asked for by offset.
 pub const QUERY_LIMIT_MAX: usize = 1_000;
@@ -64,8 +65,8 @@ impl Query {
     }
 }
 
-const SUBSCRIPTION_TYPE: &str = "https://uri.etsi.org/ngsi-ld/Subscription";
-const DOCUMENT: &str = "https://conurb.org/ns#document";
+pub(crate) const SUBSCRIPTION_TYPE: &str = "https://uri.etsi.org/ngsi-ld/Subscription";
+pub(crate) const DOCUMENT: &str = "https://conurb.org/ns#document";
 
 impl Node {
     /// What `who` may see for `purpose`.
@@ -339,18 +340,18 @@ impl Node {
         Ok(self.live.subscribe())
     }
 
-    /// Where notifications are handed out from now on.
-    pub fn deliver_notifications_to(&self, sender: tokio::sync::mpsc::Sender<Notification>) {
-        self.subscriptions.deliver_to(sender);
+    /// Who brings notifications to where they belong, from now on.
+    pub fn deliver_notifications_by(&self, deliverer: Arc<dyn Deliverer>) {
+        self.reactions.deliver_by(deliverer);
     }
 
-    /// Makes or (if `replace`) changes a subscription; durable when this returns.
+    /// Makes or (if `replace`) changes a subscription; durable when this returns, and every later change is matched with it.
     pub async fn put_subscription(&self, who: &Principal, subscription: Subscription, replace: bool) -> Result<(), NodeError> {
         self.permit(who, Action::Write, None)?;
-        match self.subscriptions.get(&subscription.id) {
+        match self.reactions.get(&subscription.id) {
             Some(_) if !replace => return Err(NodeError::SubscriptionExists { id: subscription.id }),
             None if replace => return Err(NodeError::NoSubscription { id: subscription.id }),
-            None if self.subscriptions.all().len() >= SUBSCRIPTIONS_MAX => {
+            None if self.reactions.len() >= SUBSCRIPTIONS_MAX => {
                 return Err(NodeError::Limit { what: format!("there are {SUBSCRIPTIONS_MAX} subscriptions, which is the limit") });
             }
             _ => {}
@@ -359,38 +360,39 @@ impl Node {
         let document = serde_json::to_value(&subscription).expect("a subscription is JSON");
         let stored =
             Entity::new(id, Iri::known(SUBSCRIPTION_TYPE)).with(Iri::known(DOCUMENT), Attribute::new(AttributeValue::Json(document)));
-        self.submit(Space::Node, vec![Command::UpsertReplace(stored)])?.await?;
-        self.subscriptions.put(subscription);
-        Ok(())
+        let command = if replace { Command::Replace(stored) } else { Command::Create(stored) };
+        match self.submit(Space::Node, vec![command])?.await?.pop() {
+            Some(Err(CommandError::AlreadyExists { .. })) => Err(NodeError::SubscriptionExists { id: subscription.id }),
+            Some(Err(CommandError::NoEntity { .. })) => Err(NodeError::NoSubscription { id: subscription.id }),
+            Some(Err(e)) => Err(e.into()),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// Ends a subscription.
     pub async fn delete_subscription(&self, who: &Principal, id: &str) -> Result<(), NodeError> {
         self.permit(who, Action::Write, None)?;
         let missing = || NodeError::NoSubscription { id: id.to_owned() };
-        self.subscriptions.get(id).ok_or_else(missing)?;
+        self.reactions.get(id).ok_or_else(missing)?;
         let iri = id.parse().map_err(|_| missing())?;
-        self.submit(Space::Node, vec![Command::Delete(iri)])?.await?;
-        self.subscriptions.remove(id);
-        Ok(())
+        match self.submit(Space::Node, vec![Command::Delete(iri)])?.await?.pop() {
+            Some(Err(CommandError::NoEntity { .. })) => Err(missing()),
+            Some(Err(e)) => Err(e.into()),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// A subscription and how its delivery is going.
-    pub fn subscription(&self, who: &Principal, id: &str) -> Result<(Arc<Subscription>, DeliveryStatus), NodeError> {
+    pub fn subscription(&self, who: &Principal, id: &str) -> Result<(Arc<Watched>, DeliveryStatus), NodeError> {
         self.permit(who, Action::Read, None)?;
-        let found = self.subscriptions.get(id).ok_or_else(|| NodeError::NoSubscription { id: id.to_owned() })?;
-        Ok((found, self.subscriptions.status(id)))
+        let found = self.reactions.get(id).ok_or_else(|| NodeError::NoSubscription { id: id.to_owned() })?;
+        Ok((found.watched(), found.status()))
     }
 
     /// All subscriptions, ordered by id.
-    pub fn subscriptions(&self, who: &Principal) -> Result<Vec<(Arc<Subscription>, DeliveryStatus)>, NodeError> {
+    pub fn subscriptions(&self, who: &Principal) -> Result<Vec<(Arc<Watched>, DeliveryStatus)>, NodeError> {
         self.permit(who, Action::Read, None)?;
-        Ok(self.subscriptions.all().into_iter().map(|s| (Arc::clone(&s), self.subscriptions.status(&s.id))).collect())
-    }
-
-    /// Notes how a delivery went.
-    pub fn note_delivery(&self, id: &str, note: impl FnOnce(&mut DeliveryStatus)) {
-        self.subscriptions.update_status(id, note);
+        Ok(self.reactions.all().into_iter().map(|r| (r.watched(), r.status())).collect())
     }
 }
 
@@ -418,16 +420,4 @@ pub(crate) fn of_types(selector: Option<TypeSelector>, filter: Filter) -> Filter
         Some(s) => Filter::Type(s).and(filter),
         None => filter,
     }
-}
-
-/// Brings the stored subscriptions back to life.
-pub(crate) fn load_subscriptions(node: &Node) -> Result<(), OpenNodeError> {
-    for stored in node.store.table(Space::Node).of_type(&Iri::known(SUBSCRIPTION_TYPE)) {
-        if let Some(AttributeValue::Json(document)) = stored.attribute(DOCUMENT).map(|a| &a.value) {
-            let subscription = serde_json::from_value(document.clone())
-                .map_err(|source| OpenNodeError::Subscription { id: stored.id.to_string(), source })?;
-            node.subscriptions.put(subscription);
-        }
-    }
-    Ok(())
 }

@@ -35,8 +35,14 @@ pub struct Subscription {
     pub watched: Option<Vec<Iri>>,
     /// Which sorts of change.
     pub triggers: Vec<Trigger>,
-    /// At least so long between two notifications, µs; what happens meanwhile is left out.
+    /// At least so long between two notifications, µs; what happens meanwhile is told together at its end.
     pub throttling_us: Option<i64>,
+    /// Tell of everything that matches every so long, µs, instead of on change.
+    #[serde(default)]
+    pub interval_us: Option<i64>,
+    /// Where to: the address as the edge knows it.
+    #[serde(default)]
+    pub endpoint: String,
     /// No notifications after this instant.
     pub expires_at: Option<Instant>,
     /// Paused if not.
@@ -52,7 +58,7 @@ pub struct DeliveryStatus {
     pub times_sent: u64,
     /// Attempts that failed.
     pub times_failed: u64,
-    /// Notifications given up because the queue was full or every attempt failed.
+    /// Notifications given up because the queue was full or the endpoint refused them.
     pub dropped: u64,
     /// The last attempt.
     pub last_notification: Option<Instant>,
@@ -60,19 +66,74 @@ pub struct DeliveryStatus {
     pub last_success: Option<Instant>,
     /// The last failure.
     pub last_failure: Option<Instant>,
-    /// What the last failure said.
+    /// What the last failure said; none once a delivery succeeded after it.
     pub last_error: Option<String>,
+    /// Why the last notification was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_dropped: Option<String>,
+    /// Notifications that wait.
+    #[serde(skip)]
+    pub waiting: usize,
+    /// Memory that they take, about, in bytes.
+    #[serde(skip)]
+    pub waiting_bytes: usize,
+    /// When what the oldest of them tells was recorded.
+    #[serde(skip)]
+    pub waiting_since: Option<Instant>,
+    /// When delivery is tried again after a failure.
+    #[serde(skip)]
+    pub next_attempt: Option<Instant>,
+}
+
+/// What a notification follows from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The change at a position of the log, the last one if several were held back and are told together.
+    Change(u64),
+    /// The time has come for it.
+    Interval(Instant),
 }
 
 /// Something to tell a subscriber.
 #[derive(Clone, Debug)]
 pub struct Notification {
-    /// Whom.
-    pub subscription: Arc<Subscription>,
+    /// What it follows from.
+    pub cause: Cause,
+    /// Which part it is if there is more to tell than one notification holds; the first is 0.
+    pub part: u32,
+    /// No further part follows.
+    pub is_last_part: bool,
     /// Entities that changed and match, each in its state after the change and before it.
     pub entities: Vec<(Arc<Entity>, Option<Arc<Entity>>)>,
     /// Entities that are gone, with when.
     pub deleted: Vec<(Arc<Entity>, Instant)>,
+    /// When the first of what it tells was recorded.
+    pub since: Instant,
+    /// Position of the first change that it tells; 0 if it tells of none.
+    pub(crate) first_position: u64,
+}
+
+impl Notification {
+    /// Its id: the same whenever the same is told again, so that a receiver recognises what it has already.
+    ///
+    /// `urn:ngsi-ld:Notification:<hash of the subscription's id>:<position>`, for intervals `:t<µs since 1970>`; parts add `:<part>`.
+    #[must_use]
+    pub fn id(&self, subscription_id: &str) -> String {
+        let mut id = format!("urn:ngsi-ld:Notification:{:016x}:", fnv1a(subscription_id.as_bytes()));
+        match self.cause {
+            Cause::Change(position) => id.push_str(&position.to_string()),
+            Cause::Interval(at) => id.push_str(&format!("t{}", at.micros())),
+        }
+        if self.part > 0 {
+            id.push_str(&format!(":{}", self.part));
+        }
+        id
+    }
+}
+
+/// A hash that is the same in every version of the program (Fowler, Noll, Vo; 64 bits).
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Subscription {
@@ -85,8 +146,8 @@ impl Subscription {
 
     fn is_triggered(&self, trigger: Trigger, change: &Committed) -> bool {
         match trigger {
-            Trigger::EntityCreated => change.before.is_none() && change.after.is_some(),
-            Trigger::EntityDeleted => change.after.is_none(),
+            Trigger::EntityCreated => change.before.is_none() && change.after.as_deref().is_some_and(|e| self.watches(e)),
+            Trigger::EntityDeleted => change.after.is_none() && change.before.as_deref().is_some_and(|e| self.watches(e)),
             Trigger::EntityUpdated => [Trigger::AttributeCreated, Trigger::AttributeUpdated, Trigger::AttributeDeleted]
                 .iter()
                 .any(|t| self.is_triggered(*t, change)),
@@ -95,11 +156,17 @@ impl Subscription {
                 (Some(b), Some(a)) => b.len() != a.len() || b.iter().zip(a).any(|(x, y)| !x.says_the_same_as(y)),
                 _ => false,
             }),
-            // Of an entity that is gone only those who asked for that are told (clause 5.8.6).
-            Trigger::AttributeDeleted => {
-                change.after.is_some() && self.touched(change).any(|(before, after)| before.is_some() && after.is_none())
+            // Of an entity that is gone only those are told who asked for that (clause 5.8.6), or who watch an attribute that went with it.
+            Trigger::AttributeDeleted if change.after.is_none() => {
+                self.watched.is_some() && change.before.as_deref().is_some_and(|e| self.watches(e))
             }
+            Trigger::AttributeDeleted => self.touched(change).any(|(before, after)| before.is_some() && after.is_none()),
         }
+    }
+
+    /// Has the entity a watched attribute? One that is watched for every attribute has.
+    fn watches(&self, entity: &Entity) -> bool {
+        self.watched.as_ref().is_none_or(|w| w.iter().any(|name| entity.attributes.contains_key(name)))
     }
 
     /// The watched attributes that the change names, before and after.
@@ -145,6 +212,8 @@ mod tests {
             watched: watched.map(|w| vec![iri(w)]),
             triggers: triggers.to_vec(),
             throttling_us: None,
+            interval_us: None,
+            endpoint: String::new(),
             expires_at: None,
             active: true,
             document: serde_json::Value::Null,
@@ -166,7 +235,12 @@ mod tests {
         check(subscription(Some("pm25"), &DEFAULT), update(1.0), Some(station(1.0)), false);
         check(subscription(Some("no2"), &DEFAULT), update(2.0), Some(station(1.0)), false);
         check(subscription(None, &DEFAULT), delete.clone(), Some(station(1.0)), false);
-        check(subscription(None, &[Trigger::EntityDeleted]), delete, Some(station(1.0)), true);
+        check(subscription(None, &[Trigger::EntityDeleted]), delete.clone(), Some(station(1.0)), true);
+        check(subscription(Some("pm10"), &[Trigger::EntityDeleted]), delete.clone(), Some(station(1.0)), false);
+        check(subscription(Some("pm25"), &[Trigger::AttributeDeleted]), delete.clone(), Some(station(1.0)), true);
+        check(subscription(None, &[Trigger::AttributeDeleted]), delete, Some(station(1.0)), false);
+        check(subscription(Some("pm25"), &[Trigger::EntityCreated]), Command::Create(station(1.0)), None, true);
+        check(subscription(Some("pm10"), &[Trigger::EntityCreated]), Command::Create(station(1.0)), None, false);
         check(subscription(Some("pm25"), &[Trigger::AttributeDeleted]), remove.clone(), Some(station(1.0)), true);
         check(subscription(None, &[Trigger::EntityUpdated]), remove, Some(station(1.0)), true);
         check(subscription(None, &[Trigger::EntityCreated]), update(2.0), Some(station(1.0)), false);

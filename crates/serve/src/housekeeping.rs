@@ -10,11 +10,14 @@ use crate::{App, chain};
 /// How long what has expired may lie about before it is removed; it is hidden at once.
 const EXPIRED_EVERY: Duration = Duration::from_secs(1);
 
-/// Removes entities and attributes that have expired, until `stop` turns true.
+/// Removes entities, attributes and registrations that have expired, until `stop` turns true.
 pub async fn remove_expired(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     loop {
         if let Err(e) = app.node.remove_expired().await {
             tracing::warn!(error = %chain(&e), "what has expired is not removed");
+        }
+        if let Err(e) = app.node.remove_expired_registrations().await {
+            tracing::warn!(error = %chain(&e), "registrations whose time is over are not removed");
         }
         tokio::select! {
             () = tokio::time::sleep(EXPIRED_EVERY) => {}

@@ -15,6 +15,7 @@ mod bulk;
 mod bulk_export;
 mod console;
 mod contexts;
+mod deliveries;
 mod history;
 pub mod housekeeping;
 mod live;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 
 pub use contexts::Contexts;
 pub use host::chain;
+pub use ngsi_ld::forward::Sources;
 pub use routes::{ROUTES, Route, router};
 use tenants::{TenantName, Tenants};
 
@@ -53,6 +55,8 @@ pub struct App {
     pub contexts: Contexts,
     /// Questions to other cities.
     pub transport: Arc<dyn node::PeerTransport>,
+    /// Distributed operations.
+    pub sources: Sources,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
@@ -71,17 +75,18 @@ impl App {
     /// The same for a tenant, which has a node of its own.
     fn of_tenant(&self, name: TenantName, node: Arc<Node>) -> Self {
         Self {
-            node,
-            tenant: Some(name),
             auth: Arc::clone(&self.auth),
             outbound: self.outbound.clone(),
             contexts: self.contexts.clone(),
+            sources: self.sources.of_tenant(&name),
             transport: Arc::clone(&self.transport),
             refused: Arc::clone(&self.refused),
             imports: Arc::clone(&self.imports),
             tenants: Arc::clone(&self.tenants),
             addresses: self.addresses.clone(),
             stop: self.stop.clone(),
+            node,
+            tenant: Some(name),
         }
     }
 }

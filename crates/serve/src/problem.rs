@@ -60,6 +60,7 @@ fn title(name: &str) -> &'static str {
         "InvalidRequest" => "the request is not valid",
         "BadRequestData" => "the request's data are not valid",
         "AlreadyExists" => "it exists already",
+        "Conflict" => "it contradicts what is registered",
         "ResourceNotFound" => "it does not exist",
         "OperationNotSupported" => "this operation is not supported",
         "AccessDenied" => "access denied",
@@ -90,6 +91,7 @@ impl From<NodeError> for Problem {
         let detail = chain(&e);
         let (status, name) = match e.kind() {
             _ if matches!(e, NodeError::Command(CommandError::Changed { .. })) => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
+            _ if matches!(e, NodeError::RegistrationClash { .. }) => (StatusCode::CONFLICT, "Conflict"),
             _ if e.is_gone() => (StatusCode::GONE, "ResourceNotFound"),
             _ if e.is_disk_full() => (StatusCode::INSUFFICIENT_STORAGE, "ServiceUnavailable"),
             _ if matches!(e, NodeError::NoMethod { .. }) => (StatusCode::BAD_REQUEST, "InvalidRequest"),

@@ -12,9 +12,9 @@ use ngsi::query::Endpoint;
 use node::Sort;
 use serde_json::{Map, Value, json};
 
-use crate::ngsi_ld::{self, batch, cluster, discovery, entities, subscriptions, temporal, temporal_write};
+use crate::ngsi_ld::{self, batch, cluster, discovery, entities, registrations, subscriptions, temporal, temporal_write};
 use crate::problem::Problem;
-use crate::{App, bulk, bulk_export, console, history, live, maintenance, peer, platform};
+use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
 /// The largest body, in bytes; a batch of 10,000 entities of 1 KB fits.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
@@ -63,6 +63,7 @@ routes! {
     GET "/api/v1/tenants" platform::tenants, "The tenants beside the default one";
     GET "/api/v1/peers" platform::peers, "The other cities, whether they answer, and the agreements with them";
     GET "/api/v1/mqtt/refused" platform::refused, "MQTT messages that were not taken in, newest first";
+    GET "/api/v1/deliveries" deliveries::list, "How the delivery of notifications is going, by endpoint: what waits, since when and why";
     GET "/api/v1/live" live::feed, "Changes as they happen, as server-sent events; `type` selects";
     GET "/api/v1/changes" maintenance::changes, "Changes from a position on, in order; waits for one if there is none yet";
     GET "/api/v1/space" maintenance::space, "What the data take on disk, by entity type";
@@ -112,7 +113,14 @@ routes! {
     GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
     POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
+    PATCH "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::update, "Update a subscription (5.8.2)";
     DELETE "/ngsi-ld/v1/subscriptions/{id}" (Plain) subscriptions::delete, "Delete a subscription (5.8.5)";
+    GET "/ngsi-ld/v1/csourceRegistrations" (Registrations) registrations::query, "Registrations of sources that may have what is asked for (5.10.2)";
+    POST "/ngsi-ld/v1/csourceRegistrations" (Plain) registrations::create, "Register a source (5.9.2)";
+    GET "/ngsi-ld/v1/csourceRegistrations/{id}" (List) registrations::retrieve, "Retrieve a registration (5.10.1)";
+    PATCH "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::update, "Update a registration (5.9.3)";
+    DELETE "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::delete, "Delete a registration (5.9.4)";
+    GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
     GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] ngsi_ld::context_document, "A context that an answer links to";
     GET "/contexts/{*url}" [public] ngsi_ld::embedded_context, "An embedded JSON-LD context, for clients without internet";
     GET "/cluster/ngsi-ld/v1/entities" (QueryEntities) cluster::query, "Query the entities of all cities";

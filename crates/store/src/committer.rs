@@ -15,6 +15,7 @@ use host::{Clock, Stopwatch};
 use crate::backlog::{BEHIND_BYTES_MAX, Backlog};
 use crate::erase::{EraseError, EraseReply};
 use crate::facts::{push_abouts, push_facts};
+use crate::follower::Follower;
 use crate::hash::FastMap;
 use crate::history::{BulkRows, Erasure, Fact};
 use crate::log::{Expected, Log, LogError};
@@ -152,6 +153,7 @@ pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observers: Vec<Observer>,
+    pub(crate) followers: Vec<Arc<dyn Follower>>,
     pub(crate) last_recorded_us: i64,
     pub(crate) wake_checkpoint: Box<dyn Fn() + Send>,
     /// Bytes of log that are kept beyond the last checkpoint, for readers of the changes.
@@ -470,6 +472,9 @@ impl Committer {
             for observer in &self.observers {
                 observer(&batch.changes);
             }
+            for follower in &self.followers {
+                follower.changes(&batch.changes);
+            }
         }
         before_answers();
         for p in batch.pending {
@@ -493,13 +498,14 @@ impl Committer {
     }
 }
 
-/// Applies a record of the log to the state, at start; returns when it was recorded.
+/// Applies the record at a position of the log to the state, at start; returns when it was recorded and what it changed.
 pub(crate) fn replay_record(
+    position: u64,
     bytes: &[u8],
     tables: &dyn Fn(Space) -> LiveTable,
     facts: &mut Vec<Fact>,
     history: &dyn crate::history::History,
-) -> Result<Instant, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(Instant, Vec<Committed>), Box<dyn std::error::Error + Send + Sync>> {
     let Record { recorded_at, space, deltas, rows, erasure } = record::decode(bytes)?;
     let table = tables(space);
     let mut changes = Vec::with_capacity(deltas.len());
@@ -507,7 +513,7 @@ pub(crate) fn replay_record(
         let before = table.try_get(delta.id.as_str())?;
         let after = delta.apply(before.as_deref().cloned(), recorded_at)?.map(Arc::new);
         table.apply_known([(delta.id.clone(), before.clone(), after.clone())]);
-        changes.push(Committed { position: 0, space, recorded_at, before, after, delta: Arc::new(delta) });
+        changes.push(Committed { position, space, recorded_at, before, after, delta: Arc::new(delta) });
     }
     if rows.is_none() {
         push_facts(&changes, facts);
@@ -520,5 +526,5 @@ pub(crate) fn replay_record(
     if let Some(erasure) = erasure {
         history.erase(erasure)?;
     }
-    Ok(recorded_at)
+    Ok((recorded_at, changes))
 }

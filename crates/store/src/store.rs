@@ -21,6 +21,7 @@ use crate::backlog::Backlog;
 use crate::blobs::{self, Blobs};
 use crate::changes::{self, Changes, ChangesError};
 use crate::committer::{Answers, Committer, Observer, Request, Submission, SubmitError, WRITER_KEY, replay_record};
+use crate::follower::{Follower, FollowerError};
 use crate::format::{self, FormatError};
 use crate::history::columnar::{ColumnarHistory, ColumnarOptions};
 use crate::history::{History, HistoryError, HistoryPolicy, Maintained, Segment};
@@ -48,6 +49,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Called with each committed batch.
     pub observers: Vec<Observer>,
+    /// Given every change, those that a start finds in the log included.
+    pub followers: Vec<Arc<dyn Follower>>,
     /// How often a checkpoint is made when something has changed.
     pub checkpoint_every: Duration,
     /// Memory that the present state may use: indexes, changed entities, caches and write buffers of the documents.
@@ -68,6 +71,7 @@ impl Options {
             dir: dir.into(),
             clock,
             observers: Vec::new(),
+            followers: Vec::new(),
             checkpoint_every: Duration::from_hours(1),
             memory_bytes: crate::state::MEMORY_BYTES_DEFAULT,
             history_place: String::new(),
@@ -146,6 +150,9 @@ pub enum OpenError {
         /// A file that is not there.
         missing: String,
     },
+    /// Who follows the changes cannot go on where it was.
+    #[error("cannot take up what followed from the changes")]
+    Follower(#[from] FollowerError),
     /// A thread cannot be started.
     #[error("cannot start the committer")]
     Thread(#[source] std::io::Error),
@@ -160,6 +167,9 @@ pub enum CheckpointError {
     /// The documents could not be written.
     #[error("cannot write the documents")]
     Documents(#[from] DocumentsError),
+    /// What followed from the changes could not be made durable.
+    #[error("cannot keep what followed from the changes")]
+    Follower(#[from] FollowerError),
     /// It was not made, for the reason that is in the log of the program too.
     #[error("no checkpoint could be made: {0}")]
     Failed(String),
@@ -340,8 +350,11 @@ impl Store {
         let tables = open_tables(&documents, budget_of(&options))?;
         let shared = new_shared(history(&manifest, log.as_ref())?, tables);
         shared.set_segments(&manifest.segments);
+        for follower in &options.followers {
+            follower.begin(shared.table(Space::Node), manifest.next_position)?;
+        }
         let mut loaded = Loading { log, manifest, n_bytes_replayed: 0, shared: Arc::new(shared) };
-        loaded.replay()?;
+        loaded.replay(&options.followers)?;
         let mut store = Self::start(loaded, documents, segments, options)?;
         store.id = id;
         Ok(store)
@@ -363,12 +376,14 @@ impl Store {
             clock: options.clock,
             checkpoint_asked: false,
             observers: options.observers,
+            followers: options.followers.clone(),
             wake_checkpoint: Box::new(move || {
                 // A full inbox means that a checkpoint is on its way.
                 let _ = wake.try_send(CheckpointRequest::Wake);
             }),
         };
-        let checkpointer = Checkpointer { shared: Arc::clone(&shared), documents, requests: requests.clone() };
+        let checkpointer =
+            Checkpointer { shared: Arc::clone(&shared), documents, requests: requests.clone(), followers: options.followers };
         let every = options.checkpoint_every;
         let spawn =
             |name: &str, f: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(f).map_err(OpenError::Thread);
@@ -719,7 +734,7 @@ struct Loading {
 }
 
 impl Loading {
-    fn replay(&mut self) -> Result<(), OpenError> {
+    fn replay(&mut self, followers: &[Arc<dyn Follower>]) -> Result<(), OpenError> {
         let from = self.manifest.next_position;
         if self.log.next_position() < from {
             return Err(OpenError::Gap { found: self.log.next_position(), wanted: from });
@@ -737,7 +752,10 @@ impl Loading {
             expected += 1;
             n_replayed += 1;
             *n_bytes_replayed += bytes.len() as u64;
-            let recorded_at = replay_record(bytes, &tables, &mut facts, shared.history.as_ref())?;
+            let (recorded_at, changes) = replay_record(position, bytes, &tables, &mut facts, shared.history.as_ref())?;
+            if !changes.is_empty() {
+                followers.iter().for_each(|f| f.changes(&changes));
+            }
             manifest.last_recorded_us = manifest.last_recorded_us.max(recorded_at.micros());
             if facts.len() >= REPLAY_FACTS {
                 shared.history.append(std::mem::take(&mut facts));

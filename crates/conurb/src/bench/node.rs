@@ -49,13 +49,24 @@ pub(super) struct BenchNode {
 impl BenchNode {
     /// Starts this program on a folder (none: an empty one).
     pub(super) fn start(dir: Option<WorkDir>) -> anyhow::Result<Self> {
+        Self::from_command(Command::new(std::env::current_exe()?), dir)
+    }
+
+    /// Starts this program on an empty folder, on one core only.
+    pub(super) fn start_on(core: &str) -> anyhow::Result<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", core]).arg(std::env::current_exe()?);
+        Self::from_command(command, None)
+    }
+
+    fn from_command(mut command: Command, dir: Option<WorkDir>) -> anyhow::Result<Self> {
         let dir = match dir {
             Some(dir) => dir,
             None => work_dir()?,
         };
         let any = "127.0.0.1:0";
         let stopwatch = Stopwatch::start();
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = command
             .args([
                 "serve", "--dev", "--city", "bench", "--log", "error", "--http", any, "--mqtt", any, "--sql", any, "--flight", any,
                 "--data",

@@ -9,6 +9,7 @@ mod evolution;
 mod parts;
 mod patch;
 mod quick;
+mod registration;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use attribute::{INSTANCES_MAX, SUB_ATTRIBUTE_DEPTH_MAX};
 pub use body::{BATCH_ITEMS_MAX, Body, BodyItem, MediaType, body, json};
 pub use evolution::{INSTANCES_IN_EVOLUTION_MAX, evolution, evolution_fragment, evolution_instance};
 pub use patch::{PatchForm, attribute_patch, entity_patch};
+pub use registration::{INFORMATION_MAX, conformance, patched_registration, registration};
 pub use subscription::{
     Conditions, Endpoint, EntitySelector, KeyValue, Notification, NotificationFormat, Subscription, Trigger, WATCHED_MAX,
     patched_subscription, subscription,
@@ -27,6 +29,7 @@ pub use subscription::{
 
 pub(crate) use attribute::reads_as_plain_value;
 pub(crate) use parts::{instant, iri, list_of_strings, string};
+pub(crate) use registration::scope_texts;
 pub(crate) use subscription::selector;
 
 use crate::context::Context;

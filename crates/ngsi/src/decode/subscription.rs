@@ -19,6 +19,9 @@ const DELAY_MS_MAX: u64 = 86_400_000;
 /// The longest interval and throttling, in seconds: one year.
 const INTERVAL_S_MAX: f64 = 366.0 * 86_400.0;
 
+/// The versions of MQTT, as `notifierInfo` names them; the last one if it does not.
+const MQTT_VERSIONS: [&str; 2] = ["mqtt3.1.1", "mqtt5.0"];
+
 /// The most headers that a subscriber may ask for.
 const HEADERS_MAX: usize = 50;
 
@@ -247,7 +250,7 @@ pub struct Notification {
 /// Where notifications go (clause 5.2.15).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// `http` or `https`.
+    /// `http`, `https`, `mqtt` or `mqtts`.
     pub uri: String,
     /// The media type.
     pub accept: NotificationFormat,
@@ -263,6 +266,14 @@ pub struct Endpoint {
     /// Settings of the transport.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notifier_info: Vec<KeyValue>,
+}
+
+impl Endpoint {
+    /// The value of a setting of the transport, whose name is written in any case.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.notifier_info.iter().find(|p| p.key.eq_ignore_ascii_case(name)).map(|p| p.value.as_str())
+    }
 }
 
 /// A key and its value.
@@ -522,7 +533,21 @@ fn context_url(value: &Value) -> Result<Value> {
 }
 
 const NOTIFICATION_MEMBERS: [&str; 7] = ["attributes", "pick", "omit", "format", "sysAttrs", "showChanges", "endpoint"];
-const NOTIFICATION_OUTPUT_ONLY: [&str; 6] = ["status", "timesSent", "timesFailed", "lastNotification", "lastSuccess", "lastFailure"];
+/// Those of the standard, and what this node says of the delivery beside them.
+const NOTIFICATION_OUTPUT_ONLY: [&str; 12] = [
+    "status",
+    "timesSent",
+    "timesFailed",
+    "lastNotification",
+    "lastSuccess",
+    "lastFailure",
+    "timesDropped",
+    "lastErrorReason",
+    "lastDroppedReason",
+    "waiting",
+    "waitingSince",
+    "nextAttempt",
+];
 
 fn notification_params(value: Value, context: &Context) -> Result<Notification> {
     let map = object(value, "notification parameters")?;
@@ -576,6 +601,11 @@ fn endpoint(value: Option<&Value>) -> Result<Endpoint> {
             .within("accept"));
         }
     };
+    let notifier_info = read("notifierInfo")
+        .map(|v| key_values(v, false).and_then(|pairs| check_notifier_info(&pairs).map(|()| pairs)))
+        .transpose()
+        .map_err(|e| e.within("notifierInfo"))?
+        .unwrap_or_default();
     Ok(Endpoint {
         uri,
         accept,
@@ -586,22 +616,32 @@ fn endpoint(value: Option<&Value>) -> Result<Endpoint> {
             .transpose()
             .map_err(|e| e.within("receiverInfo"))?
             .unwrap_or_default(),
-        notifier_info: read("notifierInfo")
-            .map(|v| key_values(v, false))
-            .transpose()
-            .map_err(|e| e.within("notifierInfo"))?
-            .unwrap_or_default(),
+        notifier_info,
     })
 }
 
 fn endpoint_uri(value: &Value) -> Result<String> {
     let text = string(value)?;
     let url = url::Url::parse(text).map_err(|e| Error::bad(format!("`{}` is not a URL: {e}", shown(text))))?;
+    let has_host = url.host_str().is_some_and(|h| !h.is_empty());
     match url.scheme() {
-        "http" | "https" if url.host().is_some() => Ok(text.to_owned()),
-        "mqtt" | "mqtts" => Err(Error::bad("notifications over MQTT are not supported (expected an `http` or `https` URL)")),
-        _ => Err(Error::bad(format!("expected an `http` or `https` URL, found `{}`", shown(text)))),
+        "http" | "https" if has_host => Ok(text.to_owned()),
+        "mqtt" | "mqtts" if has_host && url.path().len() > 1 => Ok(text.to_owned()),
+        "mqtt" | "mqtts" => {
+            Err(Error::bad(format!("expected a host and, as the path, a topic: `mqtt://host/topic`; found `{}`", shown(text))))
+        }
+        _ => Err(Error::bad(format!("expected an `http`, `https`, `mqtt` or `mqtts` URL, found `{}`", shown(text)))),
     }
+}
+
+/// What is said of MQTT must be possible; of other keys nothing is known (clause 7.2).
+fn check_notifier_info(pairs: &[KeyValue]) -> Result<()> {
+    for (name, possible) in [("MQTT-Version", &MQTT_VERSIONS[..]), ("MQTT-QoS", &["0", "1", "2"])] {
+        if let Some(pair) = pairs.iter().find(|p| p.key.eq_ignore_ascii_case(name) && !possible.contains(&p.value.as_str())) {
+            return Err(Error::bad(format!("`{}` is not possible (expected {})", shown(&pair.value), possible.join(" or "))).within(name));
+        }
+    }
+    Ok(())
 }
 
 /// `[{"key": .., "value": ..}]`; as headers they must not be able to break out of their line.

@@ -5,7 +5,9 @@
 mod attribute;
 mod discovery;
 mod notification;
+mod patch;
 mod problem;
+mod registration;
 mod subscription;
 mod temporal;
 mod writer;
@@ -17,7 +19,9 @@ use entity::{Attribute, AttributeValue, Entity, Iri, LOCATION};
 
 pub use discovery::{AttributeInfo, TypeInfo, attribute_info, attribute_list, attributes, type_info, type_list, types};
 pub use notification::{Change, NotificationBody, notification};
+pub use patch::{attribute_patch, entity_patch, is_simplified};
 pub use problem::{BatchError, Problem, batch_result, problem, update_result};
+pub use registration::registration;
 pub use temporal::{
     AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, ScopeInstance, TemporalEntity, aggregated, aggregated_list,
     evolution, evolutions,

@@ -42,7 +42,7 @@ impl Aggregation {
 }
 
 /// An ISO 8601 duration with designators. Errors: what is wrong, in words.
-fn duration(text: &str) -> std::result::Result<AggregationPeriod, &'static str> {
+pub(crate) fn duration(text: &str) -> std::result::Result<AggregationPeriod, &'static str> {
     const WRONG: &str = "is not a duration";
     let rest = text.strip_prefix('P').ok_or(WRONG)?;
     let (date, time) = match rest.split_once('T') {

@@ -33,6 +33,8 @@ pub enum Endpoint {
     Purge,
     /// `GET /subscriptions` and other lists.
     List,
+    /// `GET /csourceRegistrations`: discovery of sources.
+    Registrations,
     /// `GET /types`, `/attributes` and below.
     Discovery,
     /// Full-text search, a query of this node alone that adds the words of names.
@@ -71,7 +73,7 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", AS_OF]],
+            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", AS_OF]],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
             Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED, &["orderBy", "collation"]],
@@ -85,6 +87,7 @@ impl Endpoint {
             Self::Merge => &[&["type", "local", "format", "options", "observedAt", "lang"]],
             Self::Purge => &[SELECTED, &["local", "drop", "keep"]],
             Self::List => &[PAGED, &["options"]],
+            Self::Registrations => &[SELECTED, PAGED, TIMED, &["attrs", "csf", "datasetId", "lang", "options"]],
             Self::Discovery => &[&["details", "local"]],
             Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
             Self::Explain => &[&["text"], SELECTED, PAGED, &["attrs", "local"]],
@@ -103,7 +106,7 @@ impl Endpoint {
             Self::AppendAttributes => &["noOverwrite"],
             Self::Upsert => &["replace", "update"],
             Self::Merge => &["simplified", "keyValues"],
-            Self::List => &["sysAttrs"],
+            Self::List | Self::Registrations => &["sysAttrs"],
             Self::WriteTemporal
             | Self::DeleteTemporal
             | Self::WriteEntity
@@ -128,7 +131,7 @@ impl Endpoint {
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge | Self::Registrations)
     }
 
     /// Is a question of any width answered, because it is about this node alone?

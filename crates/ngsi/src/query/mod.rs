@@ -22,5 +22,6 @@ pub use q::{LIST_VALUES_MAX, Q, Q_BYTES_MAX, Q_DEPTH_MAX, QOptions, parse_q};
 pub use select::{GeoParameters, IDS_MAX, SELECTION_BYTES_MAX, parse_ids, parse_scopes, parse_types};
 pub use temporal::{LAST_N_MAX, TemporalParams, TimeProperty};
 
+pub(crate) use aggregation::duration;
 pub(crate) use body::unknown_member;
 pub(crate) use params::{dataset_ids, id_pattern, member_list, name_list};

@@ -116,12 +116,10 @@ fn wrong_subscriptions_say_where_and_what() {
     check_notification("format", json!("xml"), "notification/format: `xml` is not a format");
     check_notification("pick", json!([]), "notification/pick: the array is empty");
     check_notification("endpoint", json!({}), "notification/endpoint/uri: the mandatory member `uri` is missing");
-    check_notification(
-        "endpoint",
-        json!({"uri": "mqtt://a.example/topic"}),
-        "notification/endpoint/uri: notifications over MQTT are not supported",
-    );
-    check_notification("endpoint", json!({"uri": "ftp://a.example"}), "expected an `http` or `https` URL");
+    check_notification("endpoint", json!({"uri": "mqtt://a.example"}), "expected a host and, as the path, a topic");
+    let settings = json!({"uri": "mqtt://a.example/t", "notifierInfo": [{"key": "MQTT-QoS", "value": "3"}]});
+    check_notification("endpoint", settings, "notification/endpoint/notifierInfo/MQTT-QoS: `3` is not possible (expected 0 or 1 or 2)");
+    check_notification("endpoint", json!({"uri": "ftp://a.example"}), "expected an `http`, `https`, `mqtt` or `mqtts` URL");
     check_notification("endpoint", json!({"uri": "nonsense"}), "is not a URL");
     check_notification("endpoint", json!({"uri": "http://a.example", "accept": "text/html"}), "notification/endpoint/accept");
     check_notification("endpoint", json!({"uri": "http://a.example", "timeout": 0}), "notification/endpoint/timeout");

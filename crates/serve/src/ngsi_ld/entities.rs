@@ -16,19 +16,17 @@ use node::{LinkedEntity, Node, NodeError, Page, Purged, Query};
 use policy::Principal;
 
 use super::etag::{expected, tag_of};
-use super::{Call, batch, created, id_of, in_path};
+use super::{Call, batch, forward, id_of};
 use crate::problem::Problem;
 
 /// The plain member that has a path like an attribute's.
 const SCOPE: &str = "scope";
 
 pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem> {
-    call.params(Endpoint::WriteEntity)?;
+    let params = call.params(Endpoint::WriteEntity)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let entity = decode::entity(value, &context)?;
-    let id = entity.id.clone();
-    one(call.app.node.write(&call.who, vec![Command::Create(entity)]).await?)?;
-    Ok(created(&format!("/ngsi-ld/v1/entities/{}", in_path(id.as_str()))))
+    change(&call, &params, Command::Create(entity)).await
 }
 
 pub(crate) async fn query(call: Call) -> Result<Response, Problem> {
@@ -56,20 +54,23 @@ fn document_of(call: &Call, params: &QueryParams) -> Result<encode::Document, Pr
 async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
     let document = document_of(call, params)?;
     let query = query_of(params);
-    let page = match (params.as_of, &params.order) {
-        (None, None) => call.app.node.query(&call.who, &query)?,
+    let (page, warnings) = match (params.as_of, &params.order) {
+        (None, None) => forward::read::page(call, params, &query).await?,
         (None, Some(order)) => {
             let order = order.clone();
-            past(call, move |node, who| node.query_in_order(who, &query, &order)).await?
+            // Order is this node's alone: over sources there is none but that of ids (clause 5.7.2.4).
+            (past(call, move |node, who| node.query_in_order(who, &query, &order)).await?, Vec::new())
         }
         (Some(_), Some(_)) => return Err(Problem::bad_data("parameter orderBy: the past is ordered by id only (leave out asOf)")),
-        (Some(at), None) => past(call, move |node, who| node.query_as_of(who, &query, at)).await?,
+        (Some(at), None) => (past(call, move |node, who| node.query_as_of(who, &query, at)).await?, Vec::new()),
     };
     let body = match &params.view.join {
         Some(join) => with_linked(call, &params.view, join, &page.entities, document, params.as_of)?,
         None => encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document),
     };
-    Ok(answer_body(call, params, &page, body, document))
+    let mut response = answer_body(call, params, &page, body, document);
+    forward::add_warnings(call, &mut response, &warnings);
+    Ok(response)
 }
 
 /// Entities with those that they are linked to.
@@ -157,9 +158,9 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     let params = call.params(Endpoint::RetrieveEntity)?;
     let document = document_of(&call, &params)?;
     let id = id_of(&id)?;
-    let entity = match params.as_of {
-        None => call.app.node.entity(&call.who, &id)?,
-        Some(at) => past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?,
+    let (entity, warnings) = match params.as_of {
+        None => forward::read::retrieve(&call, &id, &params).await?,
+        Some(at) => (past(&call, move |node, who| node.entity_as_of(who, &id, at)).await?, Vec::new()),
     };
     check_retrieved(&entity, &params)?;
     let body = match &params.view.join {
@@ -175,9 +176,12 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
         None => encode::entity(&entity, &params.view, &call.context, document),
     };
     let mut response = call.answer(body, document);
-    if params.as_of.is_none() && params.view.join.is_none() {
+    // A version with parts from elsewhere is none of this node's.
+    let is_own = params.local || !call.app.node.has_registrations();
+    if params.as_of.is_none() && params.view.join.is_none() && is_own {
         response.headers_mut().insert(ETAG, tag_of(&entity));
     }
+    forward::add_warnings(&call, &mut response, &warnings);
     Ok(response)
 }
 
@@ -212,9 +216,14 @@ pub(crate) async fn replace(call: Call, Path(id): Path<String>, body: Bytes) -> 
     let mut entity = decode::fragment(value, &id, &context)?;
     if entity.types.is_empty() {
         // "Replace" without a type keeps the one that the entity has: an entity is never without.
-        entity.types.clone_from(&call.app.node.entity(&call.who, &id)?.types);
+        match call.app.node.entity(&call.who, &id) {
+            Ok(present) => entity.types.clone_from(&present.types),
+            // A source may have it.
+            Err(NodeError::NoEntity { .. }) if call.app.node.has_registrations() && !params.local => {}
+            Err(e) => return Err(e.into()),
+        }
     }
-    change(&call, &params, Command::Replace(entity)).await.map(updated)
+    change(&call, &params, Command::Replace(entity)).await
 }
 
 /// `PATCH /entities/{id}`.
@@ -227,14 +236,14 @@ pub(crate) async fn merge(call: Call, Path(id): Path<String>, body: Bytes) -> Re
         Representation::Normalized | Representation::Concise => PatchForm::Merge,
     };
     let patch = entity_patch(&call, &id, &body, form).await?;
-    change(&call, &params, Command::Patch { patch, mode: PatchMode::Merge(options) }).await.map(updated)
+    change(&call, &params, Command::Patch { patch, mode: PatchMode::Merge(options) }).await
 }
 
 /// `PATCH /entities/{id}/attrs`.
 pub(crate) async fn update(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
     let params = call.params(Endpoint::WriteEntity)?;
     let patch = entity_patch(&call, &id, &body, PatchForm::Instances).await?;
-    change(&call, &params, Command::Patch { patch, mode: PatchMode::Update }).await.map(updated)
+    change(&call, &params, Command::Patch { patch, mode: PatchMode::Update }).await
 }
 
 async fn entity_patch(call: &Call, id: &str, body: &[u8], form: PatchForm) -> Result<EntityPatch, Problem> {
@@ -273,12 +282,12 @@ async fn patch_attribute(
     let (name, instances) = decode::attribute_patch(&name, value, form, &context)?;
     let attributes = instances.into_iter().map(|i| (name.clone(), i)).collect();
     let patch = EntityPatch { attributes, ..EntityPatch::of(id) };
-    change(call, &params, Command::Patch { patch, mode }).await.map(updated)
+    change(call, &params, Command::Patch { patch, mode }).await
 }
 
 pub(crate) async fn delete(call: Call, Path(id): Path<String>) -> Result<Response, Problem> {
     let params = call.params(Endpoint::WriteEntity)?;
-    change(&call, &params, Command::Delete(id_of(&id)?)).await.map(updated)
+    change(&call, &params, Command::Delete(id_of(&id)?)).await
 }
 
 pub(crate) async fn append(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
@@ -286,7 +295,7 @@ pub(crate) async fn append(call: Call, Path(id): Path<String>, body: Bytes) -> R
     let id = id_of(&id)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let fragment = decode::fragment(value, &id, &context)?;
-    change(&call, &params, Command::Append { fragment, overwrite: !params.no_overwrite }).await.map(updated)
+    change(&call, &params, Command::Append { fragment, overwrite: !params.no_overwrite }).await
 }
 
 pub(crate) async fn delete_attribute(call: Call, Path((id, name)): Path<(String, String)>) -> Result<Response, Problem> {
@@ -297,11 +306,11 @@ pub(crate) async fn delete_attribute(call: Call, Path((id, name)): Path<(String,
             return Err(Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("entity `{id}` is in no scope")));
         }
         let patch = EntityPatch { scopes: Edit::Remove, ..EntityPatch::of(id) };
-        return change(&call, &params, Command::Patch { patch, mode: PatchMode::Update }).await.map(updated);
+        return change(&call, &params, Command::Patch { patch, mode: PatchMode::Update }).await;
     }
     let name = call.context.expand(&name)?;
     let dataset_id = params.view.dataset_ids.as_ref().and_then(|list| list.first().cloned()).flatten();
-    change(&call, &params, Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }).await.map(updated)
+    change(&call, &params, Command::DeleteAttribute { id, name, dataset_id, all: params.delete_all }).await
 }
 
 /// `DELETE /entities`.
@@ -315,26 +324,28 @@ pub(crate) async fn purge(call: Call) -> Result<Response, Problem> {
     Ok(batch::purged(outcome))
 }
 
-/// 204, or 207 with the attributes that were left.
-fn updated(outcome: Outcome) -> Response {
-    match outcome {
-        Outcome::Updated { updated, left } if !left.is_empty() => {
-            let body = encode::update_result(&updated, &left);
-            let mut response = (StatusCode::MULTI_STATUS, body).into_response();
-            response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
-            response
-        }
-        _ => StatusCode::NO_CONTENT.into_response(),
-    }
+/// Changes an entity: here, and at the sources that have parts of it.
+async fn change(call: &Call, params: &QueryParams, command: Command) -> Result<Response, Problem> {
+    let kind = forward::write::Kind::of(&command);
+    let mut distributed = forward::write::distribute(call, params, command).await?;
+    let local = match distributed.left.take() {
+        Some(command) => Some(change_here(call, params, command).await),
+        None => None,
+    };
+    forward::write::answer(&kind, distributed, local)
 }
 
-/// Changes an entity, if it is of the type and at the version that the request is for.
-async fn change(call: &Call, params: &QueryParams, command: Command) -> Result<Outcome, Problem> {
-    if let Some(types) = &params.types {
+/// Changes an entity of this node, if it is of the type and at the version that the request is for.
+async fn change_here(call: &Call, params: &QueryParams, command: Command) -> Result<Outcome, Problem> {
+    if let Some(types) = params.types.as_ref().filter(|_| !matches!(command, Command::Create(_))) {
         let present = call.app.node.entity(&call.who, command.id())?;
         if !types.matches(&present.types) {
             return Err(of_other_type(command.id()));
         }
+    }
+    if matches!(command, Command::Create(_)) {
+        let outcomes = call.app.node.write(&call.who, vec![command]).await?;
+        return Ok(outcomes.into_iter().next().expect("one command has one outcome")?);
     }
     let version = expected(call, command.id())?;
     Ok(call.app.node.write_if(&call.who, command, version).await??)
@@ -342,9 +353,4 @@ async fn change(call: &Call, params: &QueryParams, command: Command) -> Result<O
 
 fn of_other_type(id: &Iri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("entity `{id}` is not of the type asked for"))
-}
-
-/// The outcome of a request with one command.
-fn one(outcomes: Vec<Result<Outcome, entity::CommandError>>) -> Result<Outcome, Problem> {
-    Ok(outcomes.into_iter().next().expect("one command has one outcome")?)
 }

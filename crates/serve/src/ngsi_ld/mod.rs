@@ -5,6 +5,8 @@ pub(crate) mod cluster;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 mod etag;
+pub(crate) mod forward;
+pub(crate) mod registrations;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
 pub(crate) mod temporal_write;
@@ -42,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
+    /// The headers, kept only if there are sources that may be told of them.
+    headers: HeaderMap,
     accept: Accepted,
     link: Option<String>,
     media_type: Option<MediaType>,
@@ -80,6 +84,7 @@ impl FromRequestParts<Arc<App>> for Call {
             context,
             pairs,
             if_match: etag::if_match(&parts.headers)?,
+            headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
             accept: accepted(&parts.headers)?,
             link,
             media_type,

@@ -6,33 +6,65 @@ use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use entity::Instant;
 use ngsi::decode;
 use ngsi::query::Endpoint;
 use node::{DeliveryStatus, Subscription, Trigger};
 use serde_json::{Value, json};
 
 use super::{Call, created, in_path};
+use crate::notify;
 use crate::problem::Problem;
 
 pub(crate) async fn create(call: Call, body: Bytes) -> Result<Response, Problem> {
     call.params(Endpoint::Plain)?;
     let (value, context) = call.body(&body).await?.into_one()?;
     let wished = decode::subscription(value, &context)?;
+    check_expiry(&call, wished.expires_at)?;
     let subscription = accept(&call, wished).await?;
     let location = format!("/ngsi-ld/v1/subscriptions/{}", in_path(&subscription.id));
     call.app.node.put_subscription(&call.who, subscription, false).await?;
     Ok(created(&location))
 }
 
-/// Checks what only the edge can: the clock, the endpoint's address, the context of the notifications.
+pub(crate) async fn update(call: Call, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    call.params(Endpoint::Plain)?;
+    let (current, _) = call.app.node.subscription(&call.who, &id)?;
+    let (patch, context) = call.body(&body).await?.into_one()?;
+    let current = stored(&current.subscription)?;
+    let has = |name: &str| patch.get(name).is_some();
+    let (has_expiry, has_active) = (has("expiresAt"), has("isActive"));
+    // What the patch leaves alone keeps its meaning, for which its own context must be at hand.
+    call.app.contexts.prepare(&current.context).await?;
+    let mut wished = decode::patched_subscription(&current, patch, &context)?;
+    if has_expiry {
+        check_expiry(&call, wished.expires_at)?;
+    }
+    // A new time of life brings it back, also if it had been paused before it expired (clause 5.8.2.4).
+    let was_expired = current.expires_at.is_some_and(|e| e <= call.app.node.now());
+    if has_expiry && !has_active && was_expired {
+        wished.active = true;
+    }
+    let subscription = accept(&call, wished).await?;
+    call.app.node.put_subscription(&call.who, subscription, true).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn check_expiry(call: &Call, expires_at: Option<Instant>) -> Result<(), Problem> {
+    match expires_at.filter(|e| *e <= call.app.node.now()) {
+        Some(_) => Err(Problem::bad_data("expiresAt: lies in the past")),
+        None => Ok(()),
+    }
+}
+
+/// Checks what only the edge can: the endpoint's address, the context of the notifications.
 async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscription, Problem> {
-    if wished.expires_at.is_some_and(|e| e <= call.app.node.now()) {
-        return Err(Problem::bad_data("expiresAt: lies in the past"));
+    let endpoint = &wished.notification.endpoint;
+    let wrong_uri = |e: String| Problem::bad_data(format!("notification/endpoint/uri: {e}"));
+    let url = call.app.outbound.check_endpoint(&endpoint.uri).map_err(|e| wrong_uri(e.to_string()))?;
+    if url.scheme().starts_with("mqtt") {
+        notify::check_mqtt(&url, endpoint).map_err(wrong_uri)?;
     }
-    if wished.time_interval_s.is_some() {
-        return Err(Problem::bad_data("timeInterval: notifications at intervals are not supported by this node"));
-    }
-    call.app.outbound.check(&wished.notification.endpoint.uri).map_err(|e| Problem::bad_data(format!("notification/endpoint/uri: {e}")))?;
     call.app.contexts.prepare(&wished.context).await?;
     let id = match &wished.id {
         Some(id) => id.clone(),
@@ -45,6 +77,8 @@ async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscri
         watched: wished.watched.clone(),
         triggers: wished.triggers.iter().map(|t| trigger(*t)).collect(),
         throttling_us: wished.throttling_s.map(micros),
+        interval_us: wished.time_interval_s.map(micros),
+        endpoint: wished.notification.endpoint.uri.clone(),
         expires_at: wished.expires_at,
         active: wished.active,
         document: serde_json::to_value(&wished).expect("a subscription is JSON"),
@@ -53,7 +87,7 @@ async fn accept(call: &Call, mut wished: decode::Subscription) -> Result<Subscri
 
 #[expect(clippy::cast_possible_truncation, reason = "the codec allows at most a year")]
 fn micros(seconds: f64) -> i64 {
-    (seconds * 1e6) as i64
+    ((seconds * 1e6) as i64).max(1)
 }
 
 const fn trigger(t: decode::Trigger) -> Trigger {
@@ -74,7 +108,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
     let total = all.len();
     let mut shown = Vec::new();
     for (subscription, status) in all.iter().skip(params.offset).take(params.limit) {
-        shown.push(show(&call, subscription, status)?);
+        shown.push(show(&call, &subscription.subscription, status)?);
     }
     let mut response = call.answer(serde_json::to_vec(&shown).expect("subscriptions are JSON"), document);
     if params.count {
@@ -88,7 +122,7 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     call.params(Endpoint::List)?;
     let document = call.document(false)?;
     let (subscription, status) = call.app.node.subscription(&call.who, &id)?;
-    let shown = show(&call, &subscription, &status)?;
+    let shown = show(&call, &subscription.subscription, &status)?;
     Ok(call.answer(serde_json::to_vec(&shown).expect("a subscription is JSON"), document))
 }
 
@@ -128,6 +162,17 @@ fn show(call: &Call, subscription: &Subscription, status: &DeliveryStatus) -> Re
     }
     if let Some(error) = &status.last_error {
         put("lastErrorReason", json!(error));
+    }
+    if let Some(reason) = &status.last_dropped {
+        put("lastDroppedReason", json!(reason));
+    }
+    if status.waiting > 0 {
+        put("waiting", json!(status.waiting));
+    }
+    for (name, at) in [("waitingSince", status.waiting_since), ("nextAttempt", status.next_attempt)] {
+        if let Some(at) = at {
+            put(name, json!(at.to_string()));
+        }
     }
     let more = BTreeMap::from([("status", json!(state)), ("notification", Value::Object(told))]);
     Ok(wished.to_json(&call.context, more))

@@ -9,7 +9,7 @@ use node::{Node, NodeOptions, OpenNodeError};
 use serde_json::Value;
 use serve::auth::Authenticator;
 use serve::mqtt_listener::RefusedMessages;
-use serve::outbound::Outbound;
+use serve::outbound::{Allowed, Outbound};
 use serve::peer::HttpTransport;
 use serve::tenants::{TenantName, Tenants};
 use serve::{Addresses, App, Contexts, notify};
@@ -38,8 +38,20 @@ impl City {
         city
     }
 
+    /// The same, which trusts these authorities besides those of the system.
+    pub(crate) fn start_trusting(authorities_pem: &[u8]) -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let mut city = Self::start_with(own.path(), Outbound::with(Allowed::everything(), Some(authorities_pem)).unwrap());
+        city.own = Some(own);
+        city
+    }
+
     /// A node on this folder.
     pub(crate) fn start_in(dir: &Path) -> Self {
+        Self::start_with(dir, Outbound::new(true).unwrap())
+    }
+
+    pub(crate) fn start_with(dir: &Path, outbound: Outbound) -> Self {
         // Whoever installs it first wins; it is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -49,7 +61,6 @@ impl City {
         let folder = dir.to_owned();
         let tenant = move |name: &TenantName| node_in(&folder.join("tenants").join(name.as_str())).map_err(|e| e.to_string());
         let node = node_in(dir);
-        let outbound = Outbound::new(true).unwrap();
         let store = Arc::new(ngsi::ContextStore::new(None, None).unwrap());
         let app = Arc::new(App {
             node: Arc::new(node.unwrap()),
@@ -57,6 +68,7 @@ impl City {
             outbound: outbound.clone(),
             contexts: Contexts::new(store, outbound),
             transport: Arc::new(HttpTransport::new().unwrap()),
+            sources: serve::Sources::new(format!("city-{}", address.port()), format!("http://{address}")),
             refused: Arc::new(RefusedMessages::default()),
             imports: serve::bulk_turns(),
             tenants: Arc::new(Tenants::new(Box::new(tenant))),
@@ -69,6 +81,7 @@ impl City {
             runtime.block_on(app.tenants.get_or_make(&name, &app)).unwrap();
         }
         runtime.spawn(notify::deliver(Arc::clone(&app), stopped.clone()));
+        runtime.spawn(serve::housekeeping::remove_expired(Arc::clone(&app), stopped.clone()));
         runtime.spawn(serve::serve_http(listener, Arc::clone(&app), stopped));
         Self { http: address.to_string(), app, stop, runtime: Some(runtime), dir: dir.to_owned(), own: None }
     }
@@ -81,6 +94,19 @@ impl City {
             tenant.close().unwrap();
         }
         self.app.node.close().unwrap();
+        drop(self);
+        let mut city = Self::start_in(&dir);
+        city.own = own;
+        city
+    }
+
+    /// Ends it as if its process had been killed, and opens its folder again.
+    pub(crate) fn killed(mut self) -> Self {
+        let (dir, own) = (self.dir.clone(), self.own.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+        drop(self.app.tenants.take_nodes());
         drop(self);
         let mut city = Self::start_in(&dir);
         city.own = own;

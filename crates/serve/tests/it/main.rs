@@ -7,8 +7,17 @@
 mod batches;
 mod binding;
 mod city;
+mod distributed_reads;
+mod distributed_writes;
 mod entities;
+mod killed;
+mod mqtt;
+mod notifications;
 mod queries;
+mod receiver;
+mod registrations;
+mod source;
+mod subscriptions;
 mod temporal;
 mod temporal_forms;
 mod temporal_write;

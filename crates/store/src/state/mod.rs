@@ -13,7 +13,7 @@ pub use documents::{
 };
 pub use live::{
     ASKED_MIN, AUTO_INDEXES_MAX, AutoReport, Budget, COLUMNS_PER_TYPE_MAX, ColumnScan, ConditionReport, Direction, ENTITIES_MIN,
-    Explanation, Frozen, Latest, LiveTable, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, PageRequest, ScanError,
+    Explanation, Frozen, Latest, LiveTable, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OrderBy, Page, PageRequest, ScanError, weight_of,
 };
 
 use serde::{Deserialize, Serialize};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{CheckpointError, Shared};
 use crate::committer::{Capture, Request};
+use crate::follower::Follower;
 use crate::state::{Documents, Frozen, Manifest, Space};
 
 /// What the checkpointer is asked.
@@ -32,6 +33,7 @@ pub(super) struct Checkpointer {
     pub(super) shared: Arc<Shared>,
     pub(super) documents: Arc<dyn Documents>,
     pub(super) requests: SyncSender<Request>,
+    pub(super) followers: Vec<Arc<dyn Follower>>,
 }
 
 impl Checkpointer {
@@ -76,11 +78,15 @@ impl Checkpointer {
         self.requests.send(capture).map_err(|_| CheckpointError::Closed)?;
         // What an earlier checkpoint failed to write is captured again.
         let Capture { next_position, last_recorded_us, frozen } = receiver.recv().map_err(|_| CheckpointError::Closed)?;
+        for follower in &self.followers {
+            follower.persist(next_position)?;
+        }
         // Sealing covers at least every fact of the capture; later ones are sealed early and found again by a replay, which the history forgives.
         let segments = self.shared.history.seal()?;
         let n_documents: usize = frozen.iter().map(Frozen::len).sum();
         let manifest = Manifest { next_position, last_recorded_us, segments, ..Manifest::default() };
         self.documents.checkpoint(&mut frozen.iter().flat_map(Frozen::changed), &manifest)?;
+        self.followers.iter().for_each(|f| f.persisted(next_position));
         for space in Space::ALL {
             self.shared.table(space).thaw();
         }

@@ -36,12 +36,13 @@ use quick_cache::sync::Cache;
 use super::Space;
 use super::documents::{Changed, Documents, DocumentsError, DocumentsMemory};
 use inner::Inner;
-use overlay::{Changes, changed, weight_of};
+use overlay::{Changes, changed};
 
 pub use auto::{ASKED_MIN, AUTO_INDEXES_MAX, ENTITIES_MIN};
 pub use columns::COLUMNS_PER_TYPE_MAX;
 pub use explain::{AutoReport, ConditionReport, Explanation};
 pub use order::{Direction, OrderBy};
+pub use overlay::weight_of;
 pub use page::{Page, PageRequest};
 pub use scan::{ColumnScan, Latest, ScanError};
 

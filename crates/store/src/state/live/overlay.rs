@@ -142,7 +142,8 @@ fn weight_of_document(document: Option<&Document>) -> usize {
 }
 
 /// About how many bytes of memory an entity takes.
-pub(super) fn weight_of(entity: &Entity) -> usize {
+#[must_use]
+pub fn weight_of(entity: &Entity) -> usize {
     size_of::<Entity>() + entity.id.as_str().len() + weight_of_attributes(&entity.attributes)
 }
 
