@@ -584,3 +584,70 @@ impl Cut {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store::history::TimeProperty;
+
+    use super::*;
+
+    /// An entity with values of these seconds.
+    fn past(seconds: &[i64]) -> Past {
+        let instance = |s: &i64| Attribute::property(*s).observed(Instant::from_secs(*s));
+        let name = Iri::known("https://example.org/t");
+        Past {
+            id: Iri::known("urn:e:1"),
+            types: Vec::new(),
+            created_at: None,
+            modified_at: None,
+            deleted_at: None,
+            scopes: Vec::new(),
+            attributes: std::iter::once((name, seconds.iter().map(instance).collect())).collect(),
+            ended: Vec::new(),
+            cut_at: None,
+        }
+    }
+
+    fn shortened(all: &[&[i64]], newest_first: bool, max: usize) -> Result<(Option<i64>, Vec<usize>), NodeError> {
+        let mut entities: Vec<Past> = all.iter().map(|seconds| past(seconds)).collect();
+        let mut cut = Cut { at: None, newest_first, time: AskedTime::Of(TimeProperty::ObservedAt) };
+        cut.shorten(&mut entities, max)?;
+        let left = entities.iter().map(|e| n_instances(std::slice::from_ref(e))).collect();
+        Ok((cut.at.map(|at| at.micros() / 1_000_000), left))
+    }
+
+    #[test]
+    fn a_page_is_cut_at_one_instant_and_has_at_least_two() {
+        check(&[&[1, 2, 3], &[1, 2, 3]], false, 6, (None, &[3, 3]));
+        check(&[&[1, 2, 3], &[1, 2, 3]], false, 5, (Some(2), &[2, 2]));
+        check(&[&[1, 2, 3], &[2, 3, 4]], false, 4, (Some(2), &[2, 1]));
+        check(&[&[1, 2, 3], &[1, 2, 3]], true, 5, (Some(2), &[2, 2]));
+        check(&[&[1, 2, 3], &[4, 5, 6]], true, 4, (Some(3), &[1, 3]));
+        // The next page begins with the last instant: with fewer than two it would never come further.
+        check(&[&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]], false, 2, (Some(2), &[2, 2, 2]));
+        check(&[&[1, 2], &[1, 2]], false, 1, (None, &[2, 2]));
+        let error = shortened(&[&[1, 2, 3][..]; 6], false, 2).unwrap_err();
+        assert!(error.to_string().contains("ask for fewer entities (limit)"), "{error}");
+
+        #[track_caller]
+        fn check(all: &[&[i64]], newest_first: bool, max: usize, (at, left): (Option<i64>, &[usize])) {
+            assert_eq!(shortened(all, newest_first, max).unwrap(), (at, left.to_vec()));
+        }
+    }
+
+    #[test]
+    fn where_to_look_is_told_by_ids_before_types() {
+        let t = |name: &str| Iri::known(&format!("https://example.org/{name}"));
+        let of = |f: &Filter| Named::of(f).map(|n| (n.ids.len(), n.types.into_iter().collect::<Vec<_>>()));
+        let is = |name: &str| Filter::Type(TypeSelector::Is(t(name)));
+        let ids = || Filter::Id(vec![Iri::known("urn:e:1"), Iri::known("urn:e:2")]);
+        assert_eq!(of(&is("A")), Some((0, vec![t("A")])));
+        assert_eq!(of(&is("A").and(ids())), Some((2, vec![])));
+        assert_eq!(of(&Filter::Or(vec![is("A"), is("B").and(ids()), is("C")])), Some((2, vec![t("A"), t("C")])));
+        assert_eq!(of(&Filter::Or(vec![is("A"), Filter::HasAnyOf(vec![t("x")])])), None);
+        assert_eq!(of(&Filter::Not(Box::new(is("A")))), None);
+        assert_eq!(of(&Filter::Type(TypeSelector::Any)), None);
+        let both = TypeSelector::And(vec![TypeSelector::Is(t("A")), TypeSelector::Is(t("B"))]);
+        assert_eq!(of(&Filter::Type(both)).unwrap().1.len(), 1, "who has both has one");
+    }
+}
