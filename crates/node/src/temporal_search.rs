@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use entity::{Attribute, Entity, Filter, Instant, Iri, Series, SortBy, SortOrder, Target, TypeSelector};
 use policy::{Action, Permit, Principal};
@@ -88,6 +89,10 @@ pub struct PeriodPage {
 /// An entity that satisfies the condition.
 pub(crate) struct Selected {
     pub(crate) id: Iri,
+    /// Its types: those that it has, or had last.
+    types: Vec<Iri>,
+    /// What it is, if it is there and that was looked at.
+    present: Option<Arc<Entity>>,
     /// What is known of it, if that had to be looked at.
     known: Option<Known>,
     /// Only values of these times are returned: those in which it was in the scopes asked for.
@@ -111,13 +116,16 @@ impl Node {
         let max = search.past.instances_max;
         let time = search.past.time;
         let newest_first = search.past.last_n.is_some();
+        let values_only = !search.past.with_scopes && !search.past.with_ends && time != AskedTime::DeletedAt;
         let mut page = PastPage { entities: Vec::with_capacity(entities.len()), more, total, cut_at: None };
         let mut cut = Cut { at: None, newest_first, time };
         for selected in entities {
             let query = PastQuery { interval: search.past.interval.as_ref().map(|i| cut.narrowed(i)), ..search.past.clone() };
-            let known = match selected.known {
-                Some(known) => known,
-                None => self.known(&selected.id, search.past.as_of)?,
+            let known = match (selected.known, selected.present) {
+                (Some(known), _) => known,
+                // What it was need not be read where only values are shown.
+                (None, Some(present)) if values_only => Known::of_present(present),
+                (None, _) => self.known(&selected.id, search.past.as_of)?,
             };
             let evolution = self.selected_evolution(&selected.id, selected.within.as_deref(), &query)?;
             if let Some(at) = evolution.cut_at {
@@ -158,11 +166,7 @@ impl Node {
                     format!("the page has more than {PAGE_PERIODS_MAX} periods, which is the limit; ask for longer ones or fewer entities");
                 return Err(NodeError::Limit { what });
             }
-            let known = match selected.known {
-                Some(known) => known,
-                None => self.known(&selected.id, search.past.as_of)?,
-            };
-            let types = known.types().map_or_else(|| vec![entity_type], <[Iri]>::to_vec);
+            let types = if selected.types.is_empty() { vec![entity_type] } else { selected.types };
             page.entities.push(Aggregated { id: selected.id, types, values });
         }
         Ok(page)
@@ -328,7 +332,7 @@ impl Node {
         } else {
             return Ok(None);
         };
-        let selected = Selected { id, known, within };
+        let selected = Selected { id, types: seen.types, present, known, within };
         if ends_only || (any_instance && selected.within.is_none()) {
             return Ok(Some(selected));
         }

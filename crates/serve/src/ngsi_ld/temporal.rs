@@ -184,6 +184,7 @@ fn past_query(params: &QueryParams) -> PastQuery {
         time: asked_time(params),
         // Ends are shown where they were asked for, or with the other times that the system gives.
         with_ends: params.view.sys_attrs,
+        with_scopes: params.view.shows(&Member::Scope),
         last_n: params.temporal.last_n,
         as_of: params.as_of,
         instances_max: INSTANCES_MAX,
