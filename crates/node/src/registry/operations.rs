@@ -8,7 +8,7 @@ use policy::{Action, Principal};
 use store::state::{PageRequest, Space};
 use tokio::sync::broadcast;
 
-use super::{REGISTRATIONS_MAX, Registered, RegistryChange};
+use super::{REGISTRATIONS_MAX, Registered, RegistryEvent};
 use crate::error::NodeError;
 use crate::node::{Node, OpenNodeError};
 
@@ -145,8 +145,8 @@ impl Node {
 
     /// What happens to registrations from now on.
     #[must_use]
-    pub fn follow_registrations(&self) -> broadcast::Receiver<RegistryChange> {
-        self.registry.changes.subscribe()
+    pub fn follow_registrations(&self) -> broadcast::Receiver<RegistryEvent> {
+        self.registry.events.subscribe()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod cluster;
+pub(crate) mod csource_subscriptions;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 mod etag;

@@ -7,6 +7,7 @@
 mod batches;
 mod binding;
 mod city;
+mod csource_subscriptions;
 mod distributed_reads;
 mod distributed_writes;
 mod entities;
