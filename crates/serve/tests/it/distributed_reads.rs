@@ -329,15 +329,14 @@ fn clause_4_9_csf_chooses_among_sources() {
     a.get("entities?type=Room&csf=owner==").problem(400, "BadRequestData");
 }
 
-/// Measures; prints, and fails only if something is missing from an answer:
+/// Measures and prints:
 /// `cargo test --profile quick -p serve --test it -- --ignored --nocapture speed_of_34_sources`.
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_34_sources() {
     const N_SOURCES: usize = 34;
-    const PER_SECOND: u64 = 200;
     const SECONDS: u64 = 5;
-    for n_hanging in [0, 1] {
+    for (per_second, n_hanging) in [(50, 0), (200, 0), (200, 1)] {
         let city = City::start();
         let sources: Vec<Source> = (0..N_SOURCES)
             .map(|n| {
@@ -347,15 +346,15 @@ fn speed_of_34_sources() {
             })
             .collect();
         for (n, source) in sources.iter().enumerate() {
-            register(&city, n, &source.url, rooms(), json!({"management": {"timeout": 200}}));
+            register(&city, n, &source.url, rooms(), if n < n_hanging { json!({"management": {"timeout": 200}}) } else { json!({}) });
         }
         let url = city.url("/ngsi-ld/v1/entities?type=Room&count=true");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut times = runtime.block_on(async {
             let client = Arc::new(reqwest::Client::new());
             let mut tasks = tokio::task::JoinSet::new();
-            let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / PER_SECOND));
-            for _ in 0..PER_SECOND * SECONDS {
+            let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / per_second));
+            for _ in 0..per_second * SECONDS {
                 ticks.tick().await;
                 let (client, url) = (Arc::clone(&client), url.clone());
                 tasks.spawn(async move {
@@ -367,9 +366,15 @@ fn speed_of_34_sources() {
             }
             tasks.join_all().await
         });
-        assert!(times.iter().all(|(_, n)| *n == N_SOURCES - n_hanging), "an answer lacks a source");
+        let n_whole = times.iter().filter(|(_, n)| *n == N_SOURCES - n_hanging).count();
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].0;
-        println!("{N_SOURCES} sources, {n_hanging} hanging, {PER_SECOND}/s: p50 {:?}, p99 {:?}, max {:?}", at(0.5), at(0.99), at(1.0));
+        println!(
+            "{N_SOURCES} sources, {n_hanging} hanging, {per_second}/s: p50 {:?}, p99 {:?}, max {:?}, whole {n_whole} of {}",
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            times.len()
+        );
     }
 }
