@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) store: StoreTable,
     pub(crate) backup: BackupTable,
+    pub(crate) tls: TlsTable,
+    pub(crate) cors: CorsTable,
     pub(crate) outbound: OutboundTable,
     pub(crate) peers: Vec<PeerEntry>,
     pub(crate) history: HistoryEntry,
@@ -66,6 +68,44 @@ impl StoreTable {
 
     pub(crate) const fn log_keep_bytes(&self) -> u64 {
         self.log_keep_mb.saturating_mul(1 << 20)
+    }
+}
+
+/// The table `[tls]`: HTTPS beside HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TlsTable {
+    pub(crate) listen: String,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl TlsTable {
+    /// Where HTTPS listens; none if there is no such address. Errors: it is no address, or certificate or key are not named.
+    pub(crate) fn address(&self) -> anyhow::Result<Option<SocketAddr>> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        if self.cert.as_os_str().is_empty() || self.key.as_os_str().is_empty() {
+            bail!("[tls] listen = \"{}\": cert and key have to name PEM files", self.listen);
+        }
+        let address =
+            self.listen.parse().with_context(|| format!("[tls] listen = \"{}\": expected an address such as 0.0.0.0:443", self.listen))?;
+        Ok(Some(address))
+    }
+}
+
+/// The table `[cors]`: web pages of other origins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CorsTable {
+    pub(crate) origins: Vec<String>,
+}
+
+impl CorsTable {
+    /// Errors: one of them is no origin.
+    pub(crate) fn allowed(&self) -> anyhow::Result<::serve::Origins> {
+        ::serve::Origins::from_list(&self.origins).map_err(|e| anyhow::anyhow!("[cors] origins: {e}"))
     }
 }
 
@@ -268,6 +308,16 @@ const KEYS: &[(&str, &str)] = &[
          networks such as \"10.0.0.0/8\", addresses, names of hosts, or \"private\" for every private network; authorities is a PEM file \
          with certificates of authorities that are trusted for https and mqtts besides those of the system, \"\" for none.",
     ),
+    (
+        "tls",
+        "HTTPS beside HTTP: listen is its address, such as \"0.0.0.0:443\", \"\" for none; cert and key are PEM files, the node's own certificate \
+         first. They are read again at SIGHUP; connections that are open stay.",
+    ),
+    (
+        "cors",
+        "origins are those whose web pages may use this node from a browser, such as [\"https://map.example\"], or [\"*\"] for every one; they \
+         need an access token all the same. By default only the node's own console may.",
+    ),
     ("peers", "The other cities: [[peers]] with city, url and key (as `conurb key` prints it there)."),
     (
         "history",
@@ -303,6 +353,8 @@ impl Default for Config {
             log_format: LogFormat::Text,
             store: StoreTable::default(),
             backup: BackupTable::default(),
+            tls: TlsTable::default(),
+            cors: CorsTable::default(),
             outbound: OutboundTable::default(),
             peers: Vec::new(),
             history: HistoryEntry::default(),
@@ -409,6 +461,15 @@ impl Config {
         self.check_public()?;
         self.outbound.allowed()?;
         self.check_sql_roles()?;
+        self.cors.allowed()?;
+        if let Some(address) = self.tls.address()?
+            && self.dev
+            && !address.ip().is_loopback()
+        {
+            bail!(
+                "[tls] listen = \"{address}\": in development mode nobody is asked who they are, so only loopback addresses are possible"
+            );
+        }
         for (key, address) in [("http", self.http), ("mqtt", self.mqtt), ("sql", self.sql), ("flight", self.flight)] {
             if self.dev && !address.ip().is_loopback() {
                 bail!(

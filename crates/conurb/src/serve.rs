@@ -9,7 +9,7 @@ use ::serve::auth::{ADMIN_TOKEN_FILE, Authenticator, DEVICE_TOKEN_FILE};
 use ::serve::mqtt_listener::{self, Hub, MqttContext, RefusedMessages};
 use ::serve::peer::HttpTransport;
 use ::serve::tenants::{OpenTenant, TenantName, Tenants};
-use ::serve::{Addresses, App, Contexts, housekeeping, notify};
+use ::serve::{Addresses, App, Contexts, HttpOptions, housekeeping, notify};
 use anyhow::Context;
 use mqtt::profile::{Profile, ProfileSpec, Profiles};
 use node::{BackupSchedule, Node, NodeOptions};
@@ -40,6 +40,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Ports first: an address in use is told before the data are read.
     let (http, http_address) = bind("HTTP", config.http).await?;
     let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
+    let https = match config.tls.address()? {
+        None => None,
+        Some(address) => {
+            let tls = Arc::new(::serve::Tls::load(&config.tls.cert, &config.tls.key).context("[tls]")?);
+            Some((bind("HTTPS", address).await?, tls))
+        }
+    };
+    let https_address = https.as_ref().map(|((_, address), _)| *address);
     #[cfg(feature = "sql")]
     let (sql, sql_address) = bind("SQL", config.sql).await.map(|(l, a)| (l, Some(a)))?;
     #[cfg(feature = "sql")]
@@ -68,6 +76,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         outbound: outbound.clone(),
         contexts: Contexts::new(Arc::clone(&contexts), outbound),
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
+        entity_maps: ::serve::EntityMaps::default(),
         sources: ::serve::Sources::new(config.alias_or_city(), config.public_url_of(http_address)),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),
@@ -98,15 +107,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let (node, auth, contexts, settings, stop) = shared();
         tasks.spawn(async move { crate::sql::serve(sql, node, auth, contexts, &settings, stop).await });
     }
-    {
+    let origins = config.cors.allowed()?;
+    let mut listeners = vec![("HTTP", http, HttpOptions { origins: origins.clone(), tls: None })];
+    if let Some(((listener, _), tls)) = https {
+        tasks.spawn(renew_certificate(Arc::clone(&tls), stop.clone()));
+        listeners.push(("HTTPS", listener, HttpOptions { origins, tls: Some(tls) }));
+    }
+    for (what, listener, options) in listeners {
         let (app, stop) = (Arc::clone(&app), stop.clone());
         tasks.spawn(async move {
-            if let Err(e) = ::serve::serve_http(http, app, stop).await {
-                tracing::error!(error = %e, "HTTP ended");
+            if let Err(e) = ::serve::serve_http_with(listener, app, options, stop).await {
+                tracing::error!(error = %e, "{what} ended");
             }
         });
     }
-    crate::say(&ready_line(&config, &app.addresses));
+    crate::say(&ready_line(&config, &app.addresses, https_address));
 
     crate::stop_signal().await;
     tracing::info!("shutting down");
@@ -196,7 +211,7 @@ fn announce(config: &Config) {
 }
 
 /// The one line on standard output, once everything listens.
-fn ready_line(config: &Config, addresses: &Addresses) -> String {
+fn ready_line(config: &Config, addresses: &Addresses, https: Option<SocketAddr>) -> String {
     let mut line = json!({
         "ready": true,
         "city": config.city,
@@ -204,6 +219,9 @@ fn ready_line(config: &Config, addresses: &Addresses) -> String {
         "mqtt": addresses.mqtt.to_string(),
         "pid": std::process::id(),
     });
+    if let Some(https) = https {
+        line["https"] = json!(https.to_string());
+    }
     if let Some(sql) = addresses.sql {
         line["sql"] = json!(sql.to_string());
     }
@@ -211,6 +229,30 @@ fn ready_line(config: &Config, addresses: &Addresses) -> String {
         line["flight"] = json!(flight.to_string());
     }
     line.to_string()
+}
+
+/// Reads the certificate again at each SIGHUP.
+#[cfg(unix)]
+async fn renew_certificate(tls: Arc<::serve::Tls>, mut stop: watch::Receiver<bool>) {
+    let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(e) => return tracing::warn!(error = %e, "SIGHUP will not renew the certificate"),
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => match tls.reload() {
+                Ok(()) => tracing::info!("the certificate was read again"),
+                Err(e) => tracing::error!(error = host::chain(&e), "the certificate could not be read again, the old one stays in use"),
+            },
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
+}
+
+/// There is no such signal here.
+#[cfg(not(unix))]
+async fn renew_certificate(_: Arc<::serve::Tls>, mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|s| *s).await;
 }
 
 /// Keeps the picture of who is up fresh when nobody asks.

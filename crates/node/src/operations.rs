@@ -23,6 +23,9 @@ pub const QUERY_LIMIT_MAX: usize = 1_000;
 /// Commands in one request.
 const COMMANDS_MAX: usize = 10_000;
 
+/// Entities that have expired and are looked at one by one when types are counted.
+const EXPIRED_MAX: usize = 10_000;
+
 /// Subscriptions of a node.
 const SUBSCRIPTIONS_MAX: usize = 10_000;
 
@@ -298,10 +301,22 @@ impl Node {
         Ok(self.store.table(Space::City).latest(entity_type))
     }
 
-    /// The types that have entities, with how many.
+    /// The types that have entities, with how many; what has expired does not count, even if it is not removed yet.
     pub fn types(&self, who: &Principal) -> Result<Vec<(Iri, usize)>, NodeError> {
         self.permit(who, Action::Read, None)?;
-        Ok(self.store.table(Space::City).types())
+        let (table, now) = (self.store.table(Space::City), self.now());
+        let mut types = table.types();
+        // Nearly always there are none: they are removed within moments.
+        for id in table.due(now, EXPIRED_MAX) {
+            let expired = table.try_get(id.as_str())?.filter(|e| e.expires_at.is_some_and(|at| at <= now));
+            for gone in expired.iter().flat_map(|e| &e.types) {
+                if let Some((_, n)) = types.iter_mut().find(|(t, _)| t == gone) {
+                    *n = n.saturating_sub(1);
+                }
+            }
+        }
+        types.retain(|(_, n)| *n > 0);
+        Ok(types)
     }
 
     /// All entities of a type at once: for types with few; see [`Node::latest`].

@@ -1,6 +1,7 @@
 //! Listeners and routes: HTTP, MQTT, peers, the live feed and the console.
 //!
 //! * [`App`]: what all routes share; [`router`] builds the HTTP routes over it.
+//! * [`serve_http_with`]: the HTTP listener, `listener.rs`; `binding.rs` is what surrounds all routes.
 //! * [`mqtt_listener`]: the MQTT listener.
 //! * [`peer`]: questions to and from other cities over HTTP.
 //! * [`notify`]: delivery of notifications.
@@ -11,13 +12,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 pub mod auth;
+mod binding;
 mod bulk;
 mod bulk_export;
+mod compress;
 mod console;
 mod contexts;
 mod deliveries;
 mod history;
 pub mod housekeeping;
+mod listener;
 mod live;
 mod maintenance;
 pub mod mqtt_listener;
@@ -29,6 +33,7 @@ mod platform;
 mod problem;
 mod routes;
 pub mod tenants;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,11 +42,14 @@ use node::Node;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use binding::Origins;
 pub use contexts::Contexts;
 pub use host::chain;
+pub use ngsi_ld::entity_maps::EntityMaps;
 pub use ngsi_ld::forward::Sources;
 pub use routes::{ROUTES, Route, router};
 use tenants::{TenantName, Tenants};
+pub use tls::{Tls, TlsError};
 
 /// What all HTTP routes share.
 pub struct App {
@@ -57,6 +65,8 @@ pub struct App {
     pub transport: Arc<dyn node::PeerTransport>,
     /// Distributed operations.
     pub sources: Sources,
+    /// Which entities queries have found, for their further pages.
+    pub entity_maps: EntityMaps,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
@@ -79,6 +89,7 @@ impl App {
             outbound: self.outbound.clone(),
             contexts: self.contexts.clone(),
             sources: self.sources.of_tenant(&name),
+            entity_maps: EntityMaps::default(),
             transport: Arc::clone(&self.transport),
             refused: Arc::clone(&self.refused),
             imports: Arc::clone(&self.imports),
@@ -110,13 +121,26 @@ pub struct Addresses {
     pub flight: Option<SocketAddr>,
 }
 
+/// How HTTP is served.
+#[derive(Clone, Debug, Default)]
+pub struct HttpOptions {
+    /// Web pages of which other origins may use the node.
+    pub origins: Origins,
+    /// The certificate; none for HTTP in the clear.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// Serves HTTP, in the clear and to pages of its own origin, until `stop` turns true; requests under way are answered.
+pub async fn serve_http(listener: TcpListener, app: Arc<App>, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    serve_http_with(listener, app, HttpOptions::default(), stop).await
+}
+
 /// Serves HTTP until `stop` turns true; requests under way are answered.
-pub async fn serve_http(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
-    let router = router(app);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            // An error means that the sender is gone: the same as stop.
-            let _ = stop.wait_for(|s| *s).await;
-        })
-        .await
+pub async fn serve_http_with(
+    listener: TcpListener,
+    app: Arc<App>,
+    options: HttpOptions,
+    stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    listener::serve(listener, routes::router_with(app, options.origins, options.tls.is_some()), options.tls, stop).await
 }

@@ -18,7 +18,15 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
 }
 
+/// The name of problems that the standard answers without a body (clause 6.3.2).
+const NO_BODY: &str = "";
+
 impl Problem {
+    /// A status that the standard answers without a body: 411 and 415.
+    pub(crate) fn without_body(status: StatusCode) -> Self {
+        Self::new(status, NO_BODY, "")
+    }
+
     pub(crate) fn new(status: StatusCode, name: &'static str, detail: impl Into<String>) -> Self {
         Self { status, name, detail: detail.into() }
     }
@@ -75,6 +83,9 @@ fn title(name: &str) -> &'static str {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        if self.name == NO_BODY {
+            return crate::binding::empty(self.status);
+        }
         let mut response = (self.status, Json(self.json())).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert("www-authenticate", axum::http::HeaderValue::from_static("Bearer"));

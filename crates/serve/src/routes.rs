@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use ngsi::query::Endpoint;
-use node::Sort;
 use serde_json::{Map, Value, json};
 
+use crate::binding::{Around, Origins, around, empty};
 use crate::ngsi_ld::{
-    self, batch, cluster, csource_subscriptions, discovery, entities, registrations, subscriptions, temporal, temporal_write,
+    batch, cluster, contexts, csource_subscriptions, discovery, entities, entity_maps, registrations, subscriptions, temporal,
+    temporal_write,
 };
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
@@ -101,6 +102,11 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    GET "/ngsi-ld/v1/entityMaps" (EntityMap) entity_maps::create, "Make an entity map (5.14.4)";
+    POST "/ngsi-ld/v1/entityMaps" (QueryByBody) entity_maps::create_by_body, "Make an entity map by a document (5.14.4)";
+    GET "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::retrieve, "Retrieve an entity map (5.14.1)";
+    PATCH "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::update, "Change when an entity map expires (5.14.2)";
+    DELETE "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::delete, "Delete an entity map (5.14.3)";
     GET "/ngsi-ld/v1/temporal/entities" (QueryTemporal) temporal::query, "Query the past of entities (5.7.4)";
     POST "/ngsi-ld/v1/temporal/entityOperations/query" (QueryTemporalByBody) temporal::query_by_body, "Query the past of entities by a document (5.7.4)";
     GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";
@@ -112,6 +118,8 @@ routes! {
     DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::delete_instance, "Delete an instance in the past of an attribute (5.6.15)";
     GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
     GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
+    GET "/ngsi-ld/v1/attributes" (Discovery) discovery::attributes, "The attributes that entities have (5.7.8, 5.7.9)";
+    GET "/ngsi-ld/v1/attributes/{attrId}" (Discovery) discovery::attribute_info, "One attribute (5.7.10)";
     GET "/ngsi-ld/v1/subscriptions" (List) subscriptions::list, "List subscriptions (5.8.4)";
     POST "/ngsi-ld/v1/subscriptions" (Plain) subscriptions::create, "Subscribe (5.8.1)";
     GET "/ngsi-ld/v1/subscriptions/{id}" (List) subscriptions::retrieve, "Retrieve a subscription (5.8.3)";
@@ -128,15 +136,23 @@ routes! {
     PATCH "/ngsi-ld/v1/csourceSubscriptions/{id}" (Plain) csource_subscriptions::update, "Update a registration subscription (5.11.3)";
     DELETE "/ngsi-ld/v1/csourceSubscriptions/{id}" (Plain) csource_subscriptions::delete, "Delete a registration subscription (5.11.6)";
     GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
-    GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] ngsi_ld::context_document, "A context that an answer links to";
-    GET "/contexts/{*url}" [public] ngsi_ld::embedded_context, "An embedded JSON-LD context, for clients without internet";
+    GET "/ngsi-ld/v1/jsonldContexts" contexts::list, "List the contexts that this node has (5.13.3)";
+    POST "/ngsi-ld/v1/jsonldContexts" contexts::host, "Host a context (5.13.2)";
+    GET "/ngsi-ld/v1/jsonldContexts/{id}" [public] contexts::serve, "A context, or what is known of it (5.13.4)";
+    DELETE "/ngsi-ld/v1/jsonldContexts/{id}" contexts::delete, "Forget a context, or fetch it anew (5.13.5)";
+    GET "/contexts/{*url}" [public] contexts::embedded, "An embedded JSON-LD context, for clients without internet";
     GET "/cluster/ngsi-ld/v1/entities" (QueryEntities) cluster::query, "Query the entities of all cities";
     GET "/cluster/ngsi-ld/v1/entities/{id}" (RetrieveEntity) cluster::retrieve, "Retrieve an entity of whichever city";
     GET "/cluster/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) cluster::evolution, "Retrieve the past of an entity of whichever city";
 }
 
-/// The router over everything.
+/// The router over everything, for HTTP in the clear and pages of the node's own origin.
 pub fn router(app: Arc<App>) -> Router {
+    router_with(app, Origins::None, false)
+}
+
+pub(crate) fn router_with(app: Arc<App>, origins: Origins, https: bool) -> Router {
+    app.contexts.restore(&app.node);
     let mut paths: Vec<(&str, MethodRouter<Arc<App>>)> = Vec::new();
     for route in ROUTES {
         let handler = (route.handler)();
@@ -148,8 +164,8 @@ pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for (path, methods) in paths {
         let methods = methods.fallback(wrong_method);
-        // Collections are written with and without a closing slash.
-        if path.starts_with("/ngsi-ld/") && !path.ends_with('}') {
+        // Paths are written with and without a closing slash.
+        if path.starts_with("/ngsi-ld/") {
             router = router.route(&format!("{path}/"), methods.clone());
         }
         router = router.route(path, methods);
@@ -157,36 +173,17 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(console::page)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .layer(middleware::from_fn_with_state(Arc::new(Around { app: Arc::clone(&app), origins, https }), around))
         .with_state(app)
 }
 
-async fn wrong_method(method: Method, request: Request) -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "OperationNotSupported",
-        format!("`{method}` is not possible at `{}`", request.uri().path()),
-    )
-}
-
-/// Counts answers, and gives errors that come from the library (a body too large, say) the form that ours have.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let tenant = request.headers().get(&ngsi_ld::TENANT).cloned();
-    let mut response = next.run(request).await;
-    if let Some(tenant) = tenant {
-        // Whose data these are goes back with them (clause 6.3.14).
-        response.headers_mut().insert(ngsi_ld::TENANT, tenant);
+/// axum adds `Allow` to it.
+async fn wrong_method(method: Method, request: Request) -> Response {
+    if method == Method::OPTIONS {
+        return empty(StatusCode::NO_CONTENT);
     }
-    let status = response.status();
-    let is_ours = response.headers().get("content-type").is_some_and(|t| t.as_bytes() == b"application/json");
-    if status == StatusCode::PAYLOAD_TOO_LARGE && !is_ours {
-        let detail = format!("the body is larger than the limit of {BODY_BYTES_MAX} bytes");
-        response = Problem::new(status, "TooManyResults", detail).into_response();
-    } else if status == StatusCode::BAD_REQUEST && !is_ours {
-        response = Problem::invalid_request("the request cannot be read: its path, parameters or body are not well formed").into_response();
-    }
-    app.node.metrics().http_responses.get_or_create(&Sort::of(format!("{}xx", status.as_u16() / 100))).inc();
-    response
+    let detail = format!("`{method}` is not possible at `{}`", request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "OperationNotSupported", detail).into_response()
 }
 
 /// The OpenAPI 3.1 description of every route.
@@ -203,6 +200,9 @@ pub(crate) fn openapi() -> Value {
             "/api/v1/versions/{id}" => temporal::VERSIONS_PARAMETERS,
             "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
             "/api/v1/export/{type}" => &bulk_export::NAMES,
+            "/ngsi-ld/v1/jsonldContexts" if route.method == Method::GET => contexts::LIST_PARAMETERS,
+            "/ngsi-ld/v1/jsonldContexts/{id}" if route.method == Method::GET => contexts::GET_PARAMETERS,
+            "/ngsi-ld/v1/jsonldContexts/{id}" => contexts::DELETE_PARAMETERS,
             _ => &[],
         };
         for name in route.parameters.map(Endpoint::parameters).unwrap_or_default().iter().chain(own) {

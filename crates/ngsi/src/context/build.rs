@@ -58,9 +58,7 @@ impl Terms {
             }
             match self.meaning(term, definition, map, 0).map_err(in_term)? {
                 Some(iri) => {
-                    if definition.is_string() && iri.as_str().ends_with([':', '/', '?', '#', '[', ']', '@'])
-                        || definition.get("@prefix") == Some(&Value::Bool(true))
-                    {
+                    if is_prefix(definition, &iri) {
                         self.prefixes.insert(term.into(), iri.clone());
                     } else {
                         self.prefixes.remove(term.as_str());
@@ -121,7 +119,7 @@ impl Terms {
         let full = match target.split_once(':') {
             Some((_, rest)) if rest.starts_with("//") => https_namespace(target).into_owned(),
             Some(("_", _)) => return Ok(None),
-            Some((prefix, rest)) => match other_term(prefix)? {
+            Some((prefix, rest)) => match self.prefix(prefix, term, map, depth)? {
                 Some(base) => format!("{base}{rest}"),
                 None => target.to_owned(),
             },
@@ -134,6 +132,14 @@ impl Terms {
             .or_else(|_| percent_encoded(&full).parse())
             .map(Some)
             .map_err(|e: entity::IriError| Error::bad(format!("`{}`: {e}", shown(target))))
+    }
+
+    /// What stands for `prefix` before a colon in the definition of `term`; none if it is no prefix, but a scheme, say.
+    fn prefix(&self, prefix: &str, term: &str, map: &Map<String, Value>, depth: usize) -> Result<Option<Iri>> {
+        match map.get(prefix).filter(|_| prefix != term) {
+            Some(definition) => Ok(self.meaning(prefix, definition, map, depth + 1)?.filter(|iri| is_prefix(definition, iri))),
+            None => Ok(self.prefixes.get(prefix).or_else(|| CORE_PREFIXES.get(prefix)).cloned()),
+        }
     }
 
     /// The finished table: the core context on top, and the ways back from IRIs to names.
@@ -166,8 +172,14 @@ impl Terms {
     }
 }
 
+/// May a term stand before a colon (JSON-LD 1.1, create term definition, 14.2.5)?
+fn is_prefix(definition: &Value, iri: &Iri) -> bool {
+    definition.is_string() && iri.as_str().ends_with([':', '/', '?', '#', '[', ']', '@'])
+        || definition.get("@prefix") == Some(&Value::Bool(true))
+}
+
 /// Prefixes that every context may use because the core context defines them.
-static CORE_PREFIXES: LazyLock<HashMap<SmolStr, Iri>> = LazyLock::new(|| {
+pub(super) static CORE_PREFIXES: LazyLock<HashMap<SmolStr, Iri>> = LazyLock::new(|| {
     HashMap::from([
         (SmolStr::new_static("ngsi-ld"), Iri::known(NGSI_LD_NS)),
         (SmolStr::new_static("geojson"), Iri::known("https://purl.org/geojson/vocab#")),

@@ -38,7 +38,7 @@ pub(super) const EMBEDDED: &[(&str, &str)] = &[
 pub(super) const CORE: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/contexts/uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.9.jsonld"));
 
-/// The embedded document at `url`; `http` counts as `https`, and a Smart Data Models context is known under its address at GitHub too.
+/// The embedded document at `url`; `http` counts as `https`, every core context that is not here is the one in force, and a Smart Data Models context is known under its address at GitHub too.
 pub(super) fn find(url: &str) -> Option<&'static str> {
     let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let path = path.strip_prefix("www.").unwrap_or(path);
@@ -54,18 +54,19 @@ pub(super) fn find(url: &str) -> Option<&'static str> {
         "smart-data-models.github.io/data-models/context.jsonld" => "smartdatamodels.org/context.jsonld",
         other => at_pages.as_deref().unwrap_or(other),
     };
-    EMBEDDED.iter().find(|(known, _)| known.strip_prefix("https://") == Some(path)).map(|(_, text)| *text)
+    EMBEDDED
+        .iter()
+        .find(|(known, _)| known.strip_prefix("https://") == Some(path))
+        .map(|(_, text)| *text)
+        .or_else(|| is_core(url).then_some(CORE))
 }
 
 /// Does `url` name the core context, in whatever version?
 pub(super) fn is_core(url: &str) -> bool {
     let path = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);
     let file = path.rsplit('/').next().unwrap_or(path);
-    // ETSI's file has been served from several folders and mirrors; the name is the mark.
-    file.strip_prefix("ngsi-ld-core-context").is_some_and(|rest| {
-        rest.strip_suffix(".jsonld")
-            .is_some_and(|v| v.is_empty() || v.starts_with("-v") && v[2..].chars().all(|c| c.is_ascii_digit() || c == '.'))
-    })
+    // ETSI's file has been served from several folders and mirrors, and editions had suffixes of their own; the name is the mark.
+    file.starts_with("ngsi-ld-core-context") && file.ends_with(".jsonld")
 }
 
 /// The addresses of all embedded contexts.

@@ -20,7 +20,7 @@ use smol_str::SmolStr;
 
 pub use embedded::embedded_urls;
 pub use link::context_of_link_header;
-pub use store::{CONTEXT_BYTES_MAX, CONTEXTS_MAX, ContextStore, LoadError, Loader};
+pub use store::{CONTEXT_BYTES_MAX, CONTEXTS_MAX, ContextStore, LoadError, Loader, local_id};
 
 use crate::error::{Error, Result, shown};
 
@@ -56,7 +56,8 @@ impl Context {
             return Ok(iri.clone());
         }
         if let Some((prefix, rest)) = name.split_once(':') {
-            if let Some(base) = self.terms.get(prefix).filter(|_| !rest.starts_with("//")) {
+            let own = || self.prefixes.iter().find(|(_, p)| p == prefix).map(|(iri, _)| iri);
+            if let Some(base) = own().or_else(|| build::CORE_PREFIXES.get(prefix)).filter(|_| !rest.starts_with("//")) {
                 return format!("{base}{rest}").parse().map_err(|_| bad_name(name));
             }
             return build::https_namespace(name).parse().map_err(|_| bad_name(name));

@@ -1,5 +1,6 @@
 //! Finds contexts, resolves them once and keeps them.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,9 @@ pub const CONTEXT_BYTES_MAX: usize = 1 << 20;
 
 /// How many resolved contexts, and how many fetched documents, are kept; the oldest goes first.
 pub const CONTEXTS_MAX: usize = 256;
+
+/// Where a node serves the contexts that it keeps itself; what follows is a context's local id.
+const LOCAL_PATH: &str = "/ngsi-ld/v1/jsonldContexts/";
 
 /// How deep contexts may refer to contexts.
 const DEPTH_MAX: usize = 8;
@@ -44,6 +48,8 @@ pub struct ContextStore {
     loader: Option<Box<dyn Loader>>,
     /// Fetched documents by URL.
     documents: Mutex<IndexMap<String, Arc<Value>>>,
+    /// Documents that this node serves itself, by their local ids.
+    local: Mutex<HashMap<String, Arc<Value>>>,
     /// Resolved contexts by the canonical text of the `@context`.
     resolved: Mutex<IndexMap<String, Arc<Context>>>,
     default: Arc<Context>,
@@ -69,7 +75,14 @@ impl ContextStore {
     /// Errors: the default context cannot be had, or is wrong.
     pub fn new(default_user_url: Option<&str>, loader: Option<Box<dyn Loader>>) -> Result<Self> {
         let core = Arc::new(Terms::default().finish(Vec::new(), SmolStr::new_static("core")));
-        let mut store = Self { loader, documents: Mutex::default(), resolved: Mutex::default(), default: Arc::clone(&core), core };
+        let mut store = Self {
+            loader,
+            documents: Mutex::default(),
+            local: Mutex::default(),
+            resolved: Mutex::default(),
+            default: Arc::clone(&core),
+            core,
+        };
         let mut parts: Vec<Value> = default_user_url.into_iter().map(Value::from).collect();
         parts.push(Value::from(CONURB_CONTEXT_URL));
         store.default = store.resolve(&Value::Array(parts))?;
@@ -141,24 +154,35 @@ impl ContextStore {
     ///
     /// Errors: the context is wrong.
     pub fn missing(&self, context: &Value) -> Result<Vec<String>> {
+        let (mut known, mut missing) = (Vec::new(), Vec::new());
+        self.walk(context, &mut known, &mut missing)?;
+        Ok(missing)
+    }
+
+    /// Sorts the URLs that a context names into those whose documents are here and those that are not.
+    fn walk(&self, context: &Value, known: &mut Vec<String>, missing: &mut Vec<String>) -> Result<()> {
         let mut user = Vec::new();
         user_parts(context, &mut user, 0)?;
-        let (mut missing, mut depth) = (Vec::new(), 0);
+        let mut depth = 0;
         while !user.is_empty() && depth <= DEPTH_MAX {
             let mut inner = Vec::new();
             for part in user {
-                if let Value::String(url) = part {
-                    match self.document(&url)? {
-                        Some(document) => user_parts(inner_context(&document, &url)?, &mut inner, 0)?,
-                        None if !missing.contains(&url) => missing.push(url),
-                        None => {}
+                let Value::String(url) = part else { continue };
+                if known.contains(&url) || missing.contains(&url) {
+                    continue;
+                }
+                match self.document(&url)? {
+                    Some(document) => {
+                        user_parts(inner_context(&document, &url)?, &mut inner, 0)?;
+                        known.push(url);
                     }
+                    None => missing.push(url),
                 }
             }
             user = inner;
             depth += 1;
         }
-        Ok(missing)
+        Ok(())
     }
 
     /// Keeps a fetched document.
@@ -167,10 +191,43 @@ impl ContextStore {
     pub fn insert(&self, url: &str, text: &str) -> Result<()> {
         let document = parsed(url, text)?;
         inner_context(&document, url)?;
-        // Contexts resolved with an older text of this document are stale now.
-        locked(&self.resolved).retain(|key, _| !key.contains(url));
+        let is_other = !embedded::is_core(url) && self.document(url)?.is_some_and(|old| *old != document);
         keep(&self.documents, url.to_owned(), Arc::new(document));
+        if is_other {
+            // Contexts resolved with the older text are stale now, also those that name it only indirectly.
+            locked(&self.resolved).clear();
+        }
         Ok(())
+    }
+
+    /// Keeps a context that this node serves itself under `…/ngsi-ld/v1/jsonldContexts/{id}`: whatever URL ends so means it from now on.
+    ///
+    /// `context` is the value of the member `@context`. The caller sees to it that it can be resolved, and that there are not too many.
+    pub fn insert_local(&self, id: &str, context: Value) {
+        locked(&self.local).insert(id.to_owned(), Arc::new(serde_json::json!({ "@context": context })));
+    }
+
+    /// The document that is kept under a local id.
+    #[must_use]
+    pub fn local(&self, id: &str) -> Option<Arc<Value>> {
+        locked(&self.local).get(id).cloned()
+    }
+
+    /// Drops a document that this node serves itself, and what was resolved with it; true if it was there.
+    pub fn forget_local(&self, id: &str) -> bool {
+        let was_there = locked(&self.local).remove(id).is_some();
+        locked(&self.resolved).clear();
+        was_there
+    }
+
+    /// The URLs that a context names, directly or in documents that are known, the core context left out.
+    ///
+    /// Errors: the context is wrong.
+    pub fn named(&self, context: &Value) -> Result<Vec<String>> {
+        let (mut all, mut missing) = (Vec::new(), Vec::new());
+        self.walk(context, &mut all, &mut missing)?;
+        all.append(&mut missing);
+        Ok(all)
     }
 
     /// Drops a fetched document and every context resolved with it; true if it was there.
@@ -188,6 +245,9 @@ impl ContextStore {
     fn document(&self, url: &str) -> Result<Option<Arc<Value>>> {
         if let Some(known) = locked(&self.documents).get(url) {
             return Ok(Some(Arc::clone(known)));
+        }
+        if let Some(known) = local_id(url).and_then(|id| self.local(id)) {
+            return Ok(Some(known));
         }
         let Some(text) = embedded::find(url) else { return Ok(None) };
         let document = Arc::new(parsed(url, text)?);
@@ -238,6 +298,13 @@ impl ContextStore {
         };
         Err(Error::unavailable(format!("cannot fetch `{}`: {why}", shown(url))).within("@context"))
     }
+}
+
+/// The local id in the URL of a context that a node of this kind serves itself.
+#[must_use]
+pub fn local_id(url: &str) -> Option<&str> {
+    let (_, id) = url.rsplit_once(LOCAL_PATH)?;
+    (!id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(id)
 }
 
 /// The parts of a context in order, arrays flattened, the core context left out: it is implicit.

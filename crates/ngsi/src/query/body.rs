@@ -4,7 +4,7 @@ use entity::{Filter, TypeSelector};
 use serde_json::Value;
 
 use super::order::OrderText;
-use super::params::{JoinText, Selection, check_reach, dataset_ids, member_list, name_list, wants_aggregation};
+use super::params::{JoinText, Selection, check_reach, dataset_ids, lifetime_us, member_list, name_list, wants_aggregation};
 use super::select::GeoParameters;
 use super::temporal::TemporalText;
 use super::{Aggregation, Endpoint, QueryParams};
@@ -16,7 +16,7 @@ use crate::view::LanguageRanges;
 /// The most selectors in `entities`.
 const SELECTORS_MAX: usize = 500;
 
-const MEMBERS: [&str; 19] = [
+const MEMBERS: [&str; 22] = [
     "type",
     "entities",
     "q",
@@ -35,10 +35,13 @@ const MEMBERS: [&str; 19] = [
     "joinLevel",
     "containedBy",
     "ordering",
+    "csf",
+    "entityMap",
+    "entityMapLifetime",
     "id",
 ];
 
-const UNSUPPORTED: [&str; 5] = ["csf", "entityMap", "entityMapLifetime", "splitEntities", "ngsildConformance"];
+const UNSUPPORTED: [&str; 2] = ["splitEntities", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///
@@ -73,6 +76,12 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
             "join" | "joinLevel" | "containedBy" if endpoint == Endpoint::QueryTemporalByBody => {
                 return Err(at(Error::bad("linked entities are not part of temporal answers")));
             }
+            "csf" => params.csf = Some(string(value).map_err(at)?.to_owned()),
+            "entityMap" => {
+                let expected = || at(Error::bad(format!("expected true or false, found {}", described(value))));
+                params.entity_map = value.as_bool().ok_or_else(expected)?;
+            }
+            "entityMapLifetime" => params.entity_map_lifetime_us = Some(lifetime_us(string(value).map_err(at)?).map_err(at)?),
             "ordering" => order = OrderText::from_json(value).map_err(at)?,
             "join" => join.join = Some(string(value).map_err(at)?.to_owned()),
             "joinLevel" => join.level = Some(value.to_string()),

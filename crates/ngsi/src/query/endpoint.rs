@@ -41,6 +41,8 @@ pub enum Endpoint {
     Search,
     /// What answering a query takes.
     Explain,
+    /// `GET /entityMaps`.
+    EntityMap,
     /// Anything without parameters of its own.
     Plain,
 }
@@ -73,7 +75,9 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", AS_OF]],
+            Self::QueryEntities => {
+                &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", "entityMap", "entityMapLifetime", AS_OF]]
+            }
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
             Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED, &["orderBy", "collation"]],
@@ -91,6 +95,7 @@ impl Endpoint {
             Self::Discovery => &[&["details", "local"]],
             Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
             Self::Explain => &[&["text"], SELECTED, PAGED, &["attrs", "local"]],
+            Self::EntityMap => &[SELECTED, &["attrs", "csf", "local", "entityMapLifetime"]],
             Self::Plain => &[],
         };
         groups.concat()
@@ -114,6 +119,7 @@ impl Endpoint {
             | Self::Purge
             | Self::Discovery
             | Self::Explain
+            | Self::EntityMap
             | Self::Plain => &[],
         }
     }
@@ -131,7 +137,7 @@ impl Endpoint {
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge | Self::Registrations)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge | Self::Registrations | Self::EntityMap)
     }
 
     /// Is a question of any width answered, because it is about this node alone?

@@ -1,6 +1,6 @@
 //! The parameters of a request's URL.
 
-use entity::{Filter, Instant, Iri, Pattern, SortOrder, TypeSelector};
+use entity::{AggregationPeriod, Filter, Instant, Iri, Pattern, SortOrder, TypeSelector};
 
 use super::order::OrderText;
 use super::select::{GeoParameters, parse_ids, parse_scopes, parse_types};
@@ -55,6 +55,12 @@ pub struct QueryParams {
     pub delete_all: bool,
     /// Of the entities only these attributes go (`drop`), or all but these (`keep`); none: the entities themselves.
     pub purged: Option<PurgedAttributes>,
+    /// Which sources (`csf` of a query in a body).
+    pub csf: Option<String>,
+    /// Which entities were found, and where, is asked for (`entityMap`).
+    pub entity_map: bool,
+    /// How long that is to be kept, µs (`entityMapLifetime`).
+    pub entity_map_lifetime_us: Option<i64>,
     /// When what is merged was observed (`observedAt`).
     pub observed_at: Option<Instant>,
     /// Details are asked for (`details`).
@@ -162,6 +168,9 @@ impl QueryParams {
         params.temporal.aggregation = aggregation_of(&text, endpoint)?;
         params.as_of = instant(endpoint::AS_OF, text(endpoint::AS_OF))?;
         params.observed_at = instant("observedAt", text("observedAt"))?;
+        params.entity_map = flag("entityMap", text("entityMap"))?.unwrap_or(false);
+        params.entity_map_lifetime_us =
+            text("entityMapLifetime").map(lifetime_us).transpose().map_err(|e| e.within("parameter entityMapLifetime"))?;
         params.purged = match (text("drop"), text("keep")) {
             (None, None) => None,
             (Some(list), None) => Some(PurgedAttributes { names: attrs("drop", list, context)?, others: false }),
@@ -199,6 +208,9 @@ impl QueryParams {
             update: false,
             delete_all: false,
             purged: None,
+            csf: None,
+            entity_map: false,
+            entity_map_lifetime_us: None,
             observed_at: None,
             details: false,
             text: None,
@@ -400,6 +412,17 @@ fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {
         end_time_at: owned("endTimeAt"),
         timeproperty: owned("timeproperty"),
         last_n: owned("lastN"),
+    }
+}
+
+/// A duration such as `PT5M`, in microseconds; a month counts as 30 days.
+pub(super) fn lifetime_us(text: &str) -> Result<i64> {
+    const MONTH_US: i64 = 30 * 86_400 * 1_000_000;
+    match super::aggregation::duration(text) {
+        Ok(AggregationPeriod::Micros(us)) => Ok(us),
+        Ok(AggregationPeriod::Months(n)) => Ok(i64::from(n) * MONTH_US),
+        Ok(AggregationPeriod::Whole) => Err(Error::bad("a lifetime is longer than nothing")),
+        Err(what) => Err(Error::bad(format!("`{}` {what} (expected e.g. PT5M)", shown(text)))),
     }
 }
 

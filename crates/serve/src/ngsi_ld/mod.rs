@@ -2,9 +2,11 @@
 
 pub(crate) mod batch;
 pub(crate) mod cluster;
+pub(crate) mod contexts;
 pub(crate) mod csource_subscriptions;
 pub(crate) mod discovery;
 pub(crate) mod entities;
+pub(crate) mod entity_maps;
 mod etag;
 pub(crate) mod forward;
 pub(crate) mod registrations;
@@ -13,14 +15,15 @@ pub(crate) mod temporal;
 pub(crate) mod temporal_write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body as HttpBody;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::FromRequestParts;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, LINK};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use entity::Iri;
+use entity::{Entity, Iri};
 use ngsi::Context;
 use ngsi::decode::{Body, MediaType};
 use ngsi::encode::Document;
@@ -29,10 +32,12 @@ use policy::{Action, Principal};
 
 use crate::App;
 use crate::auth::Caller;
+use crate::binding::Https;
 use crate::problem::Problem;
 use crate::tenants::{TenantError, TenantName, TenantNameError};
 
 pub(crate) const TENANT: HeaderName = HeaderName::from_static("ngsild-tenant");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 const JSON: &str = "application/json";
 const LD_JSON: &str = "application/ld+json";
 const GEO_JSON: &str = "application/geo+json";
@@ -45,22 +50,29 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
+    /// `NGSILD-EntityMap`.
+    entity_map: Option<String>,
     /// The headers, kept only if there are sources that may be told of them.
     headers: HeaderMap,
-    accept: Accepted,
+    wishes: Wishes,
+    /// Something in the answer was written in words of an older version.
+    is_older: AtomicBool,
     link: Option<String>,
     media_type: Option<MediaType>,
     path: String,
-    host: String,
+    /// `http://host:port` as the client knows this node.
+    base: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Accepted {
-    Json,
-    LdJson,
-    GeoJson,
-    GeoJsonLink,
-    Nothing,
+/// What the client wants of the answer (clauses 6.3.4, 6.3.6).
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Wishes {
+    /// How much it likes `application/json`, `application/ld+json` and `application/geo+json`; 0 for not at all.
+    weights: [f32; 3],
+    /// The context of GeoJSON comes in the header `Link`.
+    geo_link: bool,
+    /// The version of the standard that it understands.
+    version: Option<(u32, u32)>,
 }
 
 impl FromRequestParts<Arc<App>> for Call {
@@ -78,19 +90,21 @@ impl FromRequestParts<Arc<App>> for Call {
         };
         let media_type = media_type(&parts.headers, &parts.method)?;
         let context = app.contexts.of_url(link.as_deref()).await?;
-        let pairs = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        app.contexts.keep(&context).await;
         Ok(Self {
             app: Arc::clone(app),
             who,
             context,
-            pairs,
+            pairs: pairs(parts),
             if_match: etag::if_match(&parts.headers)?,
+            entity_map: text(&parts.headers, &entity_maps::ENTITY_MAP)?.map(str::to_owned),
             headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
-            accept: accepted(&parts.headers)?,
+            wishes: wishes(&parts.headers)?,
+            is_older: AtomicBool::new(false),
             link,
             media_type,
             path: parts.uri.path().to_owned(),
-            host: text(&parts.headers, &HOST)?.unwrap_or_default().to_owned(),
+            base: base(parts),
         })
     }
 }
@@ -124,7 +138,7 @@ impl Call {
 
     /// Reads the body; foreign contexts that it names are fetched first.
     pub(crate) async fn body(&self, bytes: &[u8]) -> Result<Body, Problem> {
-        let media_type = self.media_type.ok_or_else(|| unsupported_media_type("none"))?;
+        let media_type = self.media_type.ok_or_else(|| unsupported_media_type())?;
         if media_type == MediaType::LdJson {
             let value = ngsi::decode::json(bytes)?;
             let items = match &value {
@@ -134,6 +148,11 @@ impl Call {
             for context in items.iter().filter_map(|i| i.get("@context")) {
                 // Items of a batch usually share one context: what is there is not fetched again.
                 self.app.contexts.prepare(context).await?;
+                if self.is_linked_to()
+                    && let Ok(context) = self.app.contexts.store().resolve(context)
+                {
+                    self.app.contexts.keep(&context).await;
+                }
             }
         }
         Ok(ngsi::decode::body(bytes, media_type, self.link.as_deref(), self.app.contexts.store())?)
@@ -141,17 +160,33 @@ impl Call {
 
     /// What kind of document the answer is; features only where there are entities.
     pub(crate) fn document(&self, geo_possible: bool) -> Result<Document, Problem> {
-        match self.accept {
-            Accepted::Json => Ok(Document::Json),
-            Accepted::LdJson => Ok(Document::LdJson),
-            Accepted::GeoJson if geo_possible => Ok(Document::GeoJson),
-            Accepted::GeoJsonLink if geo_possible => Ok(Document::GeoJsonLink),
-            _ => Err(Problem::new(
-                StatusCode::NOT_ACCEPTABLE,
-                "InvalidRequest",
-                format!("the answer can be {JSON} or {LD_JSON}{}", if geo_possible { ", or application/geo+json" } else { "" }),
-            )),
+        let [json, ld_json, geo_json] = self.wishes.weights;
+        let geo = if self.wishes.geo_link { Document::GeoJsonLink } else { Document::GeoJson };
+        let mut best = (0.0, None);
+        for (weight, document) in [(json, Document::Json), (ld_json, Document::LdJson), (if geo_possible { geo_json } else { 0.0 }, geo)] {
+            // Of what it likes equally the first.
+            if weight > best.0 {
+                best = (weight, Some(document));
+            }
         }
+        best.1.ok_or_else(|| {
+            let more = if geo_possible { format!(", or {GEO_JSON}") } else { String::new() };
+            Problem::new(StatusCode::NOT_ACCEPTABLE, "InvalidRequest", format!("the answer can be {JSON} or {LD_JSON}{more}"))
+        })
+    }
+
+    /// Entities as the client's version of the standard knows them (clauses 4.3.6.8, 6.3.6).
+    pub(crate) fn for_version(&self, entities: Vec<Arc<Entity>>) -> Vec<Arc<Entity>> {
+        let Some(version) = self.wishes.version else { return entities };
+        let older = |e: Arc<Entity>| {
+            let older = ngsi::forward::downgraded(Entity::clone(&e), version);
+            if older == *e {
+                return e;
+            }
+            self.is_older.store(true, Ordering::Relaxed);
+            Arc::new(older)
+        };
+        entities.into_iter().map(older).collect()
     }
 
     /// An answer with a body, its type and the way to its context.
@@ -170,12 +205,31 @@ impl Call {
                 response.headers_mut().append(LINK, value);
             }
         }
+        if let Some((major, minor)) = self.wishes.version {
+            if self.is_older.load(Ordering::Relaxed) {
+                *response.status_mut() = StatusCode::NON_AUTHORITATIVE_INFORMATION;
+            }
+            if let Ok(applied) = HeaderValue::from_str(&format!("ngsi-ld={major}.{minor}")) {
+                response.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
+            }
+        }
         response
     }
 
     /// Where a reader finds the context of the answer: its own URL, or a wrapper that this node serves.
     fn context_url(&self) -> String {
-        self.context.url().map_or_else(|| format!("http://{}/ngsi-ld/v1/jsonldContexts/{}", self.host, self.context.id()), str::to_owned)
+        self.app.contexts.link(&self.context, &self.base)
+    }
+
+    /// Will answers or notifications link to the context of this body? Not those about changes of entities, which have no context.
+    fn is_linked_to(&self) -> bool {
+        let below = self.path.trim_end_matches('/');
+        below.ends_with("/query") || !(below.contains("/entities") || below.contains("/entityOperations"))
+    }
+
+    /// `http://host:port` as the client knows this node.
+    pub(crate) fn base(&self) -> String {
+        self.base.clone()
     }
 
     /// Adds links to the next and the previous page (clause 6.3.10).
@@ -236,25 +290,16 @@ pub(crate) fn in_path(id: &str) -> String {
     percent_encoding::utf8_percent_encode(id, KEPT).to_string()
 }
 
-/// `GET /ngsi-ld/v1/jsonldContexts/{id}`: contexts that answers link to.
-pub(crate) async fn context_document(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let context = app
-        .contexts
-        .store()
-        .by_id(&id)
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("there is no context `{id}` (any more)")))?;
-    let mut response = Response::new(HttpBody::from(serde_json::json!({"@context": context.json()}).to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LD_JSON));
-    Ok(response)
+/// The parameters in the query of the URL.
+fn pairs(parts: &Parts) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
-/// `GET /contexts/{host}/{path}`: the embedded contexts, for clients without internet.
-pub(crate) async fn embedded_context(Path(path): Path<String>) -> Result<Response, Problem> {
-    let text = ngsi::ContextStore::embedded(&format!("https://{path}"))
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "ResourceNotFound", format!("context `https://{path}` is not embedded")))?;
-    let mut response = Response::new(HttpBody::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LD_JSON));
-    Ok(response)
+/// `http://host:port` as the client knows this node.
+fn base(parts: &Parts) -> String {
+    let host = parts.headers.get(HOST).and_then(|h| h.to_str().ok());
+    let scheme = if parts.extensions.get::<Https>().is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or_default())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
@@ -268,37 +313,48 @@ fn media_type(headers: &HeaderMap, method: &Method) -> Result<Option<MediaType>,
         "application/merge-patch+json" if method == Method::PATCH => Ok(Some(MediaType::Json)),
         LD_JSON => Ok(Some(MediaType::LdJson)),
         _ if method == Method::GET || method == Method::DELETE => Ok(None),
-        other => Err(unsupported_media_type(other)),
+        _ => Err(unsupported_media_type()),
     }
 }
 
-fn unsupported_media_type(found: &str) -> Problem {
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "InvalidRequest", format!("Content-Type is `{found}`; expected {JSON} or {LD_JSON}"))
+/// Without a body: the status says all (clause 6.3.2).
+fn unsupported_media_type() -> Problem {
+    Problem::without_body(StatusCode::UNSUPPORTED_MEDIA_TYPE)
 }
 
-/// What the client likes best of what there is (clause 6.3.4): q-values, then JSON before JSON-LD before GeoJSON.
-fn accepted(headers: &HeaderMap) -> Result<Accepted, Problem> {
-    let geo = if headers.get("prefer").is_some_and(|p| p.as_bytes() == b"body=json") { Accepted::GeoJsonLink } else { Accepted::GeoJson };
-    let Some(value) = text(headers, &ACCEPT)? else { return Ok(Accepted::Json) };
-    let mut best = (0.0, Accepted::Nothing);
-    for (range, q) in value.split(',').map(parse_range) {
-        let candidate = match range {
-            "*/*" | "application/*" | JSON => Accepted::Json,
-            LD_JSON => Accepted::LdJson,
-            GEO_JSON => geo,
-            _ => continue,
+/// `Accept` and `Prefer`: q-values count, and the most specific range that fits (RFC 9110, section 12.5.1).
+fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
+    let mut wishes = Wishes { weights: [1.0, 0.9, 0.8], ..Wishes::default() };
+    if headers.contains_key(ACCEPT) {
+        let value = lines(headers, &ACCEPT)?;
+        let ranges: Vec<(&str, f32)> = value.split(',').map(parse_range).collect();
+        let weight = |name: &str| {
+            let of = |wanted: &str| ranges.iter().find(|(range, _)| range.eq_ignore_ascii_case(wanted)).map(|(_, q)| *q);
+            of(name).or_else(|| of("application/*")).or_else(|| of("*/*")).unwrap_or(0.0)
         };
-        let rank = |a| match a {
-            Accepted::Json => 0,
-            Accepted::LdJson => 1,
-            Accepted::GeoJson | Accepted::GeoJsonLink => 2,
-            Accepted::Nothing => 3,
-        };
-        if q > best.0 || (q > 0.0 && q >= best.0 && rank(candidate) < rank(best.1)) {
-            best = (q, candidate);
+        wishes.weights = [weight(JSON), weight(LD_JSON), weight(GEO_JSON)];
+    }
+    if headers.contains_key(&PREFER) {
+        for (name, value) in lines(headers, &PREFER)?.split([',', ';']).filter_map(|p| p.trim().split_once('=')) {
+            match (name.trim(), value.trim().trim_matches('"')) {
+                ("body", body) => wishes.geo_link = body == "json",
+                ("ngsi-ld", version) => {
+                    let read = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+                    let wrong = || Problem::invalid_request(format!("header prefer: ngsi-ld={version}: expected a version such as 1.8"));
+                    wishes.version = Some(read.ok_or_else(wrong)?);
+                }
+                // What a server does not know it passes over (RFC 7240, section 2).
+                _ => {}
+            }
         }
     }
-    Ok(best.1)
+    Ok(wishes)
+}
+
+/// All lines of a header as one.
+fn lines(headers: &HeaderMap, name: &HeaderName) -> Result<String, Problem> {
+    let lines: Result<Vec<&str>, _> = headers.get_all(name).iter().map(HeaderValue::to_str).collect();
+    lines.map(|l| l.join(",")).map_err(|_| Problem::invalid_request(format!("header `{name}` is not plain text")))
 }
 
 fn parse_range(range: &str) -> (&str, f32) {
@@ -313,23 +369,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_what_the_client_likes_best() {
-        check(None, Accepted::Json);
-        check(Some("*/*"), Accepted::Json);
-        check(Some("application/ld+json"), Accepted::LdJson);
-        check(Some("application/geo+json, application/json"), Accepted::Json);
-        check(Some("application/json;q=0.5, application/ld+json"), Accepted::LdJson);
-        check(Some("application/geo+json, text/html;q=0.9"), Accepted::GeoJson);
-        check(Some("text/html"), Accepted::Nothing);
-
-        #[track_caller]
-        fn check(accept: Option<&str>, want: Accepted) {
-            let mut headers = HeaderMap::new();
-            if let Some(a) = accept {
-                headers.insert(ACCEPT, a.parse().unwrap());
-            }
-            assert_eq!(accepted(&headers).unwrap(), want, "{accept:?}");
-        }
+    fn preferences_are_read_from_all_lines() {
+        let mut headers = HeaderMap::new();
+        headers.append(PREFER, "respond-async, ngsi-ld=1.3".parse().unwrap());
+        headers.append(PREFER, "body=json".parse().unwrap());
+        let found = wishes(&headers).unwrap();
+        assert_eq!((found.version, found.geo_link), (Some((1, 3)), true));
+        headers.append(PREFER, "ngsi-ld=new".parse().unwrap());
+        assert!(wishes(&headers).unwrap_err().detail.contains("ngsi-ld=new"));
     }
 
     #[test]

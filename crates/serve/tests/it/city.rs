@@ -68,6 +68,7 @@ impl City {
             outbound: outbound.clone(),
             contexts: Contexts::new(store, outbound),
             transport: Arc::new(HttpTransport::new().unwrap()),
+            entity_maps: serve::EntityMaps::default(),
             sources: serve::Sources::new(format!("city-{}", address.port()), format!("http://{address}")),
             refused: Arc::new(RefusedMessages::default()),
             imports: serve::bulk_turns(),
@@ -119,6 +120,11 @@ impl City {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
+    }
+
+    /// Where its tasks run.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().unwrap()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -329,6 +329,21 @@ fn clause_4_9_csf_chooses_among_sources() {
     a.get("entities?type=Room&csf=owner==").problem(400, "BadRequestData");
 }
 
+#[test]
+fn clause_5_7_5_4_types_and_attributes_of_sources() {
+    let (a, b) = (City::start(), City::start());
+    a.has(json!({"id": "urn:x:1", "type": "Lamp", "on": true}));
+    b.has(json!([room("2", 2), {"id": "urn:x:3", "type": "Car", "speed": 3}]));
+    register(&a, 1, &b.url(""), json!([{"entities": [{"type": "Room"}], "propertyNames": ["t"]}]), json!({}));
+    let dead = Source::saying(Says::nothing(500));
+    register(&a, 2, &dead.url, rooms(), json!({}));
+    let types = a.get("types").expect(200);
+    assert_eq!(types.json()["typeList"], json!(["Lamp", "Room"]), "cars are not registered");
+    assert!(warnings(&types)[0].starts_with("299 "));
+    assert_eq!(a.get("types?local=true").expect(200).json()["typeList"], json!(["Lamp"]));
+    assert_eq!(a.get("attributes").expect(200).json()["attributeList"], json!(["on", "t"]));
+}
+
 /// Measures and prints:
 /// `cargo test --profile quick -p serve --test it -- --ignored --nocapture speed_of_34_sources`.
 #[test]

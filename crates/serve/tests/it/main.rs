@@ -7,10 +7,14 @@
 mod batches;
 mod binding;
 mod city;
+mod contexts;
 mod csource_subscriptions;
 mod distributed_reads;
 mod distributed_writes;
 mod entities;
+mod entity_maps;
+mod http;
+mod json_ld;
 mod killed;
 mod mqtt;
 mod notifications;
