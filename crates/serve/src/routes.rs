@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use crate::binding::{Around, Origins, around, empty};
 use crate::ngsi_ld::{
-    batch, cluster, contexts, discovery, entities, entity_maps, registrations, snapshots, subscriptions, temporal, temporal_write,
+    batch, cluster, contexts, csource_subscriptions, discovery, entities, entity_maps, registrations, snapshots, subscriptions, temporal,
+    temporal_write,
 };
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
@@ -135,6 +136,11 @@ routes! {
     GET "/ngsi-ld/v1/csourceRegistrations/{id}" (List) registrations::retrieve, "Retrieve a registration (5.10.1)";
     PATCH "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::update, "Update a registration (5.9.3)";
     DELETE "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::delete, "Delete a registration (5.9.4)";
+    GET "/ngsi-ld/v1/csourceSubscriptions" (List) csource_subscriptions::list, "List registration subscriptions (5.11.5)";
+    POST "/ngsi-ld/v1/csourceSubscriptions" (Plain) csource_subscriptions::create, "Subscribe to registrations (5.11.2)";
+    GET "/ngsi-ld/v1/csourceSubscriptions/{id}" (List) csource_subscriptions::retrieve, "Retrieve a registration subscription (5.11.4)";
+    PATCH "/ngsi-ld/v1/csourceSubscriptions/{id}" (Plain) csource_subscriptions::update, "Update a registration subscription (5.11.3)";
+    DELETE "/ngsi-ld/v1/csourceSubscriptions/{id}" (Plain) csource_subscriptions::delete, "Delete a registration subscription (5.11.6)";
     GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
     GET "/ngsi-ld/v1/jsonldContexts" contexts::list, "List the contexts that this node has (5.13.3)";
     POST "/ngsi-ld/v1/jsonldContexts" contexts::host, "Host a context (5.13.2)";

@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod cluster;
 pub(crate) mod contexts;
+pub(crate) mod csource_subscriptions;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 pub(crate) mod entity_maps;

@@ -8,6 +8,7 @@
 
 pub(crate) mod batch;
 mod cache;
+pub(crate) mod names;
 pub(crate) mod read;
 mod request;
 pub(crate) mod write;
