@@ -8,6 +8,7 @@ mod batches;
 mod binding;
 mod city;
 mod contexts;
+mod discovery;
 mod distributed_reads;
 mod distributed_writes;
 mod entities;
