@@ -76,6 +76,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         outbound: outbound.clone(),
         contexts: Contexts::new(Arc::clone(&contexts), outbound),
         transport: Arc::new(HttpTransport::new().context("cannot set up the connections to other cities")?),
+        entity_maps: ::serve::EntityMaps::default(),
         sources: ::serve::Sources::new(config.alias_or_city(), config.public_url_of(http_address)),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),

@@ -305,7 +305,11 @@ impl Delta {
             }
         }
         for (_, attribute) in &mut self.late {
-            stamp(Arc::make_mut(attribute), None, at);
+            // A correction was created when what it corrects was.
+            let created_at = Some(attribute.created_at).filter(|at| *at != Instant::default());
+            let attribute = Arc::make_mut(attribute);
+            stamp(attribute, None, at);
+            attribute.created_at = created_at.unwrap_or(at);
         }
         if let Some(expires_at) = self.expires_at {
             entity.expires_at = expires_at;

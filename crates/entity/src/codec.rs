@@ -453,9 +453,10 @@ impl Writer {
         if let Some(expires_at) = d.expires_at {
             self.optional_instant(expires_at);
         }
-        self.instances(&d.put);
+        self.instances(&d.put, None);
         if !d.late.is_empty() {
-            self.instances(&d.late);
+            // A correction keeps the time at which what it corrects was created.
+            self.instances(&d.late, Some(Instant::default()));
         }
         if !d.remove.is_empty() {
             self.number(d.remove.len() as u64);
@@ -466,11 +467,12 @@ impl Writer {
         }
     }
 
-    fn instances(&mut self, instances: &[(Iri, Arc<Attribute>)]) {
+    /// `corrected`: what the times are told from of those that were created before they were recorded.
+    fn instances(&mut self, instances: &[(Iri, Arc<Attribute>)], corrected: Option<Instant>) {
         self.number(instances.len() as u64);
         for (name, attribute) in instances {
             self.term(name);
-            self.attribute(attribute, None);
+            self.attribute(attribute, corrected.filter(|_| attribute.created_at != attribute.modified_at));
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod codec;
 mod entity;
 mod filter;
 mod geometry;
+mod instance_id;
 mod instances;
 mod instant;
 mod name;
@@ -34,6 +35,7 @@ pub use filter::{
     Target, TypeSelector, distance_m,
 };
 pub use geometry::{Geometry, GeometryError, POSITIONS_MAX};
+pub use instance_id::{InstanceId, InstanceIdError, Moment};
 pub use instances::{Instances, IntoInstances, SubAttributes};
 pub use instant::{Instant, InstantError, InstantText};
 pub use name::{IRI_BYTES_MAX, Iri, IriError, Scope, ScopeError, ScopePattern};

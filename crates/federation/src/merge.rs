@@ -330,7 +330,12 @@ fn merge_series(instances: Vec<Attribute>, question: &Evolution, cut_at: Option<
         if by_time == Ordering::Equal { rest(a).cmp(&rest(b)) } else { by_time }
     });
     if let Some(n) = question.last_n {
-        series.truncate(n as usize);
+        let mut n_by_dataset: HashMap<Option<Iri>, u32> = HashMap::new();
+        series.retain(|a| {
+            let seen = n_by_dataset.entry(a.dataset_id.clone()).or_default();
+            *seen += 1;
+            *seen <= n
+        });
     }
     series
 }

@@ -59,6 +59,28 @@ pub enum NodeError {
         /// Its name.
         name: String,
     },
+    /// No such instance in the past of an attribute.
+    #[error("the past of `{name}` of entity `{entity}` has no instance `{instance}`")]
+    NoInstance {
+        /// The entity.
+        entity: Iri,
+        /// The attribute.
+        name: Iri,
+        /// The instance.
+        instance: String,
+    },
+    /// None of the aggregation methods that were asked for makes sense for an attribute.
+    #[error("none of the aggregation methods makes sense for the values of `{name}`")]
+    NoMethod {
+        /// The attribute.
+        name: Iri,
+    },
+    /// What cannot be done, whoever asks.
+    #[error("{what}")]
+    Unsupported {
+        /// What, and why.
+        what: String,
+    },
     /// Rows of an import would be missing.
     #[error("{what}")]
     Gap {
@@ -171,10 +193,13 @@ impl NodeError {
             | Self::Busy { .. } => Kind::Conflict,
             Self::Command(CommandError::NoEntity { .. } | CommandError::NoAttribute { .. })
             | Self::NoEntity { .. }
+            | Self::NoInstance { .. }
             | Self::NoSubscription { .. }
             | Self::NoRegistration { .. }
             | Self::NoJob { .. } => Kind::NotFound,
-            Self::Command(CommandError::Misfit { .. }) | Self::Invalid { .. } => Kind::Invalid,
+            Self::Command(CommandError::Misfit { .. }) | Self::Invalid { .. } | Self::NoMethod { .. } | Self::Unsupported { .. } => {
+                Kind::Invalid
+            }
             Self::Denied { .. } => Kind::Denied,
             Self::Limit { .. } => Kind::Limit,
             Self::Submit(_) | Self::Rows(store::SubmitRowsError::Submit(_)) => Kind::Unavailable,

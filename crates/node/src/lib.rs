@@ -27,6 +27,11 @@ mod reactions;
 mod registry;
 mod subscription;
 mod temporal;
+mod temporal_known;
+mod temporal_methods;
+mod temporal_past;
+mod temporal_search;
+mod temporal_write;
 
 pub use as_of::{AS_OF_ENTITIES_MAX, ObservedValue, VERSIONS_MAX};
 pub use backups::{BackupFailed, BackupMade, BackupRunning, BackupSchedule, BackupStatus};
@@ -59,3 +64,9 @@ pub use store::state::{
 pub use store::{Change, Changes, Committed, RecordBatch, Stats, TakenRows};
 pub use subscription::{Cause, DeliveryStatus, Notification, Subscription, Trigger};
 pub use temporal::{PERIODS_MAX, PeriodQuery, PeriodSeries, PeriodValues, over_periods};
+pub use temporal_known::ScopeSpan;
+pub use temporal_past::{AskedTime, ENDS_MAX, Ended, Past, PastQuery};
+pub use temporal_search::{
+    Aggregated, PAGE_PERIODS_MAX, PAST_CONDITION_INSTANCES_MAX, PAST_ENTITIES_MAX, PastPage, PastSearch, PeriodPage,
+};
+pub use temporal_write::Correction;

@@ -63,14 +63,15 @@ impl Node {
     }
 }
 
-struct Sorter<'a> {
+/// Compares what is put in order.
+pub(crate) struct Sorter<'a> {
     order: &'a SortOrder,
     collator: CollatorBorrowed<'static>,
 }
 
 /// What an entity is compared by. The order of the variants is that of mixed values (clause 4.23).
 #[derive(Debug, PartialEq)]
-enum Key {
+pub(crate) enum Key {
     Distance(f64),
     Number(f64),
     Text(String),
@@ -134,7 +135,7 @@ impl Key {
 }
 
 impl<'a> Sorter<'a> {
-    fn new(order: &'a SortOrder) -> Result<Self, NodeError> {
+    pub(crate) fn new(order: &'a SortOrder) -> Result<Self, NodeError> {
         let tag = order.collation.as_deref().unwrap_or("und");
         let wrong = || NodeError::Invalid {
             what: format!("`{tag}` is not a collation (expected e.g. `de`, `zh-u-co-pinyin` or `und-u-ks-level1`)"),
@@ -146,7 +147,7 @@ impl<'a> Sorter<'a> {
         Ok(Self { order, collator })
     }
 
-    fn keys(&self, entity: &Entity) -> Vec<Key> {
+    pub(crate) fn keys(&self, entity: &Entity) -> Vec<Key> {
         self.order.keys.iter().map(|key| self.key(key, entity)).collect()
     }
 
@@ -164,7 +165,7 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    fn compare(&self, (a, a_id): &(Vec<Key>, Iri), (b, b_id): &(Vec<Key>, Iri)) -> Ordering {
+    pub(crate) fn compare(&self, (a, a_id): &(Vec<Key>, Iri), (b, b_id): &(Vec<Key>, Iri)) -> Ordering {
         for ((a, b), key) in a.iter().zip(b).zip(&self.order.keys) {
             let order = self.compare_keys(a, b);
             // What is no place stands behind all places, whichever way they are ordered.

@@ -3,7 +3,7 @@
 //! Numbers are aggregated by the history itself, from its columns and roll-ups. What needs more than numbers (text, relationships, different
 //! values, times of recording) is computed here from the instances.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use entity::{AggregationMethod as Method, AggregationPeriod as Period, Attribute, AttributeValue, Instant, Iri, Value};
@@ -15,6 +15,7 @@ use store::state::Space;
 
 use crate::error::NodeError;
 use crate::node::Node;
+use crate::temporal_methods::{compute, number};
 
 /// Periods of one attribute in one answer.
 pub const PERIODS_MAX: usize = 100_000;
@@ -244,15 +245,9 @@ fn value_of(cell: Cell) -> Value {
     }
 }
 
-/// A whole number without a fraction, as people write it.
-fn number(x: f64) -> Value {
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    if x.fract() == 0.0 && x.abs() <= EXACT_MAX { Value::from(x as i64) } else { Value::from(x) }
-}
-
 /// The same from the instances of an evolution.
 ///
-/// Errors: the evolution was cut; none of the methods makes sense for an attribute; too many periods.
+/// Errors: the evolution was cut; none of the methods makes sense for an attribute that is named; too many periods.
 pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<PeriodValues>, NodeError> {
     if evolution.cut_at.is_some() {
         let what = format!(
@@ -267,10 +262,10 @@ pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<Pe
         TimeProperty::ModifiedAt => Some(a.modified_at),
     };
     let is_shown = |a: &&Attribute| query.datasets.as_ref().is_none_or(|list| list.contains(&a.dataset_id));
-    let timed: BTreeMap<&Iri, Vec<(Instant, &AttributeValue)>> = evolution
+    let timed: BTreeMap<&Iri, Vec<(Instant, &Attribute)>> = evolution
         .attributes
         .iter()
-        .map(|(name, list)| (name, list.iter().filter(is_shown).filter_map(|a| Some((time(a)?, &a.value))).collect::<Vec<_>>()))
+        .map(|(name, list)| (name, list.iter().filter(is_shown).filter_map(|a| Some((time(a)?, a))).collect::<Vec<_>>()))
         .filter(|(_, list)| !list.is_empty())
         .collect();
     let times = || timed.values().flatten().map(|(at, _)| *at);
@@ -279,7 +274,7 @@ pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<Pe
     let mut answer = Vec::new();
     for (name, mut list) in timed {
         list.sort_by_key(|(at, _)| *at);
-        let mut periods: Vec<((Instant, Instant), Vec<&AttributeValue>)> = Vec::new();
+        let mut periods: Vec<((Instant, Instant), Vec<&Attribute>)> = Vec::new();
         for (at, value) in list {
             let period = period_of(query, &bounds, at);
             match periods.last_mut().filter(|(known, _)| *known == period) {
@@ -292,7 +287,7 @@ pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<Pe
             .methods
             .iter()
             .map(|method| {
-                let of_period = |((start, end), values): &((Instant, Instant), Vec<&AttributeValue>)| {
+                let of_period = |((start, end), values): &((Instant, Instant), Vec<&Attribute>)| {
                     compute(*method, values).map(|value| (value, *start, *end))
                 };
                 (*method, periods.iter().filter_map(of_period).collect::<PeriodSeries>())
@@ -300,9 +295,13 @@ pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<Pe
             .filter(|(_, list)| !list.is_empty())
             .collect();
         if series.is_empty() {
-            return Err(NodeError::Invalid { what: format!("none of the aggregation methods makes sense for the values of `{name}`") });
+            // Of what was not named, what makes no sense is left out.
+            if query.temporal.attributes.is_none() {
+                continue;
+            }
+            return Err(NodeError::NoMethod { name: name.clone() });
         }
-        let is_relationship = periods.iter().flat_map(|(_, values)| values).all(|v| is_relationship(v));
+        let is_relationship = periods.iter().flat_map(|(_, values)| values).all(|a| is_relationship(&a.value));
         answer.push(PeriodValues { name: name.clone(), is_relationship, series });
     }
     Ok(answer)
@@ -310,57 +309,6 @@ pub fn over_periods(query: &PeriodQuery, evolution: &Evolution) -> Result<Vec<Pe
 
 const fn is_relationship(value: &AttributeValue) -> bool {
     matches!(value, AttributeValue::Relationship(_) | AttributeValue::ListRelationship(_))
-}
-
-/// What a method gives for the values of a period; none if it makes no sense for any of them.
-fn compute(method: Method, values: &[&AttributeValue]) -> Option<Value> {
-    let sizes = || values.iter().filter_map(|v| scalar(v).or_else(|| size(v)));
-    let scalars = || values.iter().filter_map(|v| scalar(v));
-    let mean = |list: &[f64]| list.iter().sum::<f64>() / list.len() as f64;
-    let some = |list: Vec<f64>| (!list.is_empty()).then_some(list);
-    match method {
-        Method::TotalCount => Some(Value::from(values.len())),
-        Method::DistinctCount => {
-            let targets = |v: &&AttributeValue| match v {
-                AttributeValue::Relationship(list) | AttributeValue::ListRelationship(list) => {
-                    list.iter().map(|iri| format!("{iri}")).collect()
-                }
-                other => vec![format!("{other:?}")],
-            };
-            Some(Value::from(values.iter().flat_map(targets).collect::<HashSet<String>>().len()))
-        }
-        Method::Sum => some(sizes().collect()).map(|list| number(list.iter().sum())),
-        Method::Avg => some(sizes().collect()).map(|list| number(mean(&list))),
-        Method::SumSq => some(scalars().collect()).map(|list| number(list.iter().map(|x| x * x).sum())),
-        Method::StdDev => some(scalars().collect()).map(|list| {
-            let mean = mean(&list);
-            number((list.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / list.len() as f64).sqrt())
-        }),
-        Method::Min | Method::Max => {
-            let pick = |a: f64, b: f64| if method == Method::Min { a.min(b) } else { a.max(b) };
-            let texts = values.iter().filter_map(|v| match v {
-                AttributeValue::Property(Value::String(text)) => Some(text.as_str()),
-                _ => None,
-            });
-            let text = if method == Method::Min { texts.min() } else { texts.max() };
-            sizes().reduce(pick).map(number).or_else(|| text.map(Value::from))
-        }
-    }
-}
-
-fn scalar(value: &AttributeValue) -> Option<f64> {
-    match value {
-        AttributeValue::Property(Value::Number(n)) => n.as_f64(),
-        AttributeValue::Property(Value::Bool(b)) => Some(f64::from(u8::from(*b))),
-        _ => None,
-    }
-}
-
-fn size(value: &AttributeValue) -> Option<f64> {
-    match value {
-        AttributeValue::Property(Value::Array(items)) | AttributeValue::List(items) => Some(items.len() as f64),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -133,7 +133,13 @@ fn each_kind_of_value_has_the_methods_that_make_sense_for_it() {
     check("object", &[(Method::TotalCount, json!(1)), (Method::DistinctCount, json!(1))]);
     check("near", &[(Method::TotalCount, json!(2)), (Method::DistinctCount, json!(2))]);
     assert!(answer.iter().all(|v| v.is_relationship == (v.name == iri("near"))));
-    let error = from_instances(&history, &query(&[Method::StdDev], Period::Whole, None)).unwrap_err();
+    let answer = from_instances(&history, &query(&[Method::StdDev], Period::Whole, None)).unwrap();
+    assert_eq!(answer.iter().map(|v| v.name.clone()).collect::<Vec<_>>(), [iri("open")], "what makes no sense is left out");
+    let named = |name: &str| PeriodQuery {
+        temporal: TemporalQuery { attributes: Some(vec![iri(name)]), ..query(&[], Period::Whole, None).temporal },
+        ..query(&[Method::StdDev], Period::Whole, None)
+    };
+    let error = from_instances(&history, &named("text")).unwrap_err();
     assert!(error.to_string().contains("none of the aggregation methods makes sense"), "{error}");
 }
 

@@ -45,6 +45,7 @@ use tokio::sync::watch;
 pub use binding::Origins;
 pub use contexts::Contexts;
 pub use host::chain;
+pub use ngsi_ld::entity_maps::EntityMaps;
 pub use ngsi_ld::forward::Sources;
 pub use routes::{ROUTES, Route, router};
 use tenants::{TenantName, Tenants};
@@ -64,6 +65,8 @@ pub struct App {
     pub transport: Arc<dyn node::PeerTransport>,
     /// Distributed operations.
     pub sources: Sources,
+    /// Which entities queries have found, for their further pages.
+    pub entity_maps: EntityMaps,
     /// Messages that MQTT refused.
     pub refused: Arc<mqtt_listener::RefusedMessages>,
     /// Turns of bulk imports, see [`bulk_turns`].
@@ -86,6 +89,7 @@ impl App {
             outbound: self.outbound.clone(),
             contexts: self.contexts.clone(),
             sources: self.sources.of_tenant(&name),
+            entity_maps: EntityMaps::default(),
             transport: Arc::clone(&self.transport),
             refused: Arc::clone(&self.refused),
             imports: Arc::clone(&self.imports),

@@ -105,6 +105,8 @@ impl From<NodeError> for Problem {
             _ if matches!(e, NodeError::RegistrationClash { .. }) => (StatusCode::CONFLICT, "Conflict"),
             _ if e.is_gone() => (StatusCode::GONE, "ResourceNotFound"),
             _ if e.is_disk_full() => (StatusCode::INSUFFICIENT_STORAGE, "ServiceUnavailable"),
+            _ if matches!(e, NodeError::NoMethod { .. }) => (StatusCode::BAD_REQUEST, "InvalidRequest"),
+            _ if matches!(e, NodeError::Unsupported { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "OperationNotSupported"),
             Kind::Invalid => (StatusCode::BAD_REQUEST, "BadRequestData"),
             Kind::NotFound => (StatusCode::NOT_FOUND, "ResourceNotFound"),
             Kind::Denied => (StatusCode::FORBIDDEN, "AccessDenied"),

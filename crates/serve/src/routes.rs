@@ -12,7 +12,7 @@ use ngsi::query::Endpoint;
 use serde_json::{Map, Value, json};
 
 use crate::binding::{Around, Origins, around, empty};
-use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, registrations, subscriptions, temporal};
+use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, entity_maps, registrations, subscriptions, temporal, temporal_write};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
@@ -99,9 +99,20 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    GET "/ngsi-ld/v1/entityMaps" (EntityMap) entity_maps::create, "Make an entity map (5.14.4)";
+    POST "/ngsi-ld/v1/entityMaps" (QueryByBody) entity_maps::create_by_body, "Make an entity map by a document (5.14.4)";
+    GET "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::retrieve, "Retrieve an entity map (5.14.1)";
+    PATCH "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::update, "Change when an entity map expires (5.14.2)";
+    DELETE "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::delete, "Delete an entity map (5.14.3)";
+    GET "/ngsi-ld/v1/temporal/entities" (QueryTemporal) temporal::query, "Query the past of entities (5.7.4)";
+    POST "/ngsi-ld/v1/temporal/entityOperations/query" (QueryTemporalByBody) temporal::query_by_body, "Query the past of entities by a document (5.7.4)";
     GET "/ngsi-ld/v1/temporal/entities/{id}" (RetrieveTemporal) temporal::retrieve, "Retrieve an entity's past (5.7.3)";
-    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteEntity) temporal::delete, "Delete an entity's past (5.6.16)";
-    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteAttribute) temporal::delete_attribute, "Delete an attribute's past (5.6.13)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}" (WriteTemporal) temporal_write::delete, "Delete an entity's past (5.6.16)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}" (DeleteTemporal) temporal_write::delete_attribute, "Delete an attribute's past (5.6.13)";
+    POST "/ngsi-ld/v1/temporal/entities" (WriteTemporal) temporal_write::create, "Add to the past of an entity, or make it (5.6.11)";
+    POST "/ngsi-ld/v1/temporal/entities/{id}/attrs" (WriteTemporal) temporal_write::append, "Add instances to the past of an entity (5.6.12)";
+    PATCH "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::correct_instance, "Correct an instance in the past of an attribute (5.6.14)";
+    DELETE "/ngsi-ld/v1/temporal/entities/{id}/attrs/{name}/{instance}" (WriteTemporal) temporal_write::delete_instance, "Delete an instance in the past of an attribute (5.6.15)";
     GET "/ngsi-ld/v1/types" (Discovery) discovery::types, "The types that have entities (5.7.5)";
     GET "/ngsi-ld/v1/types/{type}" (Discovery) discovery::type_info, "One type (5.7.7)";
     GET "/ngsi-ld/v1/attributes" (Discovery) discovery::attributes, "The attributes that entities have (5.7.8, 5.7.9)";

@@ -116,13 +116,14 @@ fn arb_entity() -> impl Strategy<Value = Entity> {
         })
 }
 
-/// Without recorded times, which are not written: they are those of the record.
+/// Without recorded times, which are not written: they are those of the record. Only a correction keeps when it was created.
 fn unrecorded(mut delta: Delta) -> Delta {
     fn forget(a: &mut Attribute) {
         (a.created_at, a.modified_at) = (Instant::default(), Instant::default());
         a.sub_attributes.each_mut().for_each(|(_, sub)| forget(sub));
     }
-    delta.put.iter_mut().chain(&mut delta.late).for_each(|(_, a)| forget(Arc::make_mut(a)));
+    let late = delta.late.iter_mut().filter(|(_, a)| a.created_at == a.modified_at);
+    delta.put.iter_mut().chain(late).for_each(|(_, a)| forget(Arc::make_mut(a)));
     delta
 }
 

@@ -20,6 +20,26 @@ pub const INSTANCES_MAX: usize = 1_000;
 /// The members that hold values: one of them tells the kind in concise form, and a second one is a contradiction.
 pub(super) const VALUE_MEMBERS: [&str; 7] = ["value", "object", "languageMap", "vocab", "json", "valueList", "objectList"];
 
+/// How the values of a kind are written as an array of values and times (clause 4.5.9).
+pub(super) struct TemporalForm {
+    pub(super) plural: &'static str,
+    /// The member of one instance.
+    pub(super) member: &'static str,
+    pub(super) kinds: &'static [&'static str],
+    /// Each value is an object with the member.
+    pub(super) is_wrapped: bool,
+}
+
+pub(super) const TEMPORAL_FORMS: [TemporalForm; 7] = [
+    TemporalForm { plural: "values", member: "value", kinds: &["Property", "GeoProperty"], is_wrapped: false },
+    TemporalForm { plural: "objects", member: "object", kinds: &["Relationship"], is_wrapped: false },
+    TemporalForm { plural: "languageMaps", member: "languageMap", kinds: &["LanguageProperty"], is_wrapped: true },
+    TemporalForm { plural: "vocabs", member: "vocab", kinds: &["VocabProperty"], is_wrapped: true },
+    TemporalForm { plural: "jsons", member: "json", kinds: &["JsonProperty"], is_wrapped: true },
+    TemporalForm { plural: "valueLists", member: "valueList", kinds: &["ListProperty"], is_wrapped: false },
+    TemporalForm { plural: "objectLists", member: "objectList", kinds: &["ListRelationship"], is_wrapped: false },
+];
+
 /// Core terms that are plain members and so no names of attributes (clause 4.5.1).
 ///
 /// `value` is one too, but the Smart Data Models' Device, the most common model of all, has an attribute of that name.

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 pub use attribute::{INSTANCES_MAX, SUB_ATTRIBUTE_DEPTH_MAX};
 pub use body::{BATCH_ITEMS_MAX, Body, BodyItem, MediaType, body, json};
-pub use evolution::{Evolution, INSTANCES_IN_EVOLUTION_MAX, evolution};
+pub use evolution::{INSTANCES_IN_EVOLUTION_MAX, evolution, evolution_fragment, evolution_instance};
 pub use patch::{PatchForm, attribute_patch, entity_patch};
 pub use registration::{INFORMATION_MAX, conformance, patched_registration, registration};
 pub use subscription::{

@@ -285,12 +285,59 @@ fn evolutions_are_series_with_times() {
     )
     .unwrap();
     assert_eq!(e.attributes[&iri_of("speed")].len(), 2);
-    assert_eq!(e.entity.scopes[0].as_str(), "/B");
-    assert!(e.entity.attributes.is_empty());
-    let error =
-        evolution(json!({"id": "urn:x:1", "type": "T", "a": [{"value": 1, "observedAt": "2020-01-01T00:00:00Z"}, {"value": 2}]}), context)
-            .unwrap_err();
-    assert_eq!(error.to_string(), "attribute a/1: an instance of a series needs `observedAt`");
+    assert_eq!(e.scopes[0].as_str(), "/B");
+    let read = |a: Value| evolution(json!({"id": "urn:x:1", "type": "T", "a": a}), context);
+    let e =
+        read(json!([{"value": 2}, {"value": 1, "observedAt": "2020-01-02T00:00:00Z"}, {"value": 0, "observedAt": "2020-01-01T00:00:00Z"}]))
+            .unwrap();
+    let in_order: Vec<_> = e.attributes[&iri_of("a")].iter().map(|a| a.value.clone()).collect();
+    assert_eq!(in_order, [0, 1, 2].map(|n| AttributeValue::Property(n.into())), "in the order of time, what has none last");
+    let wrong = |a: Value, want: &str| {
+        let error = read(a).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    };
+    wrong(json!([{"value": 1}, {"value": 2}]), "attribute a/1: a second instance has no `observedAt`");
+    let twice = json!({"value": 1, "observedAt": "2020-01-02T00:00:00Z"});
+    wrong(json!([twice, twice]), "attribute a/1: a second instance is observed at 2020-01-02T00:00:00Z");
+}
+
+#[test]
+fn simplified_evolutions_say_the_same_as_series() {
+    let context = CONTEXTS.core_context();
+    let read = |a: Value| evolution(json!({"id": "urn:x:1", "type": "T", "a": a}), context);
+    let at = ["2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"];
+    for (kind, plural, member, wrapped, values) in [
+        ("Property", "values", "value", false, [json!(1), json!([1, 2])]),
+        (
+            "GeoProperty",
+            "values",
+            "value",
+            false,
+            [json!({"type": "Point", "coordinates": [1, 2]}), json!({"type": "Point", "coordinates": [3, 4]})],
+        ),
+        ("Relationship", "objects", "object", false, [json!("urn:x:2"), json!(["urn:x:2", "urn:x:3"])]),
+        ("LanguageProperty", "languageMaps", "languageMap", true, [json!({"en": "a"}), json!({"fr": "b"})]),
+        ("VocabProperty", "vocabs", "vocab", true, [json!("a"), json!(["a", "b"])]),
+        ("JsonProperty", "jsons", "json", true, [json!({"json": 1}), json!(null)]),
+        ("ListProperty", "valueLists", "valueList", false, [json!([1, 2]), json!([])]),
+        ("ListRelationship", "objectLists", "objectList", false, [json!(["urn:x:2"]), json!([])]),
+    ] {
+        let [a, b] = &values;
+        let raw = |v: &Value| if wrapped { json!({member: v}) } else { v.clone() };
+        let simplified = json!({"type": kind, "datasetId": "urn:d:1", plural: [[raw(a), at[0]], [raw(b), at[1]]]});
+        let instance = |v: &Value, at: &str| json!({"type": kind, "datasetId": "urn:d:1", member: v, "observedAt": at});
+        let series = json!([instance(a, at[0]), instance(b, at[1])]);
+        assert_eq!(read(simplified).unwrap(), read(series).unwrap(), "{kind}");
+    }
+    for (wrong, want) in [
+        (json!({"type": "Relationship", "values": [[1, at[0]]]}), "a Relationship does not have `values`"),
+        (json!({"type": "Property", "values": [[1]]}), "expected a value and a time"),
+        (json!({"type": "Property", "values": [[1, 2]]}), "expected a value and a time"),
+        (json!({"type": "Property", "values": [[1, "now"]]}), "observedAt"),
+    ] {
+        let error = read(wrong).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

@@ -187,7 +187,7 @@ impl<'a> Style<'a> {
             && a.qualifiers.as_ref().is_none_or(|q| q.object_types.is_empty() && q.value_type.is_none())
     }
 
-    fn value_members(&self, w: &mut Writer<'_>, a: &Attribute, concise: bool) {
+    pub(super) fn value_members(&self, w: &mut Writer<'_>, a: &Attribute, concise: bool) {
         if let (AttributeValue::Language(map), Some(lang)) = (&a.value, &self.view.lang)
             && let Some((tag, text)) = lang.best(map)
         {
@@ -240,7 +240,7 @@ impl<'a> Style<'a> {
         }
     }
 
-    fn other_members(&self, w: &mut Writer<'_>, a: &Attribute) {
+    pub(super) fn other_members(&self, w: &mut Writer<'_>, a: &Attribute) {
         if let Some(d) = &a.dataset_id {
             w.member("datasetId", d.as_str());
         }

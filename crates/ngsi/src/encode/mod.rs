@@ -22,7 +22,10 @@ pub use notification::{Change, NotificationBody, notification};
 pub use patch::{attribute_patch, entity_patch, is_simplified};
 pub use problem::{BatchError, Problem, batch_result, problem, update_result};
 pub use registration::registration;
-pub use temporal::{AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, TemporalEntity, aggregated, evolution, evolutions};
+pub use temporal::{
+    AggregatedAttribute, AggregatedEntity, AggregatedSeries, Removal, ScopeInstance, TemporalEntity, aggregated, aggregated_list,
+    evolution, evolutions,
+};
 
 pub use attribute::LinkedEntities;
 use attribute::{Before, Links, Style};

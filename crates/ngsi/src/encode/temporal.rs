@@ -1,6 +1,6 @@
 //! Entities over time (ETSI GS CIM 009 V1.9.1, clauses 4.5.6 to 4.5.9).
 
-use entity::{Attribute, AttributeValue, Instant, Iri, Value};
+use entity::{Attribute, AttributeValue, InstanceId, Instant, Iri, Scope, Value};
 use indexmap::IndexMap;
 
 use super::attribute::Style;
@@ -23,6 +23,25 @@ pub struct TemporalEntity<'a> {
     /// The ends of attribute instances, shown behind the instances (clauses 4.5.7 and 4.5.8).
     pub removals: &'a [Removal],
     /// When it was removed, if it is to be said.
+    pub deleted_at: Option<Instant>,
+    /// When it was first recorded; shown with the other times that the system gives.
+    pub created_at: Option<Instant>,
+    /// When it was last changed; shown as `created_at` is.
+    pub modified_at: Option<Instant>,
+    /// The scopes that it had, in the order in which they are to be shown.
+    pub scopes: &'a [ScopeInstance],
+}
+
+/// The scopes of an entity for some time (clause 4.5.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScopeInstance {
+    /// At least one.
+    pub scopes: Vec<Scope>,
+    /// When the entity was first in any scope.
+    pub created_at: Instant,
+    /// Since when it had these; shown as `observedAt`, too.
+    pub modified_at: Instant,
+    /// When they were removed, if they were not only replaced.
     pub deleted_at: Option<Instant>,
 }
 
@@ -102,7 +121,11 @@ pub struct AggregatedSeries {
 #[must_use]
 pub fn aggregated(e: AggregatedEntity<'_>, view: &View, context: &Context, with_context: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
-    let w = &mut Writer::new(&mut out);
+    write_aggregated(&mut Writer::new(&mut out), e, view, context, with_context);
+    out
+}
+
+fn write_aggregated(w: &mut Writer<'_>, e: AggregatedEntity<'_>, view: &View, context: &Context, with_context: bool) {
     w.open(b'{');
     if view.shows(&Member::Id) {
         w.member("id", e.id.as_str());
@@ -134,7 +157,6 @@ pub fn aggregated(e: AggregatedEntity<'_>, view: &View, context: &Context, with_
         w.value(&context.json());
     }
     w.close(b'}');
-    out
 }
 
 fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &View, context: &Context, with_context: bool) {
@@ -150,8 +172,18 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
         w.key("type");
         w.one_or_many(e.types, |t| context.compact(t));
     }
+    if view.sys_attrs {
+        for (name, at) in [("createdAt", e.created_at), ("modifiedAt", e.modified_at)] {
+            if let Some(at) = at {
+                w.instant_member(name, at);
+            }
+        }
+    }
     if let Some(at) = e.deleted_at {
         w.instant_member("deletedAt", at);
+    }
+    if view.shows(&Member::Scope) && !e.scopes.is_empty() {
+        scopes(w, e.scopes, time, style);
     }
     let is_gone_only = |name: &Iri| !e.attributes.contains_key(name);
     let mut gone_only: Vec<&Iri> = e.removals.iter().map(|r| &r.name).filter(|name| is_gone_only(name)).collect();
@@ -172,7 +204,11 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
         } else {
             w.open(b'[');
             for a in shown {
-                style.instance(w, None, a, None);
+                w.open(b'{');
+                style.value_members(w, a, false);
+                w.member("instanceId", &InstanceId::of(e.id, name, a).to_string());
+                style.other_members(w, a);
+                w.close(b'}');
             }
             for r in removals {
                 removed_object(w, &r.was, r.at, style, false);
@@ -187,6 +223,47 @@ fn write(w: &mut Writer<'_>, e: TemporalEntity<'_>, time: TimeProperty, view: &V
     w.close(b'}');
 }
 
+/// The scopes as a Property (clauses 4.5.6 and 4.18); one that was recorded with the entity was true since then.
+fn scopes(w: &mut Writer<'_>, list: &[ScopeInstance], time: TimeProperty, style: Style<'_>) {
+    let value = |w: &mut Writer<'_>, s: &ScopeInstance| match s.scopes.as_slice() {
+        [one] => w.string(one.as_str()),
+        many => {
+            w.open(b'[');
+            many.iter().for_each(|scope| w.string(scope.as_str()));
+            w.close(b']');
+        }
+    };
+    w.key("scope");
+    if style.view.temporal_values {
+        w.open(b'{');
+        w.member("type", "Property");
+        w.key("values");
+        w.open(b'[');
+        for s in list {
+            w.open(b'[');
+            value(w, s);
+            w.instant(if time == TimeProperty::CreatedAt { s.created_at } else { s.modified_at });
+            w.close(b']');
+        }
+        w.close(b']');
+        return w.close(b'}');
+    }
+    w.open(b'[');
+    for s in list {
+        w.open(b'{');
+        w.member("type", "Property");
+        w.key("value");
+        value(w, s);
+        w.instant_member("observedAt", s.modified_at);
+        style.recorded_times(w, s.created_at, s.modified_at);
+        if let Some(at) = s.deleted_at.filter(|_| style.view.sys_attrs) {
+            w.instant_member("deletedAt", at);
+        }
+        w.close(b'}');
+    }
+    w.close(b']');
+}
+
 /// One object per kind and `datasetId`, each with its array of `[value, time]` (clause 4.5.9).
 fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, style: Style<'_>) {
     pairs(
@@ -194,9 +271,16 @@ fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, styl
         instances,
         |a| a,
         |w, a| {
-            style.raw_value(w, &a.value);
+            // A language filter leaves of texts what fits best (clause 4.15).
+            match (&a.value, &style.view.lang) {
+                (AttributeValue::Language(map), Some(lang)) if !map.is_empty() => {
+                    w.value(lang.best(map).map_or(&Value::Null, |(_, text)| text))
+                }
+                (value, _) => style.raw_value(w, value),
+            }
             w.instant(time_of(a, time));
         },
+        style.view.lang.is_some(),
     );
 }
 
@@ -210,15 +294,21 @@ fn removal_series(w: &mut Writer<'_>, removals: &[&Removal]) {
             w.string(NGSI_LD_NULL);
             w.instant(r.at);
         },
+        false,
     );
 }
 
-/// One object per kind and `datasetId` of the attribute that an item is `of`, each with what `pair` writes of its items.
-fn pairs<T>(w: &mut Writer<'_>, items: &[&T], of: impl Fn(&T) -> &Attribute, pair: impl Fn(&mut Writer<'_>, &T)) {
+/// One object per kind and `datasetId` of the attribute that an item is `of`, each with what `pair` writes of its items. `lang`: texts are
+/// shown in one language, as a Property.
+fn pairs<T>(w: &mut Writer<'_>, items: &[&T], of: impl Fn(&T) -> &Attribute, pair: impl Fn(&mut Writer<'_>, &T), lang: bool) {
+    let form = |value: &AttributeValue| match value {
+        AttributeValue::Language(_) if lang => ("Property", "values"),
+        other => (other.kind().name(), plural_member(other)),
+    };
     let mut groups: IndexMap<(&'static str, Option<&Iri>), Vec<&T>> = IndexMap::new();
     for &item in items {
         let attribute = of(item);
-        groups.entry((attribute.value.kind().name(), attribute.dataset_id.as_ref())).or_default().push(item);
+        groups.entry((form(&attribute.value).0, attribute.dataset_id.as_ref())).or_default().push(item);
     }
     let several = groups.len() > 1;
     if several {
@@ -230,7 +320,7 @@ fn pairs<T>(w: &mut Writer<'_>, items: &[&T], of: impl Fn(&T) -> &Attribute, pai
         if let Some(d) = dataset_id {
             w.member("datasetId", d.as_str());
         }
-        w.key(plural_member(&of(list[0]).value));
+        w.key(form(&of(list[0]).value).1);
         w.open(b'[');
         for item in list {
             w.open(b'[');
@@ -265,4 +355,22 @@ const fn plural_member(value: &AttributeValue) -> &'static str {
         AttributeValue::List(_) => "valueLists",
         AttributeValue::ListRelationship(_) => "objectLists",
     }
+}
+
+/// Several aggregated entities, as an array.
+#[must_use]
+pub fn aggregated_list<'e>(
+    list: impl IntoIterator<Item = AggregatedEntity<'e>>,
+    view: &View,
+    context: &Context,
+    with_context: bool,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4096);
+    let mut w = Writer::new(&mut out);
+    w.open(b'[');
+    for e in list {
+        write_aggregated(&mut w, e, view, context, with_context);
+    }
+    w.close(b']');
+    out
 }

@@ -19,10 +19,10 @@ const DAYS_MAX: u64 = 3_660_000;
 
 impl Aggregation {
     /// Reads `aggrMethods` and `aggrPeriodDuration`.
-    pub(super) fn parse(methods: &str, period: Option<&str>) -> Result<Self> {
+    pub(super) fn parse<'a>(methods: impl Iterator<Item = &'a str>, period: Option<&str>) -> Result<Self> {
         let mut known: Vec<AggregationMethod> = Vec::new();
-        for name in methods.split(',') {
-            let at = |e: Error| e.within("parameter aggrMethods");
+        for name in methods {
+            let at = |e: Error| e.within("aggrMethods");
             let Some(method) = AggregationMethod::ALL.into_iter().find(|m| m.name() == name) else {
                 let expected: Vec<&str> = AggregationMethod::ALL.iter().map(|m| m.name()).collect();
                 return Err(at(Error::bad(format!("`{}` is not a method (expected {})", shown(name), expected.join(", ")))));
@@ -34,7 +34,7 @@ impl Aggregation {
         }
         let period = period.map_or(Ok(AggregationPeriod::Whole), |text| {
             duration(text).map_err(|what| {
-                Error::bad(format!("`{}` {what} (expected e.g. PT1H, P1D, P1W or P1M)", shown(text))).within("parameter aggrPeriodDuration")
+                Error::bad(format!("`{}` {what} (expected e.g. PT1H, P1D, P1W or P1M)", shown(text))).within("aggrPeriodDuration")
             })
         })?;
         Ok(Self { methods: known, period })
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn methods_are_those_of_the_standard() {
-        let read = Aggregation::parse("avg,totalCount", Some("PT1H")).unwrap();
+        let read = Aggregation::parse("avg,totalCount".split(','), Some("PT1H")).unwrap();
         assert_eq!(read.methods, [AggregationMethod::Avg, AggregationMethod::TotalCount]);
         for (wrong, want) in [("mean", "`mean` is not a method (expected totalCount"), ("avg,avg", "given twice"), ("", "is not a method")]
         {
-            let error = Aggregation::parse(wrong, None).unwrap_err().to_string();
+            let error = Aggregation::parse(wrong.split(','), None).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
     }

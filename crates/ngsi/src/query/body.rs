@@ -4,10 +4,10 @@ use entity::{Filter, TypeSelector};
 use serde_json::Value;
 
 use super::order::OrderText;
-use super::params::{JoinText, Selection, check_reach, dataset_ids, member_list, name_list};
+use super::params::{JoinText, Selection, check_reach, dataset_ids, lifetime_us, member_list, name_list, wants_aggregation};
 use super::select::GeoParameters;
 use super::temporal::TemporalText;
-use super::{Endpoint, QueryParams};
+use super::{Aggregation, Endpoint, QueryParams};
 use crate::context::Context;
 use crate::decode::{list_of_strings, object, selector, string};
 use crate::error::{Error, Result, described, shown};
@@ -16,7 +16,7 @@ use crate::view::LanguageRanges;
 /// The most selectors in `entities`.
 const SELECTORS_MAX: usize = 500;
 
-const MEMBERS: [&str; 18] = [
+const MEMBERS: [&str; 22] = [
     "type",
     "entities",
     "q",
@@ -30,14 +30,18 @@ const MEMBERS: [&str; 18] = [
     "expandValues",
     "jsonKeys",
     "temporalQ",
+    "aggrParams",
     "join",
     "joinLevel",
     "containedBy",
     "ordering",
+    "csf",
+    "entityMap",
+    "entityMapLifetime",
     "id",
 ];
 
-const UNSUPPORTED: [&str; 6] = ["csf", "entityMap", "entityMapLifetime", "splitEntities", "aggrParams", "ngsildConformance"];
+const UNSUPPORTED: [&str; 2] = ["splitEntities", "ngsildConformance"];
 
 /// Reads a query body and the URL parameters beside it (paging and form).
 ///
@@ -47,7 +51,7 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
     let map = object(value, "a Query")?;
     let mut selection = Selection::default();
     let mut is_query = false;
-    let mut temporal = None;
+    let (mut temporal, mut aggregation) = (None, None);
     let mut order = OrderText::default();
     let mut join = JoinText { join: None, level: None, contained_by: None };
     for (key, value) in &map {
@@ -72,12 +76,20 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
             "join" | "joinLevel" | "containedBy" if endpoint == Endpoint::QueryTemporalByBody => {
                 return Err(at(Error::bad("linked entities are not part of temporal answers")));
             }
+            "csf" => params.csf = Some(string(value).map_err(at)?.to_owned()),
+            "entityMap" => {
+                let expected = || at(Error::bad(format!("expected true or false, found {}", described(value))));
+                params.entity_map = value.as_bool().ok_or_else(expected)?;
+            }
+            "entityMapLifetime" => params.entity_map_lifetime_us = Some(lifetime_us(string(value).map_err(at)?).map_err(at)?),
             "ordering" => order = OrderText::from_json(value).map_err(at)?,
             "join" => join.join = Some(string(value).map_err(at)?.to_owned()),
             "joinLevel" => join.level = Some(value.to_string()),
             "containedBy" => join.contained_by = Some(list_of_strings(value).map_err(at)?.into_iter().map(str::to_owned).collect()),
             "temporalQ" if endpoint == Endpoint::QueryTemporalByBody => temporal = Some(temporal_q(value).map_err(at)?),
             "temporalQ" => return Err(at(Error::bad("a temporal query goes to /temporal/entityOperations/query"))),
+            "aggrParams" if endpoint == Endpoint::QueryTemporalByBody => aggregation = Some(aggr_params(value).map_err(at)?),
+            "aggrParams" => return Err(at(Error::bad("an aggregation goes to /temporal/entityOperations/query"))),
             other => return Err(at(unknown_member(other, &MEMBERS, &UNSUPPORTED))),
         }
     }
@@ -90,6 +102,12 @@ pub fn query_body(value: Value, pairs: &[(String, String)], context: &Context, e
         if params.temporal.interval.is_none() {
             return Err(Error::bad("a temporal query needs `timerel` and `timeAt`").within("temporalQ"));
         }
+        let text = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        params.temporal.aggregation = match (wants_aggregation(&text, endpoint)?, aggregation) {
+            (true, None) => return Err(Error::bad("aggregated values need the methods").within("aggrParams")),
+            (false, Some(_)) => return Err(Error::bad("goes with format=aggregatedValues only").within("aggrParams")),
+            (_, found) => found,
+        };
     }
     if endpoint != Endpoint::QueryTemporalByBody {
         params.view.join = join.join()?;
@@ -130,6 +148,21 @@ fn entities(selection: &mut Selection, value: &Value, context: &Context) -> Resu
     });
     selection.entities = Some(if filters.len() == 1 { filters.remove(0) } else { Filter::Or(filters) });
     Ok(())
+}
+
+fn aggr_params(value: &Value) -> Result<Aggregation> {
+    let map = value.as_object().ok_or_else(|| Error::bad(format!("expected an object, found {}", described(value))))?;
+    let (mut methods, mut period) = (None, None);
+    for (key, value) in map {
+        let at = |e: Error| e.within(&shown(key));
+        match key.as_str() {
+            "aggrMethods" => methods = Some(list_of_strings(value).map_err(at)?),
+            "aggrPeriodDuration" => period = Some(string(value).map_err(at)?),
+            other => return Err(at(unknown_member(other, &["aggrMethods", "aggrPeriodDuration"], &[]))),
+        }
+    }
+    let methods = methods.ok_or_else(|| Error::bad("the mandatory member `aggrMethods` is missing"))?;
+    Aggregation::parse(methods.into_iter().flat_map(|m| m.split(',')), period)
 }
 
 fn temporal_q(value: &Value) -> Result<TemporalText> {

@@ -15,6 +15,10 @@ pub enum Endpoint {
     QueryTemporalByBody,
     /// `GET /temporal/entities/{id}`.
     RetrieveTemporal,
+    /// Writing below `/temporal`.
+    WriteTemporal,
+    /// `DELETE /temporal/…/attrs/{name}`.
+    DeleteTemporal,
     /// Creating, replacing or deleting one entity.
     WriteEntity,
     /// `POST /entities/{id}/attrs` and `POST /entityOperations/update`: `options=noOverwrite`.
@@ -37,6 +41,8 @@ pub enum Endpoint {
     Search,
     /// What answering a query takes.
     Explain,
+    /// `GET /entityMaps`.
+    EntityMap,
     /// Anything without parameters of its own.
     Plain,
 }
@@ -69,12 +75,16 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", AS_OF]],
+            Self::QueryEntities => {
+                &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", "entityMap", "entityMapLifetime", AS_OF]]
+            }
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
             Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
-            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED],
+            Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED, &["orderBy", "collation"]],
             Self::QueryTemporalByBody => &[PAGED, &["format", "options", "local"]],
             Self::RetrieveTemporal => &[SHOWN, TIMED, AGGREGATED, &[AS_OF]],
+            Self::WriteTemporal => &[&["local"]],
+            Self::DeleteTemporal => &[&["local", "datasetId", "deleteAll"]],
             Self::WriteEntity => &[&["type", "local"]],
             Self::AppendAttributes | Self::Upsert => &[&["type", "local", "options"]],
             Self::DeleteAttribute => &[&["type", "local", "datasetId", "deleteAll"]],
@@ -85,6 +95,7 @@ impl Endpoint {
             Self::Discovery => &[&["details", "local"]],
             Self::Search => &[&["text"], SELECTED, SHOWN, PAGED],
             Self::Explain => &[&["text"], SELECTED, PAGED, &["attrs", "local"]],
+            Self::EntityMap => &[SELECTED, &["attrs", "csf", "local", "entityMapLifetime"]],
             Self::Plain => &[],
         };
         groups.concat()
@@ -101,7 +112,15 @@ impl Endpoint {
             Self::Upsert => &["replace", "update"],
             Self::Merge => &["simplified", "keyValues"],
             Self::List | Self::Registrations => &["sysAttrs"],
-            Self::WriteEntity | Self::DeleteAttribute | Self::Purge | Self::Discovery | Self::Explain | Self::Plain => &[],
+            Self::WriteTemporal
+            | Self::DeleteTemporal
+            | Self::WriteEntity
+            | Self::DeleteAttribute
+            | Self::Purge
+            | Self::Discovery
+            | Self::Explain
+            | Self::EntityMap
+            | Self::Plain => &[],
         }
     }
 
@@ -118,12 +137,17 @@ impl Endpoint {
 
     /// Does it select entities, so that a question that is too wide is refused (clause 5.7.2)?
     pub(super) const fn selects(self) -> bool {
-        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge | Self::Registrations)
+        matches!(self, Self::QueryEntities | Self::QueryTemporal | Self::Explain | Self::Purge | Self::Registrations | Self::EntityMap)
     }
 
     /// Is a question of any width answered, because it is about this node alone?
     pub(super) const fn is_local(self) -> bool {
         matches!(self, Self::Search | Self::Explain)
+    }
+
+    /// Is it about the past?
+    pub(super) const fn is_temporal(self) -> bool {
+        matches!(self, Self::QueryTemporal | Self::QueryTemporalByBody | Self::RetrieveTemporal)
     }
 
     /// Does it need a temporal query (clause 5.7.4)?

@@ -1,6 +1,6 @@
 //! The parameters of a request's URL.
 
-use entity::{Filter, Instant, Iri, Pattern, SortOrder, TypeSelector};
+use entity::{AggregationPeriod, Filter, Instant, Iri, Pattern, SortOrder, TypeSelector};
 
 use super::order::OrderText;
 use super::select::{GeoParameters, parse_ids, parse_scopes, parse_types};
@@ -55,6 +55,12 @@ pub struct QueryParams {
     pub delete_all: bool,
     /// Of the entities only these attributes go (`drop`), or all but these (`keep`); none: the entities themselves.
     pub purged: Option<PurgedAttributes>,
+    /// Which sources (`csf` of a query in a body).
+    pub csf: Option<String>,
+    /// Which entities were found, and where, is asked for (`entityMap`).
+    pub entity_map: bool,
+    /// How long that is to be kept, µs (`entityMapLifetime`).
+    pub entity_map_lifetime_us: Option<i64>,
     /// When what is merged was observed (`observedAt`).
     pub observed_at: Option<Instant>,
     /// Details are asked for (`details`).
@@ -162,6 +168,9 @@ impl QueryParams {
         params.temporal.aggregation = aggregation_of(&text, endpoint)?;
         params.as_of = instant(endpoint::AS_OF, text(endpoint::AS_OF))?;
         params.observed_at = instant("observedAt", text("observedAt"))?;
+        params.entity_map = flag("entityMap", text("entityMap"))?.unwrap_or(false);
+        params.entity_map_lifetime_us =
+            text("entityMapLifetime").map(lifetime_us).transpose().map_err(|e| e.within("parameter entityMapLifetime"))?;
         params.purged = match (text("drop"), text("keep")) {
             (None, None) => None,
             (Some(list), None) => Some(PurgedAttributes { names: attrs("drop", list, context)?, others: false }),
@@ -199,6 +208,9 @@ impl QueryParams {
             update: false,
             delete_all: false,
             purged: None,
+            csf: None,
+            entity_map: false,
+            entity_map_lifetime_us: None,
             observed_at: None,
             details: false,
             text: None,
@@ -317,7 +329,7 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
     for word in text("options").into_iter().flat_map(|o| o.split(',')) {
         match word {
             "sysAttrs" => view.sys_attrs = true,
-            other => set_format(&mut view, other, endpoint)?,
+            other => set_format(&mut view, other),
         }
     }
     // `format` wins over the deprecated options (clause 6.3.7).
@@ -329,7 +341,7 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
             );
         }
         (view.representation, view.temporal_values) = (Representation::Normalized, false);
-        set_format(&mut view, format, endpoint)?;
+        set_format(&mut view, format);
     }
     view.pick = text("pick").map(|list| members("pick", list, context)).transpose()?;
     view.omit = text("omit").map(|list| members("omit", list, context)).transpose()?.unwrap_or_default();
@@ -349,27 +361,41 @@ fn view_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, context: &Context, endpoi
     Ok(view)
 }
 
-fn set_format(view: &mut View, word: &str, endpoint: Endpoint) -> Result<()> {
+fn set_format(view: &mut View, word: &str) {
     match word {
         "concise" => view.representation = Representation::Concise,
         "simplified" | "keyValues" => view.representation = Representation::Simplified,
         "temporalValues" => view.temporal_values = true,
-        "aggregatedValues" if endpoint.formats().contains(&word) && endpoint != Endpoint::RetrieveTemporal => {
-            return Err(Error::invalid("aggregated answers are supported for one entity only (/temporal/entities/{id}; or use SQL)")
-                .within("parameter format"));
-        }
         _ => {}
     }
-    Ok(())
 }
 
-/// `format` wins over the deprecated options, as everywhere.
-fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+/// Is an answer aggregated over periods asked for? `format` wins over the deprecated options, as everywhere.
+///
+/// Errors: the options contradict each other.
+pub(super) fn wants_aggregation<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<bool> {
     const WORD: &str = "aggregatedValues";
-    let is_asked = endpoint == Endpoint::RetrieveTemporal
-        && text("format").map_or_else(|| text("options").is_some_and(|o| o.split(',').any(|w| w == WORD)), |format| format == WORD);
+    if !endpoint.is_temporal() {
+        return Ok(false);
+    }
+    let has_option = |word: &str| text("options").is_some_and(|o| o.split(',').any(|w| w == word));
+    match text("format") {
+        Some(format) => Ok(format == WORD),
+        None if has_option(WORD) && has_option("temporalValues") => {
+            Err(Error::invalid("`temporalValues` and `aggregatedValues` exclude each other").within("parameter options"))
+        }
+        None => Ok(has_option(WORD)),
+    }
+}
+
+fn aggregation_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>, endpoint: Endpoint) -> Result<Option<Aggregation>> {
+    let is_asked = wants_aggregation(text, endpoint)?;
+    // A document has the methods itself.
+    if endpoint == Endpoint::QueryTemporalByBody {
+        return Ok(None);
+    }
     match (is_asked, text("aggrMethods")) {
-        (true, Some(methods)) => Aggregation::parse(methods, text("aggrPeriodDuration")).map(Some),
+        (true, Some(methods)) => Aggregation::parse(methods.split(','), text("aggrPeriodDuration")).map(Some).map_err(of_parameter),
         (true, None) => Err(Error::bad("aggregated values need `aggrMethods`").within("parameter aggrMethods")),
         (false, _) => match ["aggrMethods", "aggrPeriodDuration"].into_iter().find(|name| text(name).is_some()) {
             Some(name) => Err(Error::bad("goes with format=aggregatedValues only").within(&format!("parameter {name}"))),
@@ -386,6 +412,17 @@ fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {
         end_time_at: owned("endTimeAt"),
         timeproperty: owned("timeproperty"),
         last_n: owned("lastN"),
+    }
+}
+
+/// A duration such as `PT5M`, in microseconds; a month counts as 30 days.
+pub(super) fn lifetime_us(text: &str) -> Result<i64> {
+    const MONTH_US: i64 = 30 * 86_400 * 1_000_000;
+    match super::aggregation::duration(text) {
+        Ok(AggregationPeriod::Micros(us)) => Ok(us),
+        Ok(AggregationPeriod::Months(n)) => Ok(i64::from(n) * MONTH_US),
+        Ok(AggregationPeriod::Whole) => Err(Error::bad("a lifetime is longer than nothing")),
+        Err(what) => Err(Error::bad(format!("`{}` {what} (expected e.g. PT5M)", shown(text)))),
     }
 }
 

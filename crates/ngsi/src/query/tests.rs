@@ -120,7 +120,7 @@ fn wrong_parameters_are_named() {
     check("timerel=after&timeAt=2020-01-01T00:00:00Z&endTimeAt=2021-01-01T00:00:00Z", RetrieveTemporal, BadRequestData, "goes with");
     check("timeproperty=endedAt", RetrieveTemporal, BadRequestData, "is not a time property");
     check("lastN=0", RetrieveTemporal, BadRequestData, "expected a number from 1");
-    check("type=T&timerel=after&timeAt=2020-01-01T00:00:00Z&format=aggregatedValues", QueryTemporal, InvalidRequest, "for one entity only");
+    check("type=T&timerel=after&timeAt=2020-01-01T00:00:00Z&format=aggregatedValues", QueryTemporal, BadRequestData, "need `aggrMethods`");
     check("asOf=yesterday", RetrieveEntity, BadRequestData, "parameter asOf");
     check(
         "type=T&timerel=after&timeAt=2020-01-01T00:00:00Z&asOf=2020-01-01T00:00:00Z",

@@ -140,7 +140,16 @@ fn series() -> IndexMap<Iri, Vec<Attribute>> {
 #[test]
 fn an_evolution_in_each_form() {
     let (id, types, attributes) = (Iri::known("urn:x:1"), [name("AirQualityObserved")], series());
-    let e = TemporalEntity { id: &id, types: &types, attributes: &attributes, removals: &[], deleted_at: None };
+    let e = TemporalEntity {
+        id: &id,
+        types: &types,
+        attributes: &attributes,
+        removals: &[],
+        deleted_at: None,
+        created_at: None,
+        modified_at: None,
+        scopes: &[],
+    };
     insta::assert_json_snapshot!("evolution", read(&encode::evolution(e, TimeProperty::ObservedAt, &View::default(), context(), true)));
     let values = View { temporal_values: true, ..View::default() };
     insta::assert_json_snapshot!("temporal_values", read(&encode::evolution(e, TimeProperty::ObservedAt, &values, context(), false)));

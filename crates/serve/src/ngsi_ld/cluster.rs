@@ -82,7 +82,7 @@ pub(crate) async fn evolution(call: Call, Path(id): Path<String>, headers: Heade
     let entity_type = past.types.first().cloned().unwrap_or(id);
     let evolution = Evolution { id: past.id, entity_type, attributes: past.attributes, cut_at: past.cut_at };
     if let Some(aggregation) = &params.temporal.aggregation {
-        let query = period_query(query, &params, aggregation);
+        let query = period_query(query, &params, aggregation)?;
         let values = node::over_periods(&query, &evolution)?;
         let mut response = aggregated(&call, &params, &evolution.id, &past.types, values, document);
         add_warnings(&mut response, &merged.sources);

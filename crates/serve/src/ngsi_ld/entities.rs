@@ -16,7 +16,7 @@ use node::{LinkedEntity, Node, NodeError, Page, Purged, Query};
 use policy::Principal;
 
 use super::etag::{expected, tag_of};
-use super::{Call, batch, forward, id_of};
+use super::{Call, batch, entity_maps, forward, id_of};
 use crate::problem::Problem;
 
 /// The plain member that has a path like an attribute's.
@@ -39,6 +39,7 @@ pub(crate) async fn query_by_body(mut call: Call, body: Bytes) -> Result<Respons
     let (value, context) = call.body(&body).await?.into_one()?;
     let params = query_body(value, &call.pairs, &context, Endpoint::QueryByBody)?;
     call.context = context;
+    call.pairs.extend(params.csf.clone().map(|csf| ("csf".to_owned(), csf)));
     answer_query(&call, &params).await
 }
 
@@ -54,8 +55,14 @@ fn document_of(call: &Call, params: &QueryParams) -> Result<encode::Document, Pr
 async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Problem> {
     let document = document_of(call, params)?;
     let query = query_of(params);
+    let is_mapped = params.as_of.is_none() && params.order.is_none();
+    let map = if is_mapped { entity_maps::wanted(call, params).await? } else { None };
+    let mark = map.as_ref().map(|m| (m.id.clone(), m.is_new));
     let (page, warnings) = match (params.as_of, &params.order) {
-        (None, None) => forward::read::page(call, params, &query).await?,
+        (None, None) => match map {
+            Some(map) => entity_maps::page(call, params, &query, map).await?,
+            None => forward::read::page(call, params, &query).await?,
+        },
         (None, Some(order)) => {
             let order = order.clone();
             // Order is this node's alone: over sources there is none but that of ids (clause 5.7.2.4).
@@ -70,6 +77,9 @@ async fn answer_query(call: &Call, params: &QueryParams) -> Result<Response, Pro
         None => encode::entities(page.entities.iter().map(AsRef::as_ref), &params.view, &call.context, document),
     };
     let mut response = answer_body(call, params, &page, body, document);
+    if let Some((id, is_new)) = mark {
+        entity_maps::mark(&mut response, &id, is_new);
+    }
     forward::add_warnings(call, &mut response, &warnings);
     Ok(response)
 }

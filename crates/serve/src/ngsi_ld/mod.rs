@@ -5,11 +5,13 @@ pub(crate) mod cluster;
 pub(crate) mod contexts;
 pub(crate) mod discovery;
 pub(crate) mod entities;
+pub(crate) mod entity_maps;
 mod etag;
 pub(crate) mod forward;
 pub(crate) mod registrations;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
+pub(crate) mod temporal_write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) pairs: Vec<(String, String)>,
     /// `If-Match`, its lines as one.
     pub(crate) if_match: Option<String>,
+    /// `NGSILD-EntityMap`.
+    entity_map: Option<String>,
     /// The headers, kept only if there are sources that may be told of them.
     headers: HeaderMap,
     wishes: Wishes,
@@ -92,6 +96,7 @@ impl FromRequestParts<Arc<App>> for Call {
             context,
             pairs: pairs(parts),
             if_match: etag::if_match(&parts.headers)?,
+            entity_map: text(&parts.headers, &entity_maps::ENTITY_MAP)?.map(str::to_owned),
             headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
             wishes: wishes(&parts.headers)?,
             is_older: AtomicBool::new(false),

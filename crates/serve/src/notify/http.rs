@@ -5,13 +5,22 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
+use super::wire::{Connections, WireTarget};
 use super::{Failure, FailureSort};
 use crate::{App, chain};
 
+/// Headers that say how the request is carried, or what we know better.
+const OWN_HEADERS: [&str; 10] =
+    ["host", "content-length", "content-type", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"];
+
+/// The variables of the environment that send plain HTTP through a proxy.
+const PROXIES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+
 /// Where notifications are posted, and with which headers.
-pub(super) struct HttpTarget {
-    url: Url,
-    headers: HeaderMap,
+pub(super) enum HttpTarget {
+    Wire(WireTarget),
+    /// HTTPS, and what goes through a proxy.
+    General(Url, HeaderMap),
 }
 
 impl HttpTarget {
@@ -25,15 +34,26 @@ impl HttpTarget {
         for pair in &endpoint.receiver_info {
             let name = HeaderName::from_bytes(pair.key.as_bytes()).map_err(|e| format!("receiverInfo `{}`: {e}", pair.key))?;
             let value = HeaderValue::from_str(&pair.value).map_err(|e| format!("receiverInfo `{}`: {e}", pair.key))?;
-            headers.append(name, value);
+            if !OWN_HEADERS.contains(&name.as_str()) {
+                headers.append(name, value);
+            }
         }
-        Ok(Self { url, headers })
+        let has_proxy = PROXIES.iter().any(|p| std::env::var_os(p).is_some_and(|v| !v.is_empty()));
+        match WireTarget::new(&url, &headers).filter(|_| !has_proxy) {
+            Some(target) => Ok(Self::Wire(target)),
+            None => Ok(Self::General(url, headers)),
+        }
     }
 
-    pub(super) async fn send(&self, app: &App, body: Vec<u8>) -> Result<(), Failure> {
-        let request = app.outbound.client().post(self.url.clone()).headers(self.headers.clone()).body(body);
-        let response = request.send().await.map_err(|e| Failure::new(FailureSort::Down, chain(&e)))?;
-        let status = response.status();
+    pub(super) async fn send(&self, app: &App, connections: &Connections, body: Vec<u8>) -> Result<(), Failure> {
+        let status = match self {
+            Self::Wire(target) => target.post(&app.outbound, connections, &body).await.map_err(|e| e.to_string()),
+            Self::General(url, headers) => {
+                let request = app.outbound.client().post(url.clone()).headers(headers.clone()).body(body);
+                request.send().await.map(|r| r.status()).map_err(|e| chain(&e))
+            }
+        };
+        let status = status.map_err(|e| Failure::new(FailureSort::Down, e))?;
         if status.is_success() { Ok(()) } else { Err(Failure::new(sort_of(status), format!("the endpoint answered {status}"))) }
     }
 }

@@ -8,6 +8,7 @@ mod endpoint;
 mod http;
 mod mqtt;
 mod plan;
+mod wire;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use self::endpoint::Endpoints;
 use self::mqtt::Brokers;
 use self::plan::Plan;
+use self::wire::Connections;
 use crate::App;
 
 /// The pause after the first failure; it doubles.
@@ -66,7 +68,7 @@ pub async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
         runtime: Handle::current(),
         stop: stop.clone(),
         endpoints: Endpoints::default(),
-        brokers: Brokers::default(),
+        links: Links::default(),
         n_under_way: AtomicUsize::new(0),
     });
     app.node.deliver_notifications_by(Arc::new(Post(Arc::clone(&courier))));
@@ -92,12 +94,19 @@ impl Deliverer for Post {
     }
 }
 
+/// Connections that stay open between notifications.
+#[derive(Default)]
+pub(crate) struct Links {
+    http: Connections,
+    mqtt: Brokers,
+}
+
 struct Courier {
     app: Weak<App>,
     runtime: Handle,
     stop: watch::Receiver<bool>,
     endpoints: Endpoints,
-    brokers: Brokers,
+    links: Links,
     n_under_way: AtomicUsize,
 }
 
@@ -148,7 +157,7 @@ impl Courier {
                     _ = stop.wait_for(|s| *s) => return None,
                 };
                 let body = plan.body(notification, app.node.now());
-                let outcome = plan.send(&app, &self.brokers, body).await;
+                let outcome = plan.send(&app, &self.links, body).await;
                 drop(turn);
                 match outcome {
                     Ok(()) => {

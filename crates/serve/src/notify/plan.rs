@@ -11,8 +11,8 @@ use ngsi::encode::{self, Change, Document, NotificationBody};
 use node::{Notification, Subscription};
 
 use super::http::HttpTarget;
-use super::mqtt::{Brokers, MqttTarget};
-use super::{Failure, FailureSort};
+use super::mqtt::MqttTarget;
+use super::{Failure, FailureSort, Links};
 use crate::App;
 use crate::ngsi_ld::subscriptions::stored;
 
@@ -95,11 +95,11 @@ impl Plan {
     }
 
     /// Brings it to the endpoint.
-    pub(super) async fn send(&self, app: &App, brokers: &Brokers, body: Vec<u8>) -> Result<(), Failure> {
+    pub(super) async fn send(&self, app: &App, links: &Links, body: Vec<u8>) -> Result<(), Failure> {
         let send = async {
             match &self.target {
-                Target::Http(target) => target.send(app, body).await,
-                Target::Mqtt(target) => target.send(app, brokers, &body).await,
+                Target::Http(target) => target.send(app, &links.http, body).await,
+                Target::Mqtt(target) => target.send(app, &links.mqtt, &body).await,
             }
         };
         let late = || Failure::new(FailureSort::Down, format!("timed out: no answer within {} ms", self.timeout.as_millis()));

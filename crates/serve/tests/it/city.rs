@@ -68,6 +68,7 @@ impl City {
             outbound: outbound.clone(),
             contexts: Contexts::new(store, outbound),
             transport: Arc::new(HttpTransport::new().unwrap()),
+            entity_maps: serve::EntityMaps::default(),
             sources: serve::Sources::new(format!("city-{}", address.port()), format!("http://{address}")),
             refused: Arc::new(RefusedMessages::default()),
             imports: serve::bulk_turns(),

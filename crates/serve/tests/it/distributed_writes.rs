@@ -202,3 +202,57 @@ fn clause_4_3_6_8_payloads_are_downgraded_for_old_sources() {
     assert_eq!(body["v"]["type"], "Property");
     assert!(body.get("createdAt").is_none() && body["l"].get("modifiedAt").is_none());
 }
+
+#[test]
+fn clause_5_6_7_4_batches_over_sources() {
+    for operations in
+        [json!(["redirectionOps"]), json!(["createBatch", "upsertBatch", "updateBatch", "mergeBatch", "deleteBatch", "retrieveOps"])]
+    {
+        let (a, b, c) = (City::start(), City::start(), City::start());
+        register(&a, 1, &b.url(""), one(), json!({"mode": "exclusive", "operations": operations}));
+        register(&a, 2, &c.url(""), rooms(), json!({"operations": operations}));
+        let room = |id: &str, t: i64| json!({"id": id, "type": "Room", "t": t, "name": "n"});
+        let made =
+            a.post("entityOperations/create", json!([room(ID, 1), room("urn:x:2", 2), {"id": "urn:x:3", "type": "Car"}])).expect(201);
+        let mut ids: Vec<String> = made.json().as_array().unwrap().iter().map(|i| i.as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        assert_eq!(ids, [ID, "urn:x:2", "urn:x:3"]);
+        assert_eq!(local(&a), Some(json!({"id": ID, "type": "Room", "name": "n"})));
+        assert_eq!(local(&b), Some(json!({"id": ID, "type": "Room", "t": 1})));
+        assert_eq!(local(&c), Some(json!({"id": ID, "type": "Room", "name": "n"})), "without what is exclusively another's");
+        assert_eq!(c.simplified("urn:x:2"), room("urn:x:2", 2));
+        c.get("entities/urn:x:3").expect(404);
+        // Already there: told for each source and for here.
+        let again = a.post("entityOperations/create", json!([room(ID, 1), room("urn:x:4", 1)])).expect(207).json();
+        assert_eq!(again["success"], json!(["urn:x:4"]));
+        let mut by: Vec<Value> = again["errors"].as_array().unwrap().iter().map(|e| e["registrationId"].clone()).collect();
+        by.sort_by_key(Value::to_string);
+        assert_eq!(by, [json!("urn:r:1"), json!("urn:r:2"), Value::Null]);
+        let t = |city: &City, id: &str| city.get(&format!("entities/{id}?local=true&format=simplified")).json()["t"].clone();
+        a.post("entityOperations/upsert", json!([room(ID, 5), room("urn:x:2", 6)])).expect(204);
+        assert_eq!((t(&b, ID), t(&c, "urn:x:2"), t(&a, "urn:x:2")), (json!(5), json!(6), json!(6)));
+        a.post("entityOperations/update", json!([{"id": ID, "type": "Room", "t": 7}, {"id": "urn:x:2", "type": "Room", "t": 8}]))
+            .expect(204);
+        assert_eq!((t(&b, ID), t(&c, "urn:x:2"), t(&a, "urn:x:2"), t(&a, ID)), (json!(7), json!(8), json!(8), Value::Null));
+        a.post("entityOperations/merge", json!([{"id": ID, "type": "Room", "t": 9}])).expect(204);
+        assert_eq!(t(&b, ID), 9);
+        a.post("entityOperations/delete", json!([ID, "urn:x:2", "urn:x:3"])).expect(204);
+        for city in [&a, &b, &c] {
+            assert_eq!(local(city), None);
+            city.get("entities/urn:x:2?local=true").expect(404);
+        }
+        a.post("entityOperations/delete", json!([ID])).expect(207);
+    }
+}
+
+#[test]
+fn clause_5_6_8_4_proxied_parts_that_nobody_takes_conflict() {
+    let (a, b) = (City::start(), City::start());
+    register(&a, 1, &b.url(""), one(), json!({"mode": "exclusive"}));
+    let body = json!([{"id": ID, "type": "Room", "t": 1, "name": "n"}, {"id": "urn:x:2", "type": "Room", "t": 1}]);
+    let done = a.post("entityOperations/upsert", body).expect(207).json();
+    assert_eq!(done["success"], json!(["urn:x:2"]));
+    assert_eq!(done["errors"][0]["registrationId"], "urn:r:1");
+    assert_eq!(done["errors"][0]["error"]["type"], "https://uri.etsi.org/ngsi-ld/errors/Conflict");
+    assert_eq!(local(&a), Some(json!({"id": ID, "type": "Room", "name": "n"})));
+}

@@ -186,7 +186,8 @@ impl History for MemoryHistory {
         if let Some(n) = query.last_n {
             chosen.reverse();
             let all = chosen.clone();
-            let rank = |i: usize| all[..i].iter().filter(|k| k.name == all[i].name).count();
+            let is_of = |k: &Known<'_>, of: &Known<'_>| k.name == of.name && k.instance.dataset_id == of.instance.dataset_id;
+            let rank = |i: usize| all[..i].iter().filter(|k| is_of(k, &all[i])).count();
             chosen = (0..all.len()).filter(|&i| rank(i) < n).map(|i| all[i]).collect();
         }
         let cut_at = cut(&chosen.iter().map(time).collect::<Vec<_>>(), query.instances_max);

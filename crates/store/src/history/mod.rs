@@ -43,6 +43,7 @@ mod erasure;
 mod kept;
 mod rollup;
 pub(crate) mod value;
+mod within;
 
 pub use value::{kind_of, plain_of};
 
@@ -55,6 +56,7 @@ pub use as_of::{AS_OF_INSTANCES_MAX, entity_as_of};
 pub use bucket::Bucket;
 pub use kept::Kept;
 pub use rollup::{HistoryPolicy, Maintained, RULES_MAX, RetentionRule, Rollup, RollupRule, RollupWidth};
+pub use within::{FirstIds, Within};
 
 #[cfg(test)]
 mod contract;
@@ -138,7 +140,7 @@ pub struct TemporalQuery {
     pub interval: Option<Range<Instant>>,
     /// Which time the interval speaks of.
     pub time_property: TimeProperty,
-    /// Only the newest so many instances of each attribute (all its `datasetId`s together), newest first.
+    /// Only the newest so many instances of each attribute and `datasetId`, newest first.
     pub last_n: Option<usize>,
     /// As it was known at this recorded time; none for now.
     pub as_of: Option<Instant>,
@@ -542,6 +544,38 @@ pub trait History: Send + Sync {
             }
         }
         Ok(ids.into_iter().collect())
+    }
+
+    /// The entities of a table that have values whose time is in an interval, as of a recorded time (none for now).
+    ///
+    /// Engines that know the times of their parts read only those that they must.
+    fn entity_ids_within(
+        &self,
+        entity_type: &Iri,
+        (property, interval): (TimeProperty, &Range<Instant>),
+        as_of: Option<Instant>,
+        max: usize,
+    ) -> Result<Within, HistoryError> {
+        let mut within = Within::new(max, property == TimeProperty::ObservedAt);
+        self.visit_marks(Marked::Type(entity_type), as_of, &mut |fact| {
+            if matches!(&fact.what, What::Became(about) if !about.is_at_home(entity_type)) {
+                within.elsewhere.add(fact.entity);
+            }
+        })?;
+        let columnar = |reason| HistoryError::Columnar { entity_type: entity_type.clone(), reason };
+        let observed = (property == TimeProperty::ObservedAt).then(|| interval.clone());
+        let scan = HistoryScan { entity_type: entity_type.clone(), attributes: Vec::new(), entities: None, observed, as_of };
+        for batch in self.stream(&scan)? {
+            let batch = batch?;
+            let recorded = batch.column(3).as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+            for (id, recorded_us) in batch.column(0).as_string::<i32>().iter().zip(recorded.values()) {
+                // What was recorded or created in the interval was not recorded before it.
+                if property == TimeProperty::ObservedAt || *recorded_us >= interval.start.micros() {
+                    within.here.add_text(id.unwrap_or_default()).map_err(columnar)?;
+                }
+            }
+        }
+        Ok(within)
     }
 
     /// How much the background work lags behind: 0 when it does not, from 1 on writers should be slowed down.

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** a node without registrations does none of this (kept by `Node::has_registrations` at each way in).
 
+pub(crate) mod batch;
 mod cache;
 pub(crate) mod read;
 mod request;

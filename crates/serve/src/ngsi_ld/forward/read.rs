@@ -180,12 +180,25 @@ async fn cached(
 
 /// A page of a query over this node and its sources, ordered by id, and what is to be said about sources.
 pub(crate) async fn page(call: &Call, params: &QueryParams, query: &Query) -> Result<(Page, Vec<Warning>), Problem> {
+    page_from(call, params, query, None).await
+}
+
+/// The same over this node and these sources only (none: all that fit).
+pub(crate) async fn page_from(
+    call: &Call,
+    params: &QueryParams,
+    query: &Query,
+    sources: Option<&[Iri]>,
+) -> Result<(Page, Vec<Warning>), Problem> {
     if is_local(call, params) || query.text.is_some() {
         return Ok((call.app.node.query(&call.who, query)?, Vec::new()));
     }
     let is_batch = call.path.contains("/entityOperations/");
     let operations: &[Operation] = if is_batch { &[Operation::QueryBatch, Operation::QueryEntity] } else { &[Operation::QueryEntity] };
     let mut chosen = choose(call, params, operations)?;
+    if let Some(sources) = sources {
+        chosen.sources.retain(|r| sources.contains(&r.registration.id));
+    }
     if chosen.sources.is_empty() {
         return Ok((call.app.node.query(&call.who, query)?, chosen.warnings));
     }
@@ -199,6 +212,48 @@ pub(crate) async fn page(call: &Call, params: &QueryParams, query: &Query) -> Re
         found.entry(e.id.clone()).or_default().auxiliary.push(e);
     }
     Ok((put_together(call, query, found)?, chosen.warnings))
+}
+
+/// Where entities are, ordered by id: in sources, by the ids of their registrations, and here (none).
+pub(crate) type Locations = BTreeMap<Iri, Vec<Option<Iri>>>;
+
+/// The most entities of one [`Locations`].
+const LOCATED_ENTITIES_MAX: usize = 100_000;
+
+/// Where the entities are that a query is about, and what is to be said about sources.
+pub(crate) async fn locations(call: &Call, params: &QueryParams, query: &Query) -> Result<(Locations, Vec<Warning>), Problem> {
+    let too_many = || {
+        let what = format!("the query finds more than {LOCATED_ENTITIES_MAX} entities, which is the limit of an entity map");
+        Problem::from(NodeError::Limit { what })
+    };
+    let mut found = Locations::new();
+    let mut local = Query { offset: 0, limit: QUERY_LIMIT_MAX, count: false, ..query.clone() };
+    loop {
+        let page = call.app.node.query(&call.who, &local)?;
+        local.offset += page.entities.len();
+        found.extend(page.entities.iter().map(|e| (e.id.clone(), vec![None])));
+        if found.len() > LOCATED_ENTITIES_MAX {
+            return Err(too_many());
+        }
+        if !page.more {
+            break;
+        }
+    }
+    if is_local(call, params) {
+        return Ok((found, Vec::new()));
+    }
+    let mut chosen = choose(call, params, &[Operation::QueryEntity])?;
+    let contributions = join_all(chosen.sources.iter().map(|r| query_source(call, Arc::clone(r), params))).await;
+    for c in &contributions {
+        for e in c.result.iter().flatten() {
+            found.entry(e.id.clone()).or_default().push(Some(c.registered.registration.id.clone()));
+        }
+    }
+    if found.len() > LOCATED_ENTITIES_MAX {
+        return Err(too_many());
+    }
+    gathered(contributions, &mut chosen.warnings);
+    Ok((found, chosen.warnings))
 }
 
 /// What sources gave of one entity.

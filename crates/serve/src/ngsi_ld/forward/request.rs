@@ -207,8 +207,14 @@ async fn exchange(call: &Call, registered: &Registered, spoken: &Spoken, outgoin
     }
     if let Some(payload) = &outgoing.body {
         let mut body = payload.clone();
-        if !as_json && let Some(map) = body.as_object_mut() {
-            map.insert("@context".to_owned(), Value::from(spoken.url.as_str()));
+        if !as_json {
+            let items = match &mut body {
+                Value::Array(list) => list.as_mut_slice(),
+                one => std::slice::from_mut(one),
+            };
+            for map in items.iter_mut().filter_map(Value::as_object_mut) {
+                map.insert("@context".to_owned(), Value::from(spoken.url.as_str()));
+            }
         }
         request = request.header(CONTENT_TYPE, if as_json { JSON } else { LD_JSON }).body(body.to_string());
     }

@@ -194,6 +194,8 @@ impl<'a> Answer<'a> {
         }
         let newest_first = self.query.last_n.is_some();
         units.sort_by_key(|(layer, u)| (if newest_first { -u.moments.1.micros() } else { u.moments.0.micros() }, *layer, u.row_group_idx));
+        // From which unit on no row has a `datasetId`.
+        let default_from = units.iter().rposition(|(_, u)| u.has_datasets).map_or(0, |i| i + 1);
         let mut check_at = self.query.last_n.unwrap_or(usize::MAX).min(self.query.instances_max.saturating_add(1));
         for (i, (layer, unit)) in units.iter().enumerate() {
             let segment = &segments[*layer];
@@ -211,7 +213,7 @@ impl<'a> Answer<'a> {
             let Some((_, next)) = units.get(i + 1) else { break };
             if self.n_candidates >= check_at {
                 self.settle();
-                if self.suffices(next) {
+                if self.suffices(next, i + 1 >= default_from) {
                     break;
                 }
                 // Looking again costs as much as what is there: wait until it has doubled.
@@ -259,8 +261,8 @@ impl<'a> Answer<'a> {
         self.n_candidates = self.candidates.values().map(Vec::len).sum();
     }
 
-    /// Can nothing in `next`, or in the units behind it, change the answer?
-    fn suffices(&self, next: &Unit) -> bool {
+    /// Can nothing in `next`, or in the units behind it, change the answer? `default_only`: all of these are of default instances.
+    fn suffices(&self, next: &Unit, default_only: bool) -> bool {
         // Only observed time orders the units; corrections of a moment are in units that span it.
         if self.query.time_property != TimeProperty::ObservedAt {
             return false;
@@ -269,25 +271,24 @@ impl<'a> Answer<'a> {
             let time = c.time(TimeProperty::ObservedAt);
             if self.query.last_n.is_some() { time > next.moments.1 } else { time < next.moments.0 }
         };
-        let n_decided = |candidates: &Vec<Candidate>| candidates.iter().filter(is_decided).count();
         let n_max = self.query.last_n.unwrap_or(usize::MAX);
-        let full = |name: &&Iri| self.candidates.get(*name).is_some_and(|c| n_decided(c) >= n_max);
-        let all_full = self.names.as_ref().is_some_and(|names| names.iter().all(full));
-        if all_full {
+        // Of each series those instants count that will be left of it.
+        let decided = |candidates: &Vec<Candidate>| {
+            let mut list: Vec<&Candidate> = candidates.iter().filter(is_decided).collect();
+            list.sort_unstable_by_key(|c| std::cmp::Reverse(c.time(TimeProperty::ObservedAt)));
+            first_of_each(&mut list, n_max, |c| &c.attribute.dataset_id);
+            list.iter().map(|c| (c.attribute.dataset_id.is_none(), c.time(TimeProperty::ObservedAt))).collect::<Vec<_>>()
+        };
+        let decided: BTreeMap<&Iri, Vec<(bool, Instant)>> = self.candidates.iter().map(|(name, list)| (name, decided(list))).collect();
+        let full = |name: &&Iri| decided.get(*name).is_some_and(|list| list.iter().filter(|(is_default, _)| *is_default).count() >= n_max);
+        if default_only && self.names.as_ref().is_some_and(|names| names.iter().all(full)) {
             return true;
         }
-        // Whether a single instant too long for the limit is all there is, only the units behind it know. Of each attribute those instants
-        // count that will be left of it.
-        let times = self.candidates.values().flat_map(|candidates| {
-            let mut times: Vec<Instant> = candidates.iter().filter(is_decided).map(|c| c.time(TimeProperty::ObservedAt)).collect();
-            times.sort_unstable_by(|a, b| b.cmp(a));
-            times.truncate(n_max);
-            times
-        });
-        let (first, last) =
-            times.fold((None, None), |(first, last), t| (first.max(Some(t)), last.map_or(Some(t), |l: Instant| Some(l.min(t)))));
-        let has_two_instants = first != last;
-        has_two_instants && self.candidates.values().map(|c| n_decided(c).min(n_max)).sum::<usize>() > self.query.instances_max
+        // Whether a single instant too long for the limit is all there is, only the units behind it know.
+        let mut times = decided.values().flatten().map(|(_, at)| *at);
+        let first = times.next();
+        let has_two_instants = times.any(|at| Some(at) != first);
+        has_two_instants && decided.values().map(Vec::len).sum::<usize>() > self.query.instances_max
     }
 
     /// The instances of the answer and where it was cut.
@@ -307,7 +308,7 @@ impl<'a> Answer<'a> {
             });
             if let Some(n) = query.last_n {
                 candidates.reverse();
-                candidates.truncate(n);
+                first_of_each(candidates, n, |c| &c.attribute.dataset_id);
             }
         }
         let cut_at = cut(&chosen, query);
@@ -319,6 +320,21 @@ impl<'a> Answer<'a> {
         let instances = |candidates: Vec<Candidate>| candidates.into_iter().map(|c| c.attribute).collect();
         (chosen.into_iter().filter(|(_, c)| !c.is_empty()).map(|(name, c)| (name, instances(c))).collect(), cut_at)
     }
+}
+
+/// Leaves of each `datasetId` the first `n`.
+fn first_of_each<T>(list: &mut Vec<T>, n: usize, dataset_of: impl Fn(&T) -> &Option<Iri>) {
+    // Nearly always there is one series, of default instances.
+    let mut n_default = 0;
+    let mut n_others: BTreeMap<Iri, usize> = BTreeMap::new();
+    list.retain(|item| {
+        let seen = match dataset_of(item) {
+            None => &mut n_default,
+            Some(id) => n_others.entry(id.clone()).or_default(),
+        };
+        *seen += 1;
+        *seen <= n
+    });
 }
 
 /// The last instant that fits into the limit, if not all do.

@@ -138,6 +138,26 @@ pub(super) fn visit_rows(
     Ok(())
 }
 
+/// Hands over the ids and marks of a file as they are written, erased or not. Errors: those of reading; what `visit` says is damaged.
+pub(super) fn visit_texts(
+    segment: &Arc<OpenSegment>,
+    wanted: &Wanted,
+    mut visit: impl FnMut(&str, Mark<'_>) -> Result<(), String>,
+) -> Result<(), HistoryError> {
+    let metadata = segment.metadata()?;
+    let units = segment.units(wanted)?;
+    let groups: Vec<usize> = units.iter().map(|u| u.row_group_idx).filter(|idx| may_have(&metadata, *idx)).collect();
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let none = BTreeSet::new();
+    segment.read(groups, wanted, Attributes::Some(&none), |batch| {
+        let keys = Keys::of(&batch);
+        let marked = (0..batch.num_rows()).filter_map(|row| Some((keys.entity.get(row)?, Mark::of(keys.deleted.get(row)?))));
+        marked.into_iter().try_for_each(|(id, mark)| visit(id, mark)).map_err(|e| segment.damaged(e))
+    })
+}
+
 /// Hands over the marks of a file.
 pub(super) fn visit_segment(
     segment: &Arc<OpenSegment>,

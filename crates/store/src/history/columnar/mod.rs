@@ -7,7 +7,7 @@
 //! * `write`, `merge`, `compact`: rows to files; which files become one; the thread that does it.
 //! * `index`: what opening needs to know of files that are far away.
 //! * `files`, `segment`: where files are; a file's footer, pruning and reading.
-//! * `evolve`, `scan`, `aggregate`: the questions, answered over all layers.
+//! * `evolve`, `scan`, `aggregate`, `within`: the questions, answered over all layers.
 //! * `rollup`: files of aggregates beside those of values; `maintain`: building them, and removing what is too old.
 //!
 //! A file holds one entity type: a row per entity, `datasetId`, observed and recorded time, sorted by entity, then observed, then
@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -46,7 +47,8 @@ use super::rollup::DAY_US;
 use super::value::{SeenByName, columns_of, merge_seen};
 use super::{
     AggregateQuery, Aggregates, BulkRows, ERASURES_MAX, Erasure, Evolution, Fact, Groups, History, HistoryError, HistoryPolicy,
-    HistoryScan, HistoryTable, Kept, Maintained, Marked, Reading, Rollup, ScanStream, Segment, Sources, TemporalQuery,
+    HistoryScan, HistoryTable, Kept, Maintained, Marked, Reading, Rollup, ScanStream, Segment, Sources, TemporalQuery, TimeProperty,
+    Within,
 };
 use crate::blobs::{Blobs, DiskBlobs};
 
@@ -68,6 +70,7 @@ mod rollup;
 mod scan;
 mod segment;
 mod sheet;
+mod within;
 mod write;
 
 #[cfg(test)]
@@ -688,6 +691,18 @@ impl History for ColumnarHistory {
             Marked::Entity(id) => self.inner.marks_of_entity(id, as_of, visit),
             Marked::Type(entity_type) => self.inner.marks_of_type(entity_type, as_of, visit),
         }
+    }
+
+    fn entity_ids_within(
+        &self,
+        entity_type: &Iri,
+        (property, interval): (TimeProperty, &Range<Instant>),
+        as_of: Option<Instant>,
+        max: usize,
+    ) -> Result<Within, HistoryError> {
+        self.kept(entity_type).check(entity_type, Some(&[]), as_of)?;
+        let layers = self.inner.read().layers(entity_type, None, as_of);
+        within::entity_ids(&layers, (property, interval), as_of, max)
     }
 
     fn kept(&self, entity_type: &Iri) -> Kept {

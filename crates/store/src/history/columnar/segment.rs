@@ -113,6 +113,8 @@ pub(super) struct Unit {
     pub(super) row_group_idx: usize,
     /// Earliest and latest moment of its rows: observed time, or recorded time where there is none. Wider than true if need be.
     pub(super) moments: (Instant, Instant),
+    /// Some rows may have a `datasetId`.
+    pub(super) has_datasets: bool,
 }
 
 /// The columns of attributes to read besides the keys.
@@ -216,7 +218,12 @@ impl OpenSegment {
         }
         let metadata = self.metadata()?;
         let groups = metadata.metadata().row_groups().iter().enumerate();
-        Ok(groups.filter_map(|(row_group_idx, g)| Some(Unit { row_group_idx, moments: self.moments_of(g, wanted)? })).collect())
+        let unit = |(row_group_idx, g): (usize, &RowGroupMetaData)| {
+            let n_without = g.column(DATASET).statistics().and_then(Statistics::null_count_opt);
+            let has_datasets = n_without.is_none_or(|n| u64::try_from(g.num_rows()) != Ok(n));
+            Some(Unit { row_group_idx, moments: self.moments_of(g, wanted)?, has_datasets })
+        };
+        Ok(groups.filter_map(unit).collect())
     }
 
     /// The moments of a row group; none if it holds no wanted row.

@@ -407,8 +407,10 @@ fn properties(footer: &Footer, first: &RecordBatch, effort: Effort) -> WriterPro
             key_value(VERSION_KEY, FORMAT_VERSION.to_string()),
             key_value(FOOTER_KEY, serde_json::to_string(footer).expect("a footer is JSON")),
         ]));
-    // How many rows are marks.
-    p = p.set_column_statistics_enabled(path("deleted"), EnabledStatistics::Chunk);
+    // How many rows are marks, and how many have a `datasetId`.
+    for name in ["deleted", "dataset_id"] {
+        p = p.set_column_statistics_enabled(path(name), EnabledStatistics::Chunk);
+    }
     for name in ["entity_id", "observed_at", "recorded_at"] {
         p = p.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
     }
