@@ -9,6 +9,7 @@ mod binding;
 mod city;
 mod contexts;
 mod csource_subscriptions;
+mod discovery;
 mod distributed_reads;
 mod distributed_writes;
 mod entities;
