@@ -17,7 +17,7 @@ pub use aggregation::Aggregation;
 pub use body::query_body;
 pub use endpoint::Endpoint;
 pub use order::SORT_KEYS_MAX;
-pub use params::{JOIN_LEVEL_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PurgedAttributes, QueryParams};
+pub use params::{JOIN_LEVEL_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PurgedAttributes, QueryParams, lifetime_us};
 pub use q::{LIST_VALUES_MAX, Q, Q_BYTES_MAX, Q_DEPTH_MAX, QOptions, parse_q};
 pub use select::{GeoParameters, IDS_MAX, SELECTION_BYTES_MAX, parse_ids, parse_scopes, parse_types};
 pub use temporal::{LAST_N_MAX, TemporalParams, TimeProperty};

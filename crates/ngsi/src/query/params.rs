@@ -416,7 +416,9 @@ fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {
 }
 
 /// A duration such as `PT5M`, in microseconds; a month counts as 30 days.
-pub(super) fn lifetime_us(text: &str) -> Result<i64> {
+///
+/// Errors: [`crate::ErrorKind::BadRequestData`].
+pub fn lifetime_us(text: &str) -> Result<i64> {
     const MONTH_US: i64 = 30 * 86_400 * 1_000_000;
     match super::aggregation::duration(text) {
         Ok(AggregationPeriod::Micros(us)) => Ok(us),
