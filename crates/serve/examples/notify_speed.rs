@@ -161,6 +161,7 @@ fn open(dir: &Path) -> (Arc<App>, watch::Receiver<bool>) {
         imports: serve::bulk_turns(),
         tenants: Arc::new(Tenants::new(Box::new(|_| Err("there are no tenants here".to_owned())))),
         tenant: None,
+        entity_maps: serve::EntityMaps::default(),
         addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
         stop: stop.clone(),
     });
