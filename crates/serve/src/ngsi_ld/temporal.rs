@@ -181,7 +181,7 @@ fn asked_time(params: &QueryParams) -> AskedTime {
     }
 }
 
-fn past_query(params: &QueryParams) -> PastQuery {
+pub(super) fn past_query(params: &QueryParams) -> PastQuery {
     PastQuery {
         attributes: wanted(params),
         interval: params.temporal.interval.clone(),
