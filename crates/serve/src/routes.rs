@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::binding::{Around, Origins, around, empty};
 use crate::ngsi_ld::{
-    batch, cluster, contexts, csource_subscriptions, discovery, entities, entity_maps, registrations, subscriptions, temporal,
+    batch, cluster, contexts, csource_subscriptions, discovery, entities, entity_maps, registrations, snapshots, subscriptions, temporal,
     temporal_write,
 };
 use crate::problem::Problem;
@@ -102,6 +102,12 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    POST "/ngsi-ld/v1/snapshots" (Plain) snapshots::create, "Make a snapshot of what queries find (5.16.1)";
+    DELETE "/ngsi-ld/v1/snapshots" snapshots::purge, "Delete the snapshots of which `q` holds (5.16.7)";
+    GET "/ngsi-ld/v1/snapshots/{id}" (Plain) snapshots::retrieve, "Retrieve the state of a snapshot (5.16.3)";
+    PATCH "/ngsi-ld/v1/snapshots/{id}" (Plain) snapshots::update, "Change lifetime, priority or endpoint of a snapshot (5.16.4)";
+    DELETE "/ngsi-ld/v1/snapshots/{id}" (Plain) snapshots::delete, "Delete a snapshot (5.16.5)";
+    POST "/ngsi-ld/v1/snapshots/{id}/clone" (Plain) snapshots::clone, "Make a snapshot with what another one has (5.16.2)";
     GET "/ngsi-ld/v1/entityMaps" (EntityMap) entity_maps::create, "Make an entity map (5.14.4)";
     POST "/ngsi-ld/v1/entityMaps" (QueryByBody) entity_maps::create_by_body, "Make an entity map by a document (5.14.4)";
     GET "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::retrieve, "Retrieve an entity map (5.14.1)";
@@ -197,6 +203,7 @@ pub(crate) fn openapi() -> Value {
         let own: &[&str] = match route.path {
             "/api/v1/changes" => maintenance::CHANGES_PARAMETERS,
             "/api/v1/history/{type}" => history::ERASE_PARAMETERS,
+            "/ngsi-ld/v1/snapshots" if route.method == Method::DELETE => &["q"],
             "/api/v1/versions/{id}" => temporal::VERSIONS_PARAMETERS,
             "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
             "/api/v1/export/{type}" => &bulk_export::NAMES,

@@ -21,6 +21,7 @@ mod notifications;
 mod queries;
 mod receiver;
 mod registrations;
+mod snapshots;
 mod source;
 mod subscriptions;
 mod temporal;
