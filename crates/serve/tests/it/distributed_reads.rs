@@ -382,7 +382,7 @@ fn clause_5_7_2_4_split_entities_are_judged_as_a_whole() {
 fn speed_of_34_sources() {
     const N_SOURCES: usize = 34;
     const SECONDS: u64 = 5;
-    for (per_second, n_hanging) in [(50, 0), (200, 0), (200, 1)] {
+    for (per_second, n_hanging) in [(50, 0), (50, 1), (100, 0), (200, 0)] {
         let city = City::start();
         let sources: Vec<Source> = (0..N_SOURCES)
             .map(|n| {
