@@ -15,6 +15,7 @@ fuzz_target!(|data: &[u8]| {
             let again = decode::json(&written).and_then(|v| decode::entity(v, context)).expect("what we write we read");
             assert_eq!(again.attributes, entity.attributes);
         }
+        let _ = decode::evolution(value.clone(), context);
         let _ = decode::subscription(value, context);
         if let Ok(body) = decode::body(data, decode::MediaType::LdJson, None, contexts) {
             let _ = decode::batch(body);

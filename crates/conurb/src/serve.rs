@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::serve::auth::{ADMIN_TOKEN_FILE, Authenticator, DEVICE_TOKEN_FILE};
+use ::serve::folders::{Folder, OpenNode};
 use ::serve::mqtt_listener::{self, Hub, MqttContext, RefusedMessages};
 use ::serve::peer::HttpTransport;
-use ::serve::tenants::{OpenTenant, TenantName, Tenants};
 use ::serve::{Addresses, App, Contexts, HttpOptions, housekeeping, notify};
 use anyhow::Context;
 use mqtt::profile::{Profile, ProfileSpec, Profiles};
@@ -80,17 +80,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         sources: ::serve::Sources::new(config.alias_or_city(), config.public_url_of(http_address)),
         refused: Arc::clone(&refused),
         imports: ::serve::bulk_turns(),
-        tenants: Arc::new(Tenants::new(tenant_opener(&config))),
+        tenants: Arc::default(),
         tenant: None,
+        snapshots: ::serve::Snapshots::default(),
+        snapshot: None,
+        folder: Folder::new(config.data.clone(), opener(&config)),
         addresses: Addresses { http: http_address, mqtt: mqtt_address, sql: sql_address, flight: flight_address },
         stop: stop.clone(),
     });
     let mqtt_context =
         Arc::new(MqttContext { node: Arc::clone(&node), auth: Arc::clone(&auth), profiles, hub: Arc::new(Hub::default()), refused });
 
-    for name in tenant_names(&config)? {
-        app.tenants.get_or_make(&name, &app).await?;
-    }
+    app.tenants.open_all(&app).await?;
+    app.snapshots.open_all(&app).await;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(notify::deliver(Arc::clone(&app), stop.clone()));
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
@@ -132,8 +134,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("some requests did not end in time and are cut off");
         tasks.abort_all();
     }
-    let tenants = app.tenants.take_nodes();
+    let (tenants, snapshots) = (app.tenants.take_nodes(), app.snapshots.take_nodes());
     let closed = tokio::task::spawn_blocking(move || {
+        for snapshot in &snapshots {
+            snapshot.close().context("a snapshot")?;
+        }
         for (name, tenant) in &tenants {
             tenant.close().with_context(|| format!("tenant `{name}`"))?;
         }
@@ -144,37 +149,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The folder of the tenants' folders.
-const TENANTS_DIR: &str = "tenants";
-
-/// Opens tenants: as the city's node, but in folders of their own, and without other cities.
-fn tenant_opener(config: &Config) -> OpenTenant {
+/// Opens nodes of tenants and snapshots: like the city's, but in folders of their own, and without other cities.
+fn opener(config: &Config) -> OpenNode {
     let config = config.clone();
-    Box::new(move |name| {
+    Arc::new(move |dir| {
         let mut config = config.clone();
         let key = crate::identity::load_or_make(&config.data).map_err(|e| format!("{e:#}"))?;
-        config.data = config.data.join(TENANTS_DIR).join(name.as_str());
-        config.peers.clear();
         if !config.store.history.is_empty() {
-            config.store.history = format!("{}/{TENANTS_DIR}/{name}", config.store.history.trim_end_matches('/'));
+            let place = dir.strip_prefix(&config.data).unwrap_or(dir).display();
+            config.store.history = format!("{}/{place}", config.store.history.trim_end_matches('/'));
         }
+        config.data = dir.to_owned();
+        config.peers.clear();
         open_node_with(&config, key).map_err(|e| format!("{e:#}"))
     })
-}
-
-/// The tenants that have folders.
-fn tenant_names(config: &Config) -> anyhow::Result<Vec<TenantName>> {
-    let dir = config.data.join(TENANTS_DIR);
-    if !dir.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read folder `{}`", dir.display()))? {
-        let name = entry?.file_name();
-        names.push(name.to_string_lossy().parse().with_context(|| format!("in folder `{}`", dir.display()))?);
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn open_node(config: &Config) -> anyhow::Result<Node> {

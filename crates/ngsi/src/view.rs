@@ -50,7 +50,7 @@ impl Member {
 }
 
 /// Linked entities are shown, too (clause 4.5.23).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// Where.
     pub style: JoinStyle,
@@ -61,7 +61,8 @@ pub struct Join {
 }
 
 /// Where linked entities are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum JoinStyle {
     /// Behind the others, each once.
     Flat,

@@ -51,7 +51,7 @@ pub use reactions::{
     Deliverer, ENTITIES_PER_NOTIFICATION_MAX, HELD_ENTITIES_MAX, Recipient, WAITING_BYTES_MAX, WAITING_BYTES_PER_SUBSCRIPTION_MAX,
     WAITING_PER_SUBSCRIPTION_MAX, Watched,
 };
-pub use registry::{Asked, REGISTRATIONS_MAX, Registered, RegistryChange, SourceStatus};
+pub use registry::{Asked, FOLLOWERS_MAX, Follower, REGISTRATIONS_MAX, Registered, RegistryChange, RegistryEvent, SourceStatus};
 pub use store::backup::{Keep, Pruned};
 pub use store::history::{
     AS_OF_INSTANCES_MAX, AggregateQuery, Aggregates, AttributeColumn, Bucket, ColumnKind, Deletion, ErasedInstances, ErasedTimes,

@@ -17,7 +17,7 @@ use crate::backups::Backups;
 use crate::bulk::ActiveJobs;
 use crate::metrics::Metrics;
 use crate::reactions::Reactions;
-use crate::registry::{Registry, load_registrations};
+use crate::registry::{Registry, load_followers, load_registrations};
 
 /// Batches that a live feed may fall behind before it is told that it has lost some.
 const LIVE_BATCHES: usize = 1_024;
@@ -128,6 +128,7 @@ impl Node {
         node.compile_policy();
         node.reactions.opened(node.store.table(Space::City).clone())?;
         load_registrations(&node)?;
+        load_followers(&node)?;
         Ok(node)
     }
 

@@ -44,6 +44,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Only what it is now.
+    pub(crate) const fn of_present(present: Arc<Entity>) -> Self {
+        Self { present: Some(present), abouts: Vec::new(), deletions: Vec::new() }
+    }
+
     /// Its types: those that it has, or had last. Histories from before there were marks do not say it of what is gone.
     pub(crate) fn types(&self) -> Option<&[Iri]> {
         let last = || self.abouts.last().map(|(_, about)| about.types.as_slice());

@@ -55,6 +55,8 @@ pub struct PastQuery {
     pub time: AskedTime,
     /// Ends are shown beside values.
     pub with_ends: bool,
+    /// Scopes are shown.
+    pub with_scopes: bool,
     /// Only the newest so many instances of each attribute.
     pub last_n: Option<usize>,
     /// As it was known at this recorded time; none for now.
@@ -130,8 +132,8 @@ impl Node {
         let of_ends = query.time == AskedTime::DeletedAt;
         let ended = if of_ends || query.with_ends { self.ended(&evolution.id, known, query)? } else { Vec::new() };
         let deleted_at = known.deleted_at().filter(|at| (of_ends || query.with_ends) && is_end_in(query, *at));
-        let mut scopes = known.scope_spans();
-        scopes.retain(|span| !of_ends && query.interval.as_ref().is_none_or(|i| span.overlaps(i)));
+        let mut scopes = if query.with_scopes && !of_ends { known.scope_spans() } else { Vec::new() };
+        scopes.retain(|span| query.interval.as_ref().is_none_or(|i| span.overlaps(i)));
         if let Some(n) = query.last_n {
             scopes.reverse();
             scopes.truncate(n);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use entity::{Attribute, Entity, Filter, Instant, Iri, Series, SortBy, SortOrder, Target, TypeSelector};
 use policy::{Action, Permit, Principal};
@@ -88,6 +89,10 @@ pub struct PeriodPage {
 /// An entity that satisfies the condition.
 pub(crate) struct Selected {
     pub(crate) id: Iri,
+    /// Its types: those that it has, or had last.
+    types: Vec<Iri>,
+    /// What it is, if it is there and that was looked at.
+    present: Option<Arc<Entity>>,
     /// What is known of it, if that had to be looked at.
     known: Option<Known>,
     /// Only values of these times are returned: those in which it was in the scopes asked for.
@@ -111,13 +116,16 @@ impl Node {
         let max = search.past.instances_max;
         let time = search.past.time;
         let newest_first = search.past.last_n.is_some();
+        let values_only = !search.past.with_scopes && !search.past.with_ends && time != AskedTime::DeletedAt;
         let mut page = PastPage { entities: Vec::with_capacity(entities.len()), more, total, cut_at: None };
         let mut cut = Cut { at: None, newest_first, time };
         for selected in entities {
             let query = PastQuery { interval: search.past.interval.as_ref().map(|i| cut.narrowed(i)), ..search.past.clone() };
-            let known = match selected.known {
-                Some(known) => known,
-                None => self.known(&selected.id, search.past.as_of)?,
+            let known = match (selected.known, selected.present) {
+                (Some(known), _) => known,
+                // What it was need not be read where only values are shown.
+                (None, Some(present)) if values_only => Known::of_present(present),
+                (None, _) => self.known(&selected.id, search.past.as_of)?,
             };
             let evolution = self.selected_evolution(&selected.id, selected.within.as_deref(), &query)?;
             if let Some(at) = evolution.cut_at {
@@ -158,11 +166,7 @@ impl Node {
                     format!("the page has more than {PAGE_PERIODS_MAX} periods, which is the limit; ask for longer ones or fewer entities");
                 return Err(NodeError::Limit { what });
             }
-            let known = match selected.known {
-                Some(known) => known,
-                None => self.known(&selected.id, search.past.as_of)?,
-            };
-            let types = known.types().map_or_else(|| vec![entity_type], <[Iri]>::to_vec);
+            let types = if selected.types.is_empty() { vec![entity_type] } else { selected.types };
             page.entities.push(Aggregated { id: selected.id, types, values });
         }
         Ok(page)
@@ -328,7 +332,7 @@ impl Node {
         } else {
             return Ok(None);
         };
-        let selected = Selected { id, known, within };
+        let selected = Selected { id, types: seen.types, present, known, within };
         if ends_only || (any_instance && selected.within.is_none()) {
             return Ok(Some(selected));
         }
@@ -582,5 +586,72 @@ impl Cut {
             self.apply(entities);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::history::TimeProperty;
+
+    use super::*;
+
+    /// An entity with values of these seconds.
+    fn past(seconds: &[i64]) -> Past {
+        let instance = |s: &i64| Attribute::property(*s).observed(Instant::from_secs(*s));
+        let name = Iri::known("https://example.org/t");
+        Past {
+            id: Iri::known("urn:e:1"),
+            types: Vec::new(),
+            created_at: None,
+            modified_at: None,
+            deleted_at: None,
+            scopes: Vec::new(),
+            attributes: std::iter::once((name, seconds.iter().map(instance).collect())).collect(),
+            ended: Vec::new(),
+            cut_at: None,
+        }
+    }
+
+    fn shortened(all: &[&[i64]], newest_first: bool, max: usize) -> Result<(Option<i64>, Vec<usize>), NodeError> {
+        let mut entities: Vec<Past> = all.iter().map(|seconds| past(seconds)).collect();
+        let mut cut = Cut { at: None, newest_first, time: AskedTime::Of(TimeProperty::ObservedAt) };
+        cut.shorten(&mut entities, max)?;
+        let left = entities.iter().map(|e| n_instances(std::slice::from_ref(e))).collect();
+        Ok((cut.at.map(|at| at.micros() / 1_000_000), left))
+    }
+
+    #[test]
+    fn a_page_is_cut_at_one_instant_and_has_at_least_two() {
+        check(&[&[1, 2, 3], &[1, 2, 3]], false, 6, (None, &[3, 3]));
+        check(&[&[1, 2, 3], &[1, 2, 3]], false, 5, (Some(2), &[2, 2]));
+        check(&[&[1, 2, 3], &[2, 3, 4]], false, 4, (Some(2), &[2, 1]));
+        check(&[&[1, 2, 3], &[1, 2, 3]], true, 5, (Some(2), &[2, 2]));
+        check(&[&[1, 2, 3], &[4, 5, 6]], true, 4, (Some(3), &[1, 3]));
+        // The next page begins with the last instant: with fewer than two it would never come further.
+        check(&[&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]], false, 2, (Some(2), &[2, 2, 2]));
+        check(&[&[1, 2], &[1, 2]], false, 1, (None, &[2, 2]));
+        let error = shortened(&[&[1, 2, 3][..]; 6], false, 2).unwrap_err();
+        assert!(error.to_string().contains("ask for fewer entities (limit)"), "{error}");
+
+        #[track_caller]
+        fn check(all: &[&[i64]], newest_first: bool, max: usize, (at, left): (Option<i64>, &[usize])) {
+            assert_eq!(shortened(all, newest_first, max).unwrap(), (at, left.to_vec()));
+        }
+    }
+
+    #[test]
+    fn where_to_look_is_told_by_ids_before_types() {
+        let t = |name: &str| Iri::known(&format!("https://example.org/{name}"));
+        let of = |f: &Filter| Named::of(f).map(|n| (n.ids.len(), n.types.into_iter().collect::<Vec<_>>()));
+        let is = |name: &str| Filter::Type(TypeSelector::Is(t(name)));
+        let ids = || Filter::Id(vec![Iri::known("urn:e:1"), Iri::known("urn:e:2")]);
+        assert_eq!(of(&is("A")), Some((0, vec![t("A")])));
+        assert_eq!(of(&is("A").and(ids())), Some((2, vec![])));
+        assert_eq!(of(&Filter::Or(vec![is("A"), is("B").and(ids()), is("C")])), Some((2, vec![t("A"), t("C")])));
+        assert_eq!(of(&Filter::Or(vec![is("A"), Filter::HasAnyOf(vec![t("x")])])), None);
+        assert_eq!(of(&Filter::Not(Box::new(is("A")))), None);
+        assert_eq!(of(&Filter::Type(TypeSelector::Any)), None);
+        let both = TypeSelector::And(vec![TypeSelector::Is(t("A")), TypeSelector::Is(t("B"))]);
+        assert_eq!(of(&Filter::Type(both)).unwrap().1.len(), 1, "who has both has one");
     }
 }

@@ -17,6 +17,7 @@ use node::{Node, NodeOptions};
 use policy::Principal;
 use serde_json::json;
 use serve::outbound::Outbound;
+use serve::tenants::Tenants;
 use serve::{Addresses, App, Contexts, notify};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -155,8 +156,11 @@ fn open(dir: &Path) -> (Arc<App>, watch::Receiver<bool>) {
         outbound: outbound.clone(),
         contexts: Contexts::new(Arc::new(ngsi::ContextStore::new(None, None).unwrap()), outbound),
         transport: Arc::new(serve::peer::HttpTransport::new().unwrap()),
+        sources: serve::Sources::new("testcity".to_owned(), String::new()),
         refused: Arc::default(),
         imports: serve::bulk_turns(),
+        tenants: Arc::new(Tenants::new(Box::new(|_| Err("there are no tenants here".to_owned())))),
+        tenant: None,
         addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
         stop: stop.clone(),
     });

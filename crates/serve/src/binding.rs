@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use node::Sort;
 
 use crate::ngsi_ld::TENANT;
+use crate::ngsi_ld::snapshots::SNAPSHOT;
 use crate::problem::Problem;
 use crate::routes::BODY_BYTES_MAX;
 use crate::{App, compress};
@@ -119,11 +120,13 @@ async fn answer(around: &Around, mut request: Request, next: Next) -> Response {
     }
     let coding = compress::wanted(request.headers());
     let known = is_ngsi_ld.then(|| known_tags(&request)).flatten();
-    let tenant = request.headers().get(&TENANT).cloned();
+    let of_whom = [TENANT, SNAPSHOT].map(|name| (request.headers().get(&name).cloned(), name));
     let mut response = readable(next.run(request).await);
-    if let Some(tenant) = tenant {
-        // Whose data these are goes back with them (clause 6.3.14).
-        response.headers_mut().insert(TENANT, tenant);
+    // Whose data these are goes back with them (clauses 6.3.14 and 6.3.22).
+    for (value, name) in of_whom {
+        if let Some(value) = value {
+            response.headers_mut().insert(name, value);
+        }
     }
     if response.headers().contains_key(ETAG) {
         response.headers_mut().append(VARY, VARIES);

@@ -19,6 +19,7 @@ mod compress;
 mod console;
 mod contexts;
 mod deliveries;
+pub mod folders;
 mod history;
 pub mod housekeeping;
 mod listener;
@@ -45,9 +46,12 @@ use tokio::sync::watch;
 
 pub use binding::Origins;
 pub use contexts::Contexts;
+use entity::Iri;
+use folders::Folder;
 pub use host::chain;
 pub use ngsi_ld::entity_maps::EntityMaps;
 pub use ngsi_ld::forward::Sources;
+pub use ngsi_ld::snapshots::Snapshots;
 pub use routes::{ROUTES, Route, router};
 use tenants::{TenantName, Tenants};
 pub use tls::{Tls, TlsError};
@@ -76,6 +80,12 @@ pub struct App {
     pub tenants: Arc<Tenants>,
     /// The tenant that is served; none for the default one.
     pub tenant: Option<TenantName>,
+    /// The snapshots of the node or tenant.
+    pub snapshots: Snapshots,
+    /// The snapshot that is served; none for what is true now.
+    pub snapshot: Option<Iri>,
+    /// Where the data are.
+    pub folder: Folder,
     /// Addresses to show.
     pub addresses: Addresses,
     /// True while the node is shutting down.
@@ -84,21 +94,33 @@ pub struct App {
 
 impl App {
     /// The same for a tenant, which has a node of its own.
-    fn of_tenant(&self, name: TenantName, node: Arc<Node>) -> Self {
+    fn of_tenant(&self, name: TenantName, folder: Folder, node: Arc<Node>) -> Self {
+        Self { sources: self.sources.of_tenant(&name), tenant: Some(name), ..self.with_node(folder, node) }
+    }
+
+    /// The same for a snapshot, which has a node of its own.
+    fn of_snapshot(&self, id: Iri, folder: Folder, node: Arc<Node>) -> Self {
+        Self { snapshot: Some(id), ..self.with_node(folder, node) }
+    }
+
+    fn with_node(&self, folder: Folder, node: Arc<Node>) -> Self {
         Self {
+            node,
+            folder,
             auth: Arc::clone(&self.auth),
             outbound: self.outbound.clone(),
             contexts: self.contexts.clone(),
-            sources: self.sources.of_tenant(&name),
+            sources: self.sources.again(),
             entity_maps: EntityMaps::default(),
             transport: Arc::clone(&self.transport),
             refused: Arc::clone(&self.refused),
             imports: Arc::clone(&self.imports),
             tenants: Arc::clone(&self.tenants),
+            tenant: self.tenant.clone(),
+            snapshots: Snapshots::default(),
+            snapshot: None,
             addresses: self.addresses.clone(),
             stop: self.stop.clone(),
-            node,
-            tenant: Some(name),
         }
     }
 }
@@ -144,4 +166,14 @@ pub async fn serve_http_with(
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     listener::serve(listener, routes::router_with(app, options.origins, options.tls.is_some()), options.tls, stop).await
+}
+
+/// Gives these bytes on every path, with the headers that an NGSI-LD answer has, and does nothing else: what the HTTP library gives at most,
+/// for benchmarks.
+pub async fn serve_bytes(listener: TcpListener, bytes: Vec<u8>) -> std::io::Result<()> {
+    use axum::http::header::{CONTENT_TYPE, LINK};
+    const CONTEXT: &str = "<https://uri.etsi.org/ngsi-ld/v1/ngsi-ld-core-context-v1.9.jsonld>; rel=\"http://www.w3.org/ns/json-ld#context\"; type=\"application/ld+json\"";
+    let bytes = axum::body::Bytes::from(bytes);
+    let answer = move || async move { ([(CONTENT_TYPE, "application/json"), (LINK, CONTEXT)], bytes) };
+    axum::serve(listener, axum::Router::new().route("/{*path}", axum::routing::get(answer))).await
 }

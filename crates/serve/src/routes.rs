@@ -11,7 +11,10 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use ngsi::query::Endpoint;
 
 use crate::binding::{Around, Origins, around, empty};
-use crate::ngsi_ld::{batch, cluster, contexts, discovery, entities, entity_maps, registrations, subscriptions, temporal, temporal_write};
+use crate::ngsi_ld::{
+    batch, cluster, contexts, csource_subscriptions, discovery, entities, entity_maps, registrations, snapshots, subscriptions, temporal,
+    temporal_write,
+};
 use crate::problem::Problem;
 use crate::{App, bulk, bulk_export, console, deliveries, history, live, maintenance, peer, platform};
 
@@ -98,6 +101,12 @@ routes! {
     POST "/ngsi-ld/v1/entityOperations/merge" (WriteEntity) batch::merge, "Merge entities (5.6.20)";
     POST "/ngsi-ld/v1/entityOperations/delete" (WriteEntity) batch::delete, "Delete entities (5.6.10)";
     POST "/ngsi-ld/v1/entityOperations/query" (QueryByBody) entities::query_by_body, "Query entities by a document (5.7.2)";
+    POST "/ngsi-ld/v1/snapshots" (Plain) snapshots::create, "Make a snapshot of what queries find (5.16.1)";
+    DELETE "/ngsi-ld/v1/snapshots" snapshots::purge, "Delete the snapshots of which `q` holds (5.16.7)";
+    GET "/ngsi-ld/v1/snapshots/{id}" (Plain) snapshots::retrieve, "Retrieve the state of a snapshot (5.16.3)";
+    PATCH "/ngsi-ld/v1/snapshots/{id}" (Plain) snapshots::update, "Change lifetime, priority or endpoint of a snapshot (5.16.4)";
+    DELETE "/ngsi-ld/v1/snapshots/{id}" (Plain) snapshots::delete, "Delete a snapshot (5.16.5)";
+    POST "/ngsi-ld/v1/snapshots/{id}/clone" (Plain) snapshots::clone, "Make a snapshot with what another one has (5.16.2)";
     GET "/ngsi-ld/v1/entityMaps" (EntityMap) entity_maps::create, "Make an entity map (5.14.4)";
     POST "/ngsi-ld/v1/entityMaps" (QueryByBody) entity_maps::create_by_body, "Make an entity map by a document (5.14.4)";
     GET "/ngsi-ld/v1/entityMaps/{id}" (Plain) entity_maps::retrieve, "Retrieve an entity map (5.14.1)";
@@ -126,6 +135,11 @@ routes! {
     GET "/ngsi-ld/v1/csourceRegistrations/{id}" (List) registrations::retrieve, "Retrieve a registration (5.10.1)";
     PATCH "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::update, "Update a registration (5.9.3)";
     DELETE "/ngsi-ld/v1/csourceRegistrations/{id}" (Plain) registrations::delete, "Delete a registration (5.9.4)";
+    GET "/ngsi-ld/v1/csourceSubscriptions" (List) csource_subscriptions::list, "List registration subscriptions (5.11.5)";
+    POST "/ngsi-ld/v1/csourceSubscriptions" (Plain) csource_subscriptions::create, "Subscribe to registrations (5.11.2)";
+    GET "/ngsi-ld/v1/csourceSubscriptions/{id}" (List) csource_subscriptions::retrieve, "Retrieve a registration subscription (5.11.4)";
+    PATCH "/ngsi-ld/v1/csourceSubscriptions/{id}" (Plain) csource_subscriptions::update, "Update a registration subscription (5.11.3)";
+    DELETE "/ngsi-ld/v1/csourceSubscriptions/{id}" (Plain) csource_subscriptions::delete, "Delete a registration subscription (5.11.6)";
     GET "/ngsi-ld/v1/info/sourceIdentity" (Plain) registrations::source_identity, "By which name this node signs in Via (5.15)";
     GET "/ngsi-ld/v1/jsonldContexts" contexts::list, "List the contexts that this node has (5.13.3)";
     POST "/ngsi-ld/v1/jsonldContexts" contexts::host, "Host a context (5.13.2)";

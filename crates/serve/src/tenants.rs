@@ -54,12 +54,12 @@ impl fmt::Display for TenantName {
     }
 }
 
-/// Opens the node of a tenant, making its folder if there is none; an error says why not.
-pub type OpenTenant = Box<dyn Fn(&TenantName) -> Result<Node, String> + Send + Sync>;
+/// The folder of the tenants' folders.
+const DIR: &str = "tenants";
 
 /// The tenants of a city.
+#[derive(Default)]
 pub struct Tenants {
-    open: OpenTenant,
     by_name: RwLock<BTreeMap<TenantName, Arc<App>>>,
     /// Held while one is made.
     making: tokio::sync::Mutex<()>,
@@ -80,6 +80,14 @@ pub enum TenantError {
         /// Its name.
         name: TenantName,
     },
+    /// A folder that is none of a tenant.
+    #[error("`{path}`: {reason}")]
+    Folder {
+        /// The folder.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Its data cannot be opened.
     #[error("the data of tenant `{name}` cannot be opened: {reason}")]
     Open {
@@ -91,10 +99,17 @@ pub enum TenantError {
 }
 
 impl Tenants {
-    /// None yet.
-    #[must_use]
-    pub fn new(open: OpenTenant) -> Self {
-        Self { open, by_name: RwLock::default(), making: tokio::sync::Mutex::default() }
+    /// Opens those that there are.
+    ///
+    /// Errors: one cannot be opened.
+    pub async fn open_all(&self, default: &Arc<App>) -> Result<(), TenantError> {
+        let folder = default.folder.below(DIR);
+        let wrong = |name: &str, reason: String| TenantError::Folder { path: folder.path().join(name).display().to_string(), reason };
+        for name in folder.names().map_err(|e| wrong("", e.to_string()))? {
+            let parsed = name.parse().map_err(|e: TenantNameError| wrong(&name, e.to_string()))?;
+            self.get_or_make(&parsed, default).await?;
+        }
+        Ok(())
     }
 
     /// Their names.
@@ -128,11 +143,13 @@ impl Tenants {
         if self.names().len() >= TENANTS_MAX {
             return Err(TenantError::TooMany { name: name.clone() });
         }
-        let (asked, opener) = (name.clone(), Arc::clone(default));
-        let opened = tokio::task::spawn_blocking(move || (opener.tenants.open)(&asked)).await;
+        let folder = default.folder.below(DIR).below(name.as_str());
+        let opening = folder.clone();
+        let opened = tokio::task::spawn_blocking(move || opening.open()).await;
         let node = opened.map_err(|e| e.to_string()).and_then(|node| node);
         let node = node.map_err(|reason| TenantError::Open { name: name.clone(), reason })?;
-        let app = Arc::new(default.of_tenant(name.clone(), Arc::new(node)));
+        let app = Arc::new(default.of_tenant(name.clone(), folder, Arc::new(node)));
+        app.snapshots.open_all(&app).await;
         tokio::spawn(notify::deliver(Arc::clone(&app), app.stop.clone()));
         tokio::spawn(housekeeping::remove_expired(Arc::clone(&app), app.stop.clone()));
         tracing::info!(tenant = %name, "tenant opened");
@@ -140,10 +157,14 @@ impl Tenants {
         Ok(app)
     }
 
-    /// Takes out the tenants' nodes, to be closed when the node stops.
+    /// Takes out the nodes of tenants and of their snapshots, to be closed when the node stops.
     pub fn take_nodes(&self) -> Vec<(TenantName, Arc<Node>)> {
         let all = std::mem::take(&mut *self.by_name.write().unwrap_or_else(PoisonError::into_inner));
-        all.into_iter().map(|(name, app)| (name, Arc::clone(&app.node))).collect()
+        let nodes = |(name, app): (TenantName, Arc<App>)| {
+            let snapshots = app.snapshots.take_nodes().into_iter().map(|node| (name.clone(), node)).collect::<Vec<_>>();
+            snapshots.into_iter().chain([(name, Arc::clone(&app.node))]).collect::<Vec<_>>()
+        };
+        all.into_iter().flat_map(nodes).collect()
     }
 }
 

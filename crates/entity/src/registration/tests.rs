@@ -60,7 +60,7 @@ proptest! {
         let asked = Specification {
             entities: vec![Selected {
                 types: by_type.then(|| TypeSelector::Is(types[0].clone())),
-                ids: if by_id { vec![id.clone()] } else { Vec::new() },
+                ids: if by_id { vec![id] } else { Vec::new() },
                 id_pattern: by_pattern.then(|| Pattern::new("urn").unwrap()),
             }],
             attributes: if by_attribute { vec![attribute] } else { Vec::new() },

@@ -174,7 +174,7 @@ fn strings(value: &Value) -> Result<Vec<&str>> {
     if value.is_array() { list_of_strings(value) } else { Err(Error::bad(format!("expected an array, found {}", described(value)))) }
 }
 
-fn items<'a>(value: &'a Value, max: usize) -> Result<&'a [Value]> {
+fn items(value: &Value, max: usize) -> Result<&[Value]> {
     match value {
         Value::Array(list) if (1..=max).contains(&list.len()) => Ok(list),
         Value::Array(list) => Err(Error::bad(format!("expected 1 to {max} items, found {}", list.len()))),

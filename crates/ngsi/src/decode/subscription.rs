@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 use super::{instant, iri, list_of_strings, object, string};
 use crate::context::Context;
 use crate::error::{Error, Result, described, shown};
-use crate::query::{GeoParameters, QOptions, id_pattern, member_list, name_list, parse_q, parse_scopes, parse_types, unknown_member};
-use crate::view::{LanguageRanges, Member, Representation, View};
+use crate::query::{
+    GeoParameters, QOptions, check_reach, id_pattern, join_of, member_list, name_list, parse_q, parse_scopes, parse_types, unknown_member,
+};
+use crate::view::{Join, LanguageRanges, Member, Representation, View};
 
 /// The most watched attributes, and the most entity selectors.
 pub const WATCHED_MAX: usize = 500;
@@ -25,7 +27,7 @@ const MQTT_VERSIONS: [&str; 2] = ["mqtt3.1.1", "mqtt5.0"];
 /// The most headers that a subscriber may ask for.
 const HEADERS_MAX: usize = 50;
 
-const MEMBERS: [&str; 22] = [
+const MEMBERS: [&str; 23] = [
     "id",
     "type",
     "subscriptionName",
@@ -47,13 +49,14 @@ const MEMBERS: [&str; 22] = [
     "expandValues",
     "localOnly",
     "jsonKeys",
+    "ngsildConformance",
     "@context",
 ];
 
 /// Output only: passed over in requests (clause 5.2.12).
 const OUTPUT_ONLY: [&str; 3] = ["status", "createdAt", "modifiedAt"];
 
-const UNSUPPORTED: [&str; 4] = ["csf", "temporalQ", "ngsildConformance", "splitEntities"];
+const UNSUPPORTED: [&str; 3] = ["csf", "temporalQ", "splitEntities"];
 
 /// A wish to be told. Names are expanded; everything is checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +115,9 @@ pub struct Subscription {
     /// The languages wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lang: Option<LanguageRanges>,
+    /// Notifications are written for a receiver of this version of the standard, major and minor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conformance: Option<(u32, u32)>,
     /// The context of its notifications, as an `@context` value: what was asked for, or that of the request.
     pub context: Value,
     /// What is told, and where.
@@ -243,6 +249,9 @@ pub struct Notification {
     pub sys_attrs: bool,
     /// Previous values are shown.
     pub show_changes: bool,
+    /// What the entities are linked to is shown, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
     /// Where.
     pub endpoint: Endpoint,
 }
@@ -320,6 +329,7 @@ pub fn subscription(value: Value, context: &Context) -> Result<Subscription> {
         local_only: fields.read("localOnly", boolean)?.unwrap_or(false),
         dataset_ids: fields.read("datasetId", |v| crate::query::dataset_ids(list_of_strings(v)?.into_iter()))?,
         lang: fields.read("lang", |v| LanguageRanges::parse(string(v)?))?,
+        conformance: fields.read("ngsildConformance", version)?,
         context: fields.read("jsonldContext", context_url)?.unwrap_or_else(|| context.json()),
         notification: notification_params(notification, context).map_err(|e| e.within("notification"))?,
     };
@@ -490,6 +500,13 @@ fn names(value: &Value, context: &Context) -> Result<Vec<Iri>> {
     Ok(list)
 }
 
+/// `major.minor`.
+fn version(value: &Value) -> Result<(u32, u32)> {
+    let text = string(value)?;
+    let parts = text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    parts.ok_or_else(|| Error::bad(format!("expected a version of the standard such as 1.6, found `{}`", shown(text))))
+}
+
 fn boolean(value: &Value) -> Result<bool> {
     value.as_bool().ok_or_else(|| Error::bad(format!("expected true or false, found {}", described(value))))
 }
@@ -532,7 +549,8 @@ fn context_url(value: &Value) -> Result<Value> {
     }
 }
 
-const NOTIFICATION_MEMBERS: [&str; 7] = ["attributes", "pick", "omit", "format", "sysAttrs", "showChanges", "endpoint"];
+const NOTIFICATION_MEMBERS: [&str; 9] =
+    ["attributes", "pick", "omit", "format", "sysAttrs", "showChanges", "join", "joinLevel", "endpoint"];
 /// Those of the standard, and what this node says of the delivery beside them.
 const NOTIFICATION_OUTPUT_ONLY: [&str; 12] = [
     "status",
@@ -553,7 +571,7 @@ fn notification_params(value: Value, context: &Context) -> Result<Notification> 
     let map = object(value, "notification parameters")?;
     for key in map.keys().map(String::as_str) {
         if !NOTIFICATION_MEMBERS.contains(&key) && !NOTIFICATION_OUTPUT_ONLY.contains(&key) {
-            return Err(unknown_member(key, &NOTIFICATION_MEMBERS, &["join", "joinLevel"]).within(&shown(key)));
+            return Err(unknown_member(key, &NOTIFICATION_MEMBERS, &[]).within(&shown(key)));
         }
     }
     let fields = Fields { map: &map, context };
@@ -563,7 +581,13 @@ fn notification_params(value: Value, context: &Context) -> Result<Notification> 
         "simplified" | "keyValues" => Ok(Representation::Simplified),
         other => Err(Error::bad(format!("`{}` is not a format (expected normalized, concise, simplified or keyValues)", shown(other)))),
     })?;
+    let level = fields.read("joinLevel", |v| match v {
+        Value::String(s) => Ok(s.clone()),
+        Value::Number(n) => Ok(n.to_string()),
+        other => Err(Error::bad(format!("expected a number, found {}", described(other)))),
+    })?;
     let n = Notification {
+        join: join_of(fields.text("join")?, level)?,
         pick: fields.members("pick")?,
         omit: fields.members("omit")?.unwrap_or_default(),
         attributes: fields.read("attributes", |v| names(v, context))?,
@@ -575,6 +599,8 @@ fn notification_params(value: Value, context: &Context) -> Result<Notification> 
     if n.show_changes && n.representation == Representation::Simplified {
         return Err(Error::bad("changes cannot be shown in the simplified format").within("showChanges"));
     }
+    let reach = View { join: n.join.clone(), pick: n.pick.clone(), omit: n.omit.clone(), ..View::default() };
+    check_reach(&reach)?;
     Ok(n)
 }
 
@@ -680,6 +706,7 @@ impl Subscription {
             attrs: n.attributes.clone(),
             lang: self.lang.clone(),
             dataset_ids: self.dataset_ids.clone(),
+            join: n.join.clone(),
             ..View::default()
         }
     }

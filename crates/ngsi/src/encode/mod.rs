@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use entity::{Attribute, AttributeValue, Entity, Iri, LOCATION};
 
 pub use discovery::{AttributeInfo, TypeInfo, attribute_info, attribute_list, attributes, type_info, type_list, types};
-pub use notification::{Change, NotificationBody, notification};
+pub use notification::{Change, NotificationBody, joined_notification, notification};
 pub use patch::{attribute_patch, entity_patch, is_simplified};
 pub use problem::{BatchError, Problem, batch_result, problem, update_result};
 pub use registration::registration;

@@ -1,12 +1,14 @@
 //! What a subscriber receives (ETSI GS CIM 009 V1.9.1, clauses 5.3.1 and 5.8.6).
 
+use std::cell::RefCell;
+
 use entity::{Attribute, AttributeValue, Entity, Instant, Iri};
 
-use super::attribute::{Style, previous_member};
+use super::attribute::{LinkedEntities, Style, previous_member};
 use super::writer::Writer;
-use super::{Document, collection, members};
+use super::{Document, collection, joined, members};
 use crate::context::Context;
-use crate::view::{Member, Representation, View};
+use crate::view::{JoinStyle, Member, Representation, View};
 use crate::{DEFAULT_INSTANCE, NGSI_LD_NULL};
 
 /// One entity of a notification.
@@ -50,9 +52,34 @@ pub struct NotificationBody<'a> {
 /// As features, entities that are gone are left out: a deletion has no feature.
 #[must_use]
 pub fn notification(n: &NotificationBody<'_>, view: &View, context: &Context, document: Document) -> Vec<u8> {
+    joined_notification(n, &NoLinks, &[], view, context, document)
+}
+
+struct NoLinks;
+
+impl LinkedEntities for NoLinks {
+    fn linked(&self, _: &Iri) -> Option<&Entity> {
+        None
+    }
+}
+
+/// The same with what the entities are linked to: in their relationships, as far as `view` follows them, or `behind` them.
+#[must_use]
+pub fn joined_notification(
+    n: &NotificationBody<'_>,
+    linked: &dyn LinkedEntities,
+    behind: &[(&Entity, View)],
+    view: &View,
+    context: &Context,
+    document: Document,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     let mut w = Writer::new(&mut out);
-    let style = Style::plain(context, view);
+    let plain = Style::plain(context, view);
+    let met = RefCell::default();
+    let is_inline = view.join.as_ref().is_some_and(|j| j.style == JoinStyle::Inline);
+    let style_of = |e: &Entity| if is_inline { joined(e, linked, &met, plain) } else { plain };
+    let behind = behind.iter().map(|(e, view)| (*e, Style::plain(context, view)));
     w.open(b'{');
     w.member("id", n.id.as_str());
     w.member("type", "Notification");
@@ -61,15 +88,24 @@ pub fn notification(n: &NotificationBody<'_>, view: &View, context: &Context, do
     w.key("data");
     if document.is_geo() {
         let present = n.data.iter().filter_map(|c| match c {
-            Change::Present { entity, .. } => Some((*entity, style)),
+            Change::Present { entity, .. } => Some((*entity, style_of(entity))),
             Change::Deleted { .. } => None,
         });
-        collection(&mut w, present, context, false);
+        collection(&mut w, present.chain(behind), context, false);
     } else {
         w.open(b'[');
         for change in n.data {
             w.open(b'{');
+            let style = match change {
+                Change::Present { entity, .. } => style_of(entity),
+                Change::Deleted { .. } => plain,
+            };
             write_change(&mut w, change, style, n);
+            w.close(b'}');
+        }
+        for (entity, style) in behind {
+            w.open(b'{');
+            members(&mut w, entity, style, &|_, _| None, &|_| true);
             w.close(b'}');
         }
         w.close(b']');

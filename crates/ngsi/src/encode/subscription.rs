@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::context::Context;
 use crate::decode::{EntitySelector, Notification, Subscription};
-use crate::view::{Member, Representation};
+use crate::view::{JoinStyle, Member, Representation};
 
 impl Subscription {
     /// The document as a client gets it, with the names that `context` has; `q`, `geoQ` and `scopeQ` are as they were given.
@@ -40,6 +40,7 @@ impl Subscription {
         put("localOnly", self.local_only.then_some(true.into()));
         put("datasetId", self.dataset_ids.as_ref().map(|l| l.iter().map(dataset_text).collect()));
         put("lang", self.lang.as_ref().map(|l| l.as_str().into()));
+        put("ngsildConformance", self.conformance.map(|(major, minor)| format!("{major}.{minor}").into()));
         put("jsonldContext", self.context.as_str().map(Value::from));
         let mut notification = notification_json(&self.notification, context);
         for (name, value) in more {
@@ -122,6 +123,14 @@ fn notification_json(n: &Notification, context: &Context) -> Map<String, Value> 
         if set {
             map.insert(name.to_owned(), true.into());
         }
+    }
+    if let Some(join) = &n.join {
+        let style = match join.style {
+            JoinStyle::Flat => "flat",
+            JoinStyle::Inline => "inline",
+        };
+        map.insert("join".to_owned(), style.into());
+        map.insert("joinLevel".to_owned(), join.levels.into());
     }
     let e = &n.endpoint;
     let mut endpoint = Map::new();

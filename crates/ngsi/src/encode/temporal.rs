@@ -274,7 +274,7 @@ fn series(w: &mut Writer<'_>, instances: &[&Attribute], time: TimeProperty, styl
             // A language filter leaves of texts what fits best (clause 4.15).
             match (&a.value, &style.view.lang) {
                 (AttributeValue::Language(map), Some(lang)) if !map.is_empty() => {
-                    w.value(lang.best(map).map_or(&Value::Null, |(_, text)| text))
+                    w.value(lang.best(map).map_or(&Value::Null, |(_, text)| text));
                 }
                 (value, _) => style.raw_value(w, value),
             }

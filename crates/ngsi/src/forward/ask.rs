@@ -390,7 +390,7 @@ mod tests {
                     0 => format!("a{eq}{n}"),
                     1 => format!("a.b{eq}{quoted}"),
                     2 => format!("a[k.l]{eq}{n}..99"),
-                    3 => format!("a.observedAt>=2026-01-01T00:00:00Z"),
+                    3 => "a.observedAt>=2026-01-01T00:00:00Z".to_owned(),
                     4 => format!("r{eq}urn:x:{}", n.abs()),
                     5 => format!("a{eq}{quoted},{n},true"),
                     6 => "modifiedAt<2026-01-01T00:00:00Z".to_owned(),

@@ -90,7 +90,7 @@ mod tests {
             "lr": {"type": "ListRelationship", "objectList": [{"object": "urn:x:2"}]},
             "r": {"type": "Relationship", "object": "urn:x:2", "objectType": "A"},
         });
-        let e = decode::entity(full.clone(), core).unwrap();
+        let e = decode::entity(full, core).unwrap();
         let as_of = |version| -> Value {
             serde_json::from_slice(&encode::entity(&downgraded(e.clone(), version), &View::default(), core, Document::Json)).unwrap()
         };

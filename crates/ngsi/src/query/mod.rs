@@ -17,11 +17,11 @@ pub use aggregation::Aggregation;
 pub use body::query_body;
 pub use endpoint::Endpoint;
 pub use order::SORT_KEYS_MAX;
-pub use params::{JOIN_LEVEL_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PurgedAttributes, QueryParams};
+pub use params::{JOIN_LEVEL_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, PurgedAttributes, QueryParams, lifetime_us};
 pub use q::{LIST_VALUES_MAX, Q, Q_BYTES_MAX, Q_DEPTH_MAX, QOptions, parse_q};
 pub use select::{GeoParameters, IDS_MAX, SELECTION_BYTES_MAX, parse_ids, parse_scopes, parse_types};
 pub use temporal::{LAST_N_MAX, TemporalParams, TimeProperty};
 
 pub(crate) use aggregation::duration;
 pub(crate) use body::unknown_member;
-pub(crate) use params::{dataset_ids, id_pattern, member_list, name_list};
+pub(crate) use params::{check_reach, dataset_ids, id_pattern, join_of, member_list, name_list};

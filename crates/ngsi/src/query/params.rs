@@ -416,7 +416,9 @@ fn temporal_of<'a>(text: &dyn Fn(&str) -> Option<&'a str>) -> TemporalText {
 }
 
 /// A duration such as `PT5M`, in microseconds; a month counts as 30 days.
-pub(super) fn lifetime_us(text: &str) -> Result<i64> {
+///
+/// Errors: [`crate::ErrorKind::BadRequestData`].
+pub fn lifetime_us(text: &str) -> Result<i64> {
     const MONTH_US: i64 = 30 * 86_400 * 1_000_000;
     match super::aggregation::duration(text) {
         Ok(AggregationPeriod::Micros(us)) => Ok(us),
@@ -565,8 +567,13 @@ impl JoinText {
     }
 }
 
+/// `join` and `joinLevel` of a subscription.
+pub(crate) fn join_of(join: Option<String>, level: Option<String>) -> Result<Option<Join>> {
+    JoinText { join, level, contained_by: None }.join()
+}
+
 /// Members of linked entities need a join that reaches them (clauses 5.7.1.4 and 5.7.2.4).
-pub(super) fn check_reach(view: &View) -> Result<()> {
+pub(crate) fn check_reach(view: &View) -> Result<()> {
     let levels = view.join.as_ref().map_or(0, |j| j.levels);
     let deepest = |list: &[Member]| list.iter().map(Member::link_depth).max().unwrap_or_default();
     for (name, list) in [("pick", view.pick.as_deref().unwrap_or_default()), ("omit", view.omit.as_slice())] {

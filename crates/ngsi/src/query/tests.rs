@@ -87,8 +87,8 @@ fn wrong_parameters_are_named() {
     check("somethingElse=T", RetrieveEntity, InvalidRequest, "expected attrs, pick");
     check("q=a", Plain, InvalidRequest, "there are none");
     check("type=T&type=U", QueryEntities, InvalidRequest, "parameter type: given twice");
-    check("type=T&join=flat", QueryEntities, InvalidRequest, "does not support");
-    check("type=T&orderBy=a", QueryEntities, InvalidRequest, "does not support");
+    check("type=T&aggrMethods=sum", QueryEntities, InvalidRequest, "does not support");
+    check("type=T&orderBy=a", QueryEntities, BadRequestData, "this node alone");
     check("type=T&limit=1001", QueryEntities, BadRequestData, "parameter limit: 1001 is more than the limit of 1000");
     check("type=T&limit=-1", QueryEntities, BadRequestData, "expected a number from 0 to 1000, found `-1`");
     check("type=T&limit=0", QueryEntities, BadRequestData, "only together with count");
@@ -104,7 +104,7 @@ fn wrong_parameters_are_named() {
     check("type=T&idPattern=(", QueryEntities, BadRequestData, "parameter idPattern");
     check("type=T&q=a=1", QueryEntities, BadRequestData, "parameter q: at character 2");
     check("type=T&attrs=id", QueryEntities, BadRequestData, "use pick");
-    check("type=T&pick=a{b}", QueryEntities, BadRequestData, "need `join`");
+    check("type=T&pick=a{b}", QueryEntities, BadRequestData, "joinLevel is 0");
     check("type=T&georel=within", QueryEntities, BadRequestData, "missing: geometry, coordinates");
     check("type=T&georel=near&geometry=Point&coordinates=[1,2]", QueryEntities, BadRequestData, "needs a distance");
     check("type=T&georel=near;maxDistance==0&geometry=Point&coordinates=[1,2]", QueryEntities, BadRequestData, "greater than 0");
@@ -188,7 +188,7 @@ fn wrong_query_bodies_are_named() {
     check(json!({"q": "a"}), "type: expected `Query`");
     check(json!({"type": "Query"}), "too wide");
     check(json!({"type": "Query", "qq": "a"}), "did you mean `q`?");
-    check(json!({"type": "Query", "join": "flat"}), "does not support");
+    check(json!({"type": "Query", "splitEntities": true}), "does not support");
     check(json!({"type": "Query", "entities": []}), "expected 1 to");
     check(json!({"type": "Query", "entities": [{"id": "urn:x:1"}]}), "entities/0: the mandatory member `type`");
     check(json!({"type": "Query", "entities": [{"type": "A", "id": 5}]}), "entities/0/id");

@@ -1,9 +1,11 @@
 //! What is written is read back the same.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instant, Iri, Qualifiers};
-use ngsi::encode::{self, Document};
+use entity::{Attribute, AttributeValue, Attributes, Entity, Geometry, Instant, Iri, Qualifiers, Series};
+use ngsi::encode::{self, Document, TemporalEntity};
+use ngsi::query::TimeProperty;
 use ngsi::{ContextStore, Representation, View, decode};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -114,7 +116,58 @@ fn entity_strategy() -> impl Strategy<Value = Entity> {
     )
 }
 
+/// Instances of attributes in the order of time, each of its own time and `datasetId`.
+fn series() -> impl Strategy<Value = Series> {
+    let dataset = || prop::option::of(prop::sample::select(vec!["urn:d:1", "urn:d:2"]));
+    let instances = vec((leaf_attribute(), instant(), dataset()), 1..5).prop_map(|list| {
+        let known: BTreeMap<(Instant, Option<&str>), Attribute> = list.into_iter().map(|(a, at, d)| ((at, d), a)).collect();
+        let instance = |((at, d), a): ((Instant, Option<&str>), Attribute)| Attribute { dataset_id: d.map(Iri::known), ..a.observed(at) };
+        known.into_iter().map(instance).collect::<Vec<_>>()
+    });
+    vec((iri(), instances), 0..4).prop_map(|list| list.into_iter().collect())
+}
+
+fn written(attributes: &Series, view: &View) -> Value {
+    let (id, types) = (Iri::known("urn:x:1"), [Iri::known("https://uri.etsi.org/ngsi-ld/default-context/T")]);
+    let e = TemporalEntity {
+        id: &id,
+        types: &types,
+        attributes,
+        removals: &[],
+        deleted_at: None,
+        created_at: None,
+        modified_at: None,
+        scopes: &[],
+    };
+    serde_json::from_slice(&encode::evolution(e, TimeProperty::ObservedAt, view, CONTEXTS.core_context(), false)).unwrap()
+}
+
+fn read_series(document: Value) -> Series {
+    let read = decode::evolution(document, CONTEXTS.core_context()).unwrap();
+    read.attributes.into_iter().map(|(name, list)| (name, list.to_vec())).collect()
+}
+
 proptest! {
+    #[test]
+    fn a_past_is_read_back_as_it_was(attributes in series()) {
+        let all = View { sys_attrs: true, ..View::default() };
+        prop_assert_eq!(read_series(written(&attributes, &all)), attributes);
+    }
+
+    #[test]
+    fn values_and_times_are_read_back_as_they_were(attributes in series()) {
+        let values = View { temporal_values: true, ..View::default() };
+        let mut read = read_series(written(&attributes, &values));
+        let mut want = attributes;
+        for list in read.values_mut().chain(want.values_mut()) {
+            list.sort_by_key(|a| (a.observed_at, a.dataset_id.clone()));
+            for a in list {
+                (a.unit_code, a.qualifiers) = (None, None);
+            }
+        }
+        prop_assert_eq!(read, want);
+    }
+
     #[test]
     fn normalized_and_concise_lose_nothing(e in entity_strategy()) {
         for context in [CONTEXTS.default_context(), CONTEXTS.core_context()] {

@@ -112,7 +112,9 @@ fn wrong_subscriptions_say_where_and_what() {
     check(&[("csf", json!("x"))], "csf: is a member of NGSI-LD that this node does not support");
     check(&[("temporalQ", json!({}))], "temporalQ: is a member of NGSI-LD that this node does not support");
     check(&[("watchedAttribute", json!(["a"]))], "did you mean `watchedAttributes`?");
-    check_notification("join", json!("flat"), "notification/join: is a member of NGSI-LD that this node does not support");
+    check_notification("join", json!("round"), "notification/join: expected flat, inline or @none");
+    check_notification("joinLevel", json!(2), "notification/joinLevel: goes with `join` only");
+    check(&[("ngsildConformance", json!("1"))], "ngsildConformance: expected a version of the standard such as 1.6");
     check_notification("format", json!("xml"), "notification/format: `xml` is not a format");
     check_notification("pick", json!([]), "notification/pick: the array is empty");
     check_notification("endpoint", json!({}), "notification/endpoint/uri: the mandatory member `uri` is missing");

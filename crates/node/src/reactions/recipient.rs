@@ -314,6 +314,15 @@ impl Recipient {
     /// What has been held back since then is told at that time as well.
     pub(super) fn tell(self: &Arc<Self>, told: Told, throttling_us: Option<i64>) -> Option<Instant> {
         let Some(gap_us) = throttling_us else {
+            // Held back before a patch took the throttling away: it must not come behind what is later.
+            let held = lock(&self.queue).held.take();
+            let told = match held {
+                Some(mut held) => {
+                    held.append(told);
+                    held
+                }
+                None => told,
+            };
             self.push(told.parts());
             return None;
         };

@@ -161,6 +161,18 @@ fn throttling_holds_back_and_tells_the_last_state_of_each_entity() {
 }
 
 #[test]
+fn what_is_held_back_does_not_come_behind_what_is_later() {
+    let b = bench(Limits::default());
+    b.recipient.tell(told(1, 1, 1), Some(100));
+    b.recipient.tell(told(2, 2, 2), Some(100));
+    // Not throttled any more.
+    b.recipient.tell(told(3, 3, 3), None);
+    assert_eq!(positions(&b.recipient), [1, 3]);
+    let last = b.recipient.waiting_before(u64::MAX).pop().unwrap();
+    assert_eq!((last.entities.len(), last.first_position), (2, 2));
+}
+
+#[test]
 fn only_the_last_part_finishes_a_change() {
     let b = bench(Limits::default());
     let mut all = told(7, 0, 0);

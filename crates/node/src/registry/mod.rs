@@ -1,6 +1,7 @@
 //! The registrations of context sources: kept like subscriptions, indexed in memory, with how asking each source goes
 //! (ETSI GS CIM 009 V1.9.1, clauses 5.2.9, 5.9 and 5.10).
 
+mod followers;
 mod operations;
 mod table;
 #[cfg(test)]
@@ -12,6 +13,8 @@ use entity::Instant;
 use entity::registration::{OperationSet, Registration};
 use tokio::sync::broadcast;
 
+pub use followers::{FOLLOWERS_MAX, Follower};
+pub(crate) use followers::{Followers, load_followers};
 pub(crate) use operations::load_registrations;
 use table::Table;
 
@@ -72,6 +75,15 @@ pub struct RegistryChange {
     pub after: Option<Arc<Registered>>,
 }
 
+/// Something that concerns those who follow registrations.
+#[derive(Clone, Debug)]
+pub enum RegistryEvent {
+    /// A registration is new, other than before, or gone.
+    Registration(RegistryChange),
+    /// A registration subscription is new, or other than before.
+    Subscribed(String),
+}
+
 impl Registered {
     fn new(registration: Registration, status: Arc<Mutex<SourceStatus>>) -> Self {
         Self { supported: registration.supported(), registration, status }
@@ -118,12 +130,14 @@ pub(crate) struct Registry {
     table: RwLock<Table>,
     /// One change at a time, so that two that clash cannot both find that they do not.
     changing: tokio::sync::Mutex<()>,
-    changes: broadcast::Sender<RegistryChange>,
+    events: broadcast::Sender<RegistryEvent>,
+    followers: Followers,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { table: RwLock::default(), changing: tokio::sync::Mutex::new(()), changes: broadcast::channel(CHANGES_WAITING_MAX).0 }
+        let events = broadcast::channel(CHANGES_WAITING_MAX).0;
+        Self { table: RwLock::default(), changing: tokio::sync::Mutex::new(()), events, followers: Followers::default() }
     }
 }
 
@@ -141,7 +155,7 @@ impl Registry {
         table.insert(Arc::clone(&after));
         drop(table);
         // Nobody follows if this fails.
-        let _ = self.changes.send(RegistryChange { before, after: Some(Arc::clone(&after)) });
+        let _ = self.events.send(RegistryEvent::Registration(RegistryChange { before, after: Some(Arc::clone(&after)) }));
         after
     }
 
@@ -149,7 +163,7 @@ impl Registry {
         let before = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         if before.is_some() {
             // Nobody follows if this fails.
-            let _ = self.changes.send(RegistryChange { before, after: None });
+            let _ = self.events.send(RegistryEvent::Registration(RegistryChange { before, after: None }));
         }
     }
 }

@@ -16,6 +16,8 @@ use policy::Principal;
 
 use super::Call;
 use super::entities::past;
+use super::forward::names::{Names, with_sources};
+use super::forward::{Warning, add_warnings};
 use crate::problem::Problem;
 
 /// Entities of a type that are visited for the details of one type or attribute.
@@ -26,6 +28,7 @@ pub(crate) async fn types(call: Call) -> Result<Response, Problem> {
     let params = call.params(Endpoint::Discovery)?;
     let document = call.document(false)?;
     let types = call.app.node.types(&call.who)?;
+    let mut warnings: Vec<Warning> = Vec::new();
     let body = if params.details {
         let infos: Result<Vec<TypeInfo>, NodeError> = types
             .into_iter()
@@ -37,9 +40,13 @@ pub(crate) async fn types(call: Call) -> Result<Response, Problem> {
         encode::types(&infos?, &call.context)
     } else {
         let types: Vec<Iri> = types.into_iter().map(|(t, _)| t).collect();
+        let (types, said) = with_sources(&call, &params, Names::Types, types).await?;
+        warnings = said;
         encode::type_list(&list_id("EntityTypeList"), &types, &call.context)
     };
-    Ok(call.answer(body, document))
+    let mut response = call.answer(body, document);
+    add_warnings(&call, &mut response, &warnings);
+    Ok(response)
 }
 
 /// `GET /types/{type}`.
@@ -74,6 +81,7 @@ pub(crate) async fn attributes(call: Call) -> Result<Response, Problem> {
     let params = call.params(Endpoint::Discovery)?;
     let document = call.document(false)?;
     let mut types_of: BTreeMap<Iri, Vec<Iri>> = BTreeMap::new();
+    let mut warnings: Vec<Warning> = Vec::new();
     for (entity_type, _) in call.app.node.types(&call.who)? {
         for name in names(&call.app.node, &call.who, &entity_type)? {
             types_of.entry(name).or_default().push(entity_type.clone());
@@ -84,10 +92,13 @@ pub(crate) async fn attributes(call: Call) -> Result<Response, Problem> {
         let infos: Vec<AttributeInfo> = types_of.into_iter().map(info).collect();
         encode::attributes(&infos, &call.context)
     } else {
-        let names: Vec<Iri> = types_of.into_keys().collect();
+        let (names, said) = with_sources(&call, &params, Names::Attributes, types_of.into_keys().collect()).await?;
+        warnings = said;
         encode::attribute_list(&list_id("AttributeList"), &names, &call.context)
     };
-    Ok(call.answer(body, document))
+    let mut response = call.answer(body, document);
+    add_warnings(&call, &mut response, &warnings);
+    Ok(response)
 }
 
 /// `GET /attributes/{attrId}`.

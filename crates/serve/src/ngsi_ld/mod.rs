@@ -3,12 +3,14 @@
 pub(crate) mod batch;
 pub(crate) mod cluster;
 pub(crate) mod contexts;
+pub(crate) mod csource_subscriptions;
 pub(crate) mod discovery;
 pub(crate) mod entities;
 pub(crate) mod entity_maps;
 mod etag;
 pub(crate) mod forward;
 pub(crate) mod registrations;
+pub(crate) mod snapshots;
 pub(crate) mod subscriptions;
 pub(crate) mod temporal;
 pub(crate) mod temporal_write;
@@ -83,6 +85,13 @@ impl FromRequestParts<Arc<App>> for Call {
             Some(name) => tenant(app, &who, name, &parts.method, parts.uri.path()).await?,
             None => Arc::clone(app),
         };
+        let app = &match text(&parts.headers, &snapshots::SNAPSHOT)? {
+            Some(id) => {
+                app.node.permit(&who, Action::Read, None)?;
+                app.snapshots.app_of(&id_of(id)?, app.node.now())?
+            }
+            None => Arc::clone(app),
+        };
         let link = match text(&parts.headers, &LINK)? {
             Some(value) => ngsi::context::context_of_link_header(value)?,
             None => None,
@@ -94,7 +103,7 @@ impl FromRequestParts<Arc<App>> for Call {
             app: Arc::clone(app),
             who,
             context,
-            pairs: pairs(parts),
+            pairs: if app.snapshot.is_some() { local_pairs(parts) } else { pairs(parts) },
             if_match: etag::if_match(&parts.headers)?,
             entity_map: text(&parts.headers, &entity_maps::ENTITY_MAP)?.map(str::to_owned),
             headers: if app.node.has_registrations() { parts.headers.clone() } else { HeaderMap::new() },
@@ -106,6 +115,18 @@ impl FromRequestParts<Arc<App>> for Call {
             base: base(parts),
         })
     }
+}
+
+/// The parameters of a request to a snapshot, which is always about that alone (clause 5.5.15).
+fn local_pairs(parts: &Parts) -> Vec<(String, String)> {
+    const WITH_SCOPE: [&str; 5] = ["entities", "temporal/", "types", "attributes", "entityOperations"];
+    let mut pairs = pairs(parts);
+    pairs.retain(|(name, _)| name != "local");
+    let operation = parts.uri.path().strip_prefix("/ngsi-ld/v1/").unwrap_or_default();
+    if WITH_SCOPE.iter().any(|o| operation.starts_with(o)) {
+        pairs.push(("local".to_owned(), "true".to_owned()));
+    }
+    pairs
 }
 
 /// What serves a tenant. Some operations make one that is not there yet (clause 5.5.10).
@@ -121,11 +142,32 @@ async fn tenant(default: &Arc<App>, who: &Principal, name: &str, method: &Method
     app.map_err(|e| match e {
         TenantError::Unknown { .. } => Problem::new(StatusCode::NOT_FOUND, "NonexistentTenant", e.to_string()),
         TenantError::TooMany { .. } => Problem::new(StatusCode::FORBIDDEN, "TooManyResults", e.to_string()),
-        TenantError::Open { .. } => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string()),
+        TenantError::Open { .. } | TenantError::Folder { .. } => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string())
+        }
     })
 }
 
 impl Call {
+    /// A request that this node makes of itself.
+    fn of_node(app: Arc<App>, who: Principal, context: Arc<Context>) -> Self {
+        Self {
+            app,
+            who,
+            context,
+            pairs: Vec::new(),
+            if_match: None,
+            entity_map: None,
+            headers: HeaderMap::new(),
+            wishes: Wishes::default(),
+            is_older: AtomicBool::new(false),
+            link: None,
+            media_type: None,
+            path: "/ngsi-ld/v1/entityOperations/query".to_owned(),
+            base: String::new(),
+        }
+    }
+
     pub(crate) fn params(&self, endpoint: Endpoint) -> Result<QueryParams, Problem> {
         Ok(QueryParams::from_pairs(&self.pairs, &self.context, endpoint)?)
     }
@@ -137,7 +179,7 @@ impl Call {
 
     /// Reads the body; foreign contexts that it names are fetched first.
     pub(crate) async fn body(&self, bytes: &[u8]) -> Result<Body, Problem> {
-        let media_type = self.media_type.ok_or_else(|| unsupported_media_type())?;
+        let media_type = self.media_type.ok_or_else(unsupported_media_type)?;
         if media_type == MediaType::LdJson {
             let value = ngsi::decode::json(bytes)?;
             let items = match &value {

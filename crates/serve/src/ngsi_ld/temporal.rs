@@ -26,8 +26,12 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>) -> Result<Respo
     if let Some(aggregation) = &params.temporal.aggregation {
         let query = period_query(temporal_query(id, &params), &params, aggregation)?;
         let asked = query.clone();
-        let (entity_type, values) = past(&call, move |node, who| node.evolution_over_periods(who, &asked)).await?;
-        let types = call.app.node.entity(&call.who, &query.temporal.entity).map_or_else(|_| vec![entity_type], |e| e.types.clone());
+        let (values, types) = past(&call, move |node, who| {
+            let (entity_type, values) = node.evolution_over_periods(who, &asked)?;
+            let types = node.types_known(who, &asked.temporal.entity)?;
+            Ok((values, types.unwrap_or_else(|| vec![entity_type])))
+        })
+        .await?;
         return Ok(aggregated(&call, &params, &query.temporal.entity, &types, values, document));
     }
     let query = past_query(&params);
@@ -177,13 +181,14 @@ fn asked_time(params: &QueryParams) -> AskedTime {
     }
 }
 
-fn past_query(params: &QueryParams) -> PastQuery {
+pub(super) fn past_query(params: &QueryParams) -> PastQuery {
     PastQuery {
         attributes: wanted(params),
         interval: params.temporal.interval.clone(),
         time: asked_time(params),
         // Ends are shown where they were asked for, or with the other times that the system gives.
         with_ends: params.view.sys_attrs,
+        with_scopes: params.view.shows(&Member::Scope),
         last_n: params.temporal.last_n,
         as_of: params.as_of,
         instances_max: INSTANCES_MAX,

@@ -25,16 +25,18 @@ pub(super) enum HttpTarget {
 
 impl HttpTarget {
     /// Errors: a header cannot be sent.
-    pub(super) fn new(url: Url, endpoint: &Endpoint, link: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(url: Url, endpoint: &Endpoint, own: &[(&'static str, &str)]) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static(endpoint.accept.media_type()));
-        if let Some(link) = link {
-            headers.insert("link", HeaderValue::from_str(link).map_err(|e| format!("the URL of the context cannot be in a header: {e}"))?);
+        for (name, value) in own {
+            let value = HeaderValue::from_str(value).map_err(|e| format!("{name} cannot be a header: {e}"))?;
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?, value);
         }
         for pair in &endpoint.receiver_info {
             let name = HeaderName::from_bytes(pair.key.as_bytes()).map_err(|e| format!("receiverInfo `{}`: {e}", pair.key))?;
             let value = HeaderValue::from_str(&pair.value).map_err(|e| format!("receiverInfo `{}`: {e}", pair.key))?;
-            if !OWN_HEADERS.contains(&name.as_str()) {
+            let is_own = own.iter().any(|(own, _)| name.as_str().eq_ignore_ascii_case(own));
+            if !is_own && !OWN_HEADERS.contains(&name.as_str()) {
                 headers.append(name, value);
             }
         }

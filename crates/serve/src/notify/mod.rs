@@ -156,8 +156,10 @@ impl Courier {
                     () = recipient.changed_since(watched) => return Some(Duration::ZERO),
                     _ = stop.wait_for(|s| *s) => return None,
                 };
-                let body = plan.body(notification, app.node.now());
-                let outcome = plan.send(&app, &self.links, body).await;
+                let outcome = match plan.body(&app, notification) {
+                    Ok(body) => plan.send(&app, &self.links, body).await,
+                    Err(reason) => Err(Failure::new(FailureSort::Refused, reason)),
+                };
                 drop(turn);
                 match outcome {
                     Ok(()) => {

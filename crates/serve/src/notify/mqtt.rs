@@ -64,12 +64,12 @@ pub(super) struct Brokers(Mutex<HashMap<Broker, mpsc::Sender<Job>>>);
 
 /// Is this the address of a topic?
 pub(crate) fn check(url: &Url, endpoint: &Endpoint) -> Result<(), String> {
-    MqttTarget::new(url, endpoint, None).map(|_| ())
+    MqttTarget::new(url, endpoint, &[]).map(|_| ())
 }
 
 impl MqttTarget {
     /// Errors: the path is no topic, or the login is no text.
-    pub(super) fn new(url: &Url, endpoint: &Endpoint, link: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(url: &Url, endpoint: &Endpoint, own: &[(&str, &str)]) -> Result<Self, String> {
         let text = |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| format!("`{part}` is not UTF-8"));
         let is_tls = url.scheme() == "mqtts";
         let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -81,12 +81,10 @@ impl MqttTarget {
         let topic: TopicName = topic.parse().map_err(|e: ::mqtt::topic::TopicError| e.to_string())?;
         let mut metadata = Map::new();
         metadata.insert("Content-Type".to_owned(), endpoint.accept.media_type().into());
-        if let Some(link) = link {
-            metadata.insert("Link".to_owned(), link.into());
-        }
         for pair in &endpoint.receiver_info {
             metadata.insert(pair.key.clone(), pair.value.clone().into());
         }
+        metadata.extend(own.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))));
         let head = format!("{{\"metadata\":{},\"body\":", Value::Object(metadata)).into_bytes();
         let broker = Broker {
             host,

@@ -1,20 +1,23 @@
 //! What is the same for all notifications of a subscription, prepared once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use entity::{Attribute, Entity, Instant, Iri};
+use entity::{Attribute, Entity, Iri};
 use ngsi::Context;
-use ngsi::View;
 use ngsi::decode::NotificationFormat;
 use ngsi::encode::{self, Change, Document, NotificationBody};
+use ngsi::forward::downgraded;
+use ngsi::{JoinStyle, View};
 use node::{Notification, Subscription};
+use policy::Principal;
 
 use super::http::HttpTarget;
 use super::mqtt::MqttTarget;
 use super::{Failure, FailureSort, Links};
-use crate::App;
 use crate::ngsi_ld::subscriptions::stored;
+use crate::{App, chain};
 
 /// How long an endpoint may take if the subscription does not say.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -26,6 +29,8 @@ pub(super) struct Plan {
     context: Arc<Context>,
     document: Document,
     show_changes: bool,
+    /// The version of the standard that the receiver understands.
+    conformance: Option<(u32, u32)>,
     /// After a failure nothing is sent for so long.
     pub(super) cooldown: Duration,
     timeout: Duration,
@@ -57,12 +62,17 @@ impl Plan {
             }
             Document::LdJson | Document::GeoJson => None,
         };
+        // Headers and metadata of our own: the context, and under which tenant the subscription was made (clause 6.3.8).
+        let own: Vec<(&str, &str)> = [("Link", link.as_deref()), ("NGSILD-Tenant", app.tenant.as_ref().map(|t| t.as_str()))]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
         let timeout = endpoint.timeout_ms.map_or(ANSWER_WAIT, Duration::from_millis);
         // Checked again: the node may have been restarted with another configuration.
         let url = app.outbound.check_endpoint(&endpoint.uri).map_err(|e| e.to_string())?;
         let target = match url.scheme() {
-            "mqtt" | "mqtts" => Target::Mqtt(MqttTarget::new(&url, endpoint, link.as_deref())?),
-            _ => Target::Http(HttpTarget::new(url, endpoint, link.as_deref())?),
+            "mqtt" | "mqtts" => Target::Mqtt(MqttTarget::new(&url, endpoint, &own)?),
+            _ => Target::Http(HttpTarget::new(url, endpoint, &own)?),
         };
         Ok(Self {
             id: subscription.id.parse().map_err(|e: entity::IriError| e.to_string())?,
@@ -70,6 +80,7 @@ impl Plan {
             context,
             document,
             show_changes: wished.notification.show_changes,
+            conformance: wished.conformance,
             cooldown: endpoint.cooldown_ms.map_or(Duration::ZERO, Duration::from_millis),
             timeout,
             target,
@@ -77,7 +88,22 @@ impl Plan {
     }
 
     /// The bytes of a notification.
-    pub(super) fn body(&self, n: &Notification, now: Instant) -> Vec<u8> {
+    ///
+    /// Errors: the entities are linked to more than one answer may hold, or what they are linked to cannot be read.
+    pub(super) fn body(&self, app: &App, n: &Notification) -> Result<Vec<u8>, String> {
+        match self.conformance {
+            None => self.body_of(app, n),
+            Some(version) => {
+                let older = |e: &Arc<Entity>| Arc::new(downgraded((**e).clone(), version));
+                let mut n = n.clone();
+                n.entities.iter_mut().for_each(|(now, before)| (*now, *before) = (older(now), before.as_ref().map(older)));
+                n.deleted.iter_mut().for_each(|(gone, _)| *gone = older(gone));
+                self.body_of(app, &n)
+            }
+        }
+    }
+
+    fn body_of(&self, app: &App, n: &Notification) -> Result<Vec<u8>, String> {
         let present = n.entities.iter().map(|(now, before)| {
             let before = before.as_deref();
             Change::Present { entity: now, before, removed: removed(now, before) }
@@ -87,11 +113,32 @@ impl Plan {
         let body = NotificationBody {
             id: &Iri::known(&n.id(self.id.as_str())),
             subscription_id: &self.id,
-            notified_at: now,
+            notified_at: app.node.now(),
             data: &data,
             show_changes: self.show_changes,
         };
-        encode::notification(&body, &self.view, &self.context, self.document)
+        let Some(join) = &self.view.join else {
+            return Ok(encode::notification(&body, &self.view, &self.context, self.document));
+        };
+        let from: Vec<Arc<Entity>> = n.entities.iter().map(|(e, _)| Arc::clone(e)).collect();
+        // Whoever may subscribe is told of everything.
+        let who = Principal::Operator { name: "subscriptions".to_owned() };
+        let follows = |name: &Iri| self.view.shows_attribute(name);
+        let found = app.node.linked(&who, &from, join.levels, &follows).map_err(|e| chain(&e))?;
+        let linked: HashMap<Iri, Arc<Entity>> = found
+            .iter()
+            .map(|(id, l)| match self.conformance {
+                Some(version) => (id.clone(), Arc::new(downgraded((*l.entity).clone(), version))),
+                None => (id.clone(), Arc::clone(&l.entity)),
+            })
+            .collect();
+        let is_told = |id: &Iri| from.iter().any(|e| e.id == *id);
+        let behind: Vec<(&Entity, View)> = found
+            .iter()
+            .filter(|(id, _)| join.style == JoinStyle::Flat && !is_told(id))
+            .map(|(id, l)| (linked[id].as_ref(), l.via.iter().fold(self.view.clone(), |view, name| view.of_linked(name))))
+            .collect();
+        Ok(encode::joined_notification(&body, &Linked(&linked), &behind, &self.view, &self.context, self.document))
     }
 
     /// Brings it to the endpoint.
@@ -104,6 +151,15 @@ impl Plan {
         };
         let late = || Failure::new(FailureSort::Down, format!("timed out: no answer within {} ms", self.timeout.as_millis()));
         tokio::time::timeout(self.timeout, send).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// What the entities are linked to, for the encoder.
+struct Linked<'a>(&'a HashMap<Iri, Arc<Entity>>);
+
+impl encode::LinkedEntities for Linked<'_> {
+    fn linked(&self, id: &Iri) -> Option<&Entity> {
+        self.0.get(id).map(AsRef::as_ref)
     }
 }
 

@@ -23,19 +23,25 @@ use crate::outbound::Outbound;
 /// Open connections without a request that are kept for each host.
 const IDLE_PER_HOST_MAX: usize = 64;
 /// How long one is kept: many servers close theirs after 5 s or more.
-const IDLE: Duration = Duration::from_secs(4);
+const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of the head of an answer.
 const HEAD_BYTES_MAX: usize = 16 * 1_024;
 /// Bytes of the body of an answer that are read so that the connection can be used again.
 const BODY_BYTES_MAX: usize = 64 * 1_024;
 
-/// Connections that wait for the next request, by host and port.
+/// Host and port.
+type Place = (String, u16);
+
+/// A connection that waits for the next request, and since when.
+type Idle = (TcpStream, Instant);
+
+/// Connections that wait for the next request.
 #[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<(String, u16), Vec<(TcpStream, Instant)>>>);
+pub(super) struct Connections(Mutex<HashMap<Place, Vec<Idle>>>);
 
 /// Where to post, with everything that is the same each time.
 pub(super) struct WireTarget {
-    place: (String, u16),
+    place: Place,
     head: Vec<u8>,
 }
 
@@ -88,26 +94,26 @@ impl WireTarget {
 }
 
 impl Connections {
-    fn take(&self, place: &(String, u16)) -> Option<TcpStream> {
+    fn take(&self, place: &Place) -> Option<TcpStream> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = all.get_mut(place)?;
         // The newest last: if that one is too old, all are.
         let (stream, since) = idle.pop()?;
-        if since.elapsed() < IDLE {
+        if since.elapsed() < IDLE_MAX {
             return Some(stream);
         }
         idle.clear();
         None
     }
 
-    fn keep(&self, place: &(String, u16), stream: TcpStream) {
+    fn keep(&self, place: &Place, stream: TcpStream) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(place) {
             Some(idle) if idle.len() >= IDLE_PER_HOST_MAX => {}
             Some(idle) => idle.push((stream, Instant::now())),
             None => {
                 // Where nothing has gone to lately need not be remembered.
-                all.retain(|_, idle| idle.last().is_some_and(|(_, since)| since.elapsed() < IDLE));
+                all.retain(|_, idle| idle.last().is_some_and(|(_, since)| since.elapsed() < IDLE_MAX));
                 all.insert(place.clone(), vec![(stream, Instant::now())]);
             }
         }

@@ -8,10 +8,10 @@ use host::Stopwatch;
 use node::{Node, NodeOptions, OpenNodeError};
 use serde_json::Value;
 use serve::auth::Authenticator;
+use serve::folders::Folder;
 use serve::mqtt_listener::RefusedMessages;
 use serve::outbound::{Allowed, Outbound};
 use serve::peer::HttpTransport;
-use serve::tenants::{TenantName, Tenants};
 use serve::{Addresses, App, Contexts, notify};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -58,8 +58,6 @@ impl City {
         let (stop, stopped) = watch::channel(false);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let folder = dir.to_owned();
-        let tenant = move |name: &TenantName| node_in(&folder.join("tenants").join(name.as_str())).map_err(|e| e.to_string());
         let node = node_in(dir);
         let store = Arc::new(ngsi::ContextStore::new(None, None).unwrap());
         let app = Arc::new(App {
@@ -72,15 +70,16 @@ impl City {
             sources: serve::Sources::new(format!("city-{}", address.port()), format!("http://{address}")),
             refused: Arc::new(RefusedMessages::default()),
             imports: serve::bulk_turns(),
-            tenants: Arc::new(Tenants::new(Box::new(tenant))),
+            tenants: Arc::default(),
             tenant: None,
+            snapshots: serve::Snapshots::default(),
+            snapshot: None,
+            folder: Folder::new(dir.to_owned(), Arc::new(|dir| node_in(dir).map_err(|e| e.to_string()))),
             addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
             stop: stopped.clone(),
         });
-        let folders = std::fs::read_dir(dir.join("tenants")).into_iter().flatten();
-        for name in folders.map(|f| f.unwrap().file_name().to_str().unwrap().parse().unwrap()) {
-            runtime.block_on(app.tenants.get_or_make(&name, &app)).unwrap();
-        }
+        runtime.block_on(app.tenants.open_all(&app)).unwrap();
+        runtime.block_on(app.snapshots.open_all(&app));
         runtime.spawn(notify::deliver(Arc::clone(&app), stopped.clone()));
         runtime.spawn(serve::housekeeping::remove_expired(Arc::clone(&app), stopped.clone()));
         runtime.spawn(serve::serve_http(listener, Arc::clone(&app), stopped));
@@ -93,6 +92,9 @@ impl City {
         self.end();
         for (_, tenant) in self.app.tenants.take_nodes() {
             tenant.close().unwrap();
+        }
+        for snapshot in self.app.snapshots.take_nodes() {
+            snapshot.close().unwrap();
         }
         self.app.node.close().unwrap();
         drop(self);
@@ -107,7 +109,7 @@ impl City {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
-        drop(self.app.tenants.take_nodes());
+        drop((self.app.tenants.take_nodes(), self.app.snapshots.take_nodes()));
         drop(self);
         let mut city = Self::start_in(&dir);
         city.own = own;

@@ -40,7 +40,7 @@ fn city_that_is_killed() {
         let mut out = std::io::stdout().lock();
         writeln!(out, "acknowledged {n}").unwrap();
         out.flush().unwrap();
-        if n % 23 == 0 {
+        if n.is_multiple_of(23) {
             // Makes a checkpoint.
             city.send("POST", "/api/v1/verify", &[], None).expect(200);
         }

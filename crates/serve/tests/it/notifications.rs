@@ -273,3 +273,78 @@ fn clause_5_8_1_what_is_not_served_is_refused_by_name() {
         assert!(problem.json()["detail"].as_str().unwrap().contains(member), "{}", problem.body);
     }
 }
+
+/// The entities of the first notification, simplified, when a station is written that is linked to a street, which is linked to a town.
+fn joined(change: Value) -> Value {
+    let (city, receiver) = subscribed(|s| {
+        s["notification"]["format"] = json!("simplified");
+        s["notification"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    });
+    let link = |to: &str| json!({"type": "Relationship", "object": to});
+    city.has(json!([
+        {"id": "urn:x:street", "type": "Street", "in": link("urn:x:town"), "lanes": property(2)},
+        {"id": "urn:x:town", "type": "Town", "people": property(9)},
+    ]));
+    city.has(station(json!({"at": link("urn:x:street"), "elsewhere": link("urn:x:unknown")})));
+    receiver.gets(1)[0].body["data"].clone()
+}
+
+#[test]
+fn clause_5_2_14_join() {
+    let station = |at: Value| json!({"id": "urn:x:1", "type": "Station", "at": at, "elsewhere": "urn:x:unknown"});
+    let street = |town: Value| json!({"id": "urn:x:street", "type": "Street", "in": town, "lanes": 2});
+    let town = json!({"id": "urn:x:town", "type": "Town", "people": 9});
+    assert_eq!(joined(json!({})), json!([station(json!("urn:x:street"))]));
+    assert_eq!(joined(json!({"join": "inline"})), json!([station(street(json!("urn:x:town")))]));
+    assert_eq!(joined(json!({"join": "inline", "joinLevel": 2})), json!([station(street(town.clone()))]));
+    let flat = json!([station(json!("urn:x:street")), street(json!("urn:x:town"))]);
+    assert_eq!(joined(json!({"join": "flat", "joinLevel": 1})), flat);
+    let flat = json!([station(json!("urn:x:street")), street(json!("urn:x:town")), town]);
+    assert_eq!(joined(json!({"join": "flat", "joinLevel": 2})), flat);
+    // It is shown, and can be changed.
+    let (city, _) = subscribed(|s| s["notification"]["join"] = json!("flat"));
+    let notification = |city: &City| city.get("subscriptions/urn:x:s").json()["notification"].clone();
+    assert_eq!((&notification(&city)["join"], &notification(&city)["joinLevel"]), (&json!("flat"), &json!(1)));
+    city.with_body("PATCH", "subscriptions/urn:x:s", json!({"notification": {"join": "inline", "joinLevel": 3}})).expect(204);
+    assert_eq!((&notification(&city)["join"], &notification(&city)["joinLevel"]), (&json!("inline"), &json!(3)));
+    city.with_body("PATCH", "subscriptions/urn:x:s", json!({"notification": {"joinLevel": 0}})).problem(400, "BadRequestData");
+}
+
+/// Receivers of earlier versions of the standard get what they understand (clause 4.3.6.8).
+#[test]
+fn clause_5_2_12_ngsild_conformance() {
+    let of = |version: &str| {
+        let (city, receiver) = subscribed(|s| s["ngsildConformance"] = json!(version));
+        assert_eq!(city.get("subscriptions/urn:x:s").json()["ngsildConformance"], version);
+        city.has(station(json!({
+            "kind": {"type": "VocabProperty", "vocab": "urn:v:a"},
+            "pm25": [{"type": "Property", "value": 1, "unitCode": "GQ"}, {"type": "Property", "value": 2, "datasetId": "urn:d:1"}],
+        })));
+        receiver.gets(1)[0].body["data"][0].clone()
+    };
+    let new = of("1.9");
+    assert_eq!((&new["kind"]["type"], new["pm25"].as_array().unwrap().len()), (&json!("VocabProperty"), 2));
+    let middle = of("1.6");
+    assert_eq!((&middle["kind"]["type"], middle["pm25"].as_array().unwrap().len()), (&json!("Property"), 2));
+    let old = of("1.2");
+    assert_eq!(old["pm25"], json!({"type": "Property", "value": 1}));
+}
+
+#[test]
+fn clause_6_3_8_the_tenant_is_named() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    let tenant = [("content-type", "application/json"), ("ngsild-tenant", "north")];
+    let subscription = json!({
+        "id": "urn:x:s", "type": "Subscription", "entities": [{"type": "Station"}], "notification": {"endpoint": {"uri": receiver.url()}},
+    });
+    let write = |n: i64| json!([{"id": format!("urn:x:{n}"), "type": "Station", "pm25": property(n)}]).to_string();
+    // It makes the tenant.
+    city.send("POST", "subscriptions", &tenant, Some(&subscription.to_string())).expect(201);
+    city.post("subscriptions", subscription).expect(201);
+    city.send("POST", "entityOperations/upsert", &tenant, Some(&write(2))).expect(201);
+    let got = receiver.gets(1);
+    assert_eq!((got[0].header("ngsild-tenant"), first(&got, 0)["id"].as_str()), (vec!["north"], Some("urn:x:2")));
+    city.post("entityOperations/upsert", json!([{"id": "urn:x:3", "type": "Station", "pm25": property(3)}])).expect(201);
+    let got = receiver.gets(2);
+    assert!(got[1].header("ngsild-tenant").is_empty(), "{got:?}");
+}

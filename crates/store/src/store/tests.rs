@@ -104,6 +104,37 @@ fn late_readings_and_corrections_are_in_the_past_and_not_doubled() {
 }
 
 #[test]
+fn a_correction_of_the_past_keeps_when_it_was_created_after_every_kind_of_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, vec![reading(1, 1, 1.0)]);
+    put(&store, vec![reading(1, 2, 2.0)]);
+    let instance = |store: &Store| {
+        let query = TemporalQuery::of(Iri::known("urn:ngsi-ld:Station:1"));
+        store.history().evolution(&query).unwrap().unwrap().attributes[&iri("pm25")][0].clone()
+    };
+    let old = instance(&store);
+    let mut corrected = Entity::new(Iri::known("urn:ngsi-ld:Station:1"), iri("Station"));
+    let new = Attribute { created_at: old.created_at, ..Attribute::property(10.0).observed(Instant::from_secs(3_600)) };
+    corrected.put(iri("pm25"), new);
+    put(&store, vec![Command::Observe(corrected)]);
+    let check = |store: &Store| {
+        assert_eq!(past(store, 1), [(1, 10.0), (2, 2.0)]);
+        let new = instance(store);
+        assert_eq!(new.created_at, old.created_at);
+        assert!(new.modified_at > old.modified_at);
+    };
+    check(&store);
+    // From the log alone, then from files.
+    drop(store);
+    let store = open(dir.path());
+    check(&store);
+    store.close().unwrap();
+    drop(store);
+    check(&open(dir.path()));
+}
+
+#[test]
 fn a_second_node_on_the_same_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _store = open(dir.path());

@@ -11,10 +11,13 @@ const ANSWERS_MAX: usize = 1_000;
 /// The most entities in one answer that is kept.
 const ENTITIES_MAX: usize = 1_000;
 
+/// An answer and when it came.
+type Answer = (Instant, Arc<Vec<Entity>>);
+
 /// Answers by what was asked.
 #[derive(Default)]
 pub(super) struct Cache {
-    answers: Mutex<IndexMap<String, (Instant, Arc<Vec<Entity>>)>>,
+    answers: Mutex<IndexMap<String, Answer>>,
 }
 
 impl Cache {

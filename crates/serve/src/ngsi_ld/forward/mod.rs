@@ -8,6 +8,7 @@
 
 pub(crate) mod batch;
 mod cache;
+pub(crate) mod names;
 pub(crate) mod read;
 mod request;
 pub(crate) mod write;
@@ -48,8 +49,13 @@ impl Sources {
 
     /// The same for a tenant, which is a source of its own (clause 4.14).
     pub(crate) fn of_tenant(&self, name: &TenantName) -> Self {
-        let alias = format!("{}/{name}", self.alias);
-        Self { alias, public_url: self.public_url.clone(), turns: Arc::clone(&self.turns), cache: Cache::default() }
+        Self { alias: format!("{}/{name}", self.alias), ..self.again() }
+    }
+
+    /// The same with nothing kept of answers.
+    pub(crate) fn again(&self) -> Self {
+        let Self { alias, public_url, turns, .. } = self;
+        Self { alias: alias.clone(), public_url: public_url.clone(), turns: Arc::clone(turns), cache: Cache::default() }
     }
 
     /// The name by which this node signs in `Via`.

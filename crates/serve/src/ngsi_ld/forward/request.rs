@@ -14,6 +14,7 @@ use node::{Asked, Registered};
 use serde_json::Value;
 
 use super::super::{Call, JSON, LD_JSON};
+use super::REQUESTS_MAX;
 use crate::chain;
 use crate::problem::Problem;
 
@@ -177,6 +178,9 @@ pub(super) async fn send(call: &Call, registered: &Registered, spoken: &Spoken, 
         return Err(Failure::NoAnswer("it did not answer lately and is left alone for a while".to_owned()));
     }
     let wait = wait_for(registered);
+    // Waiting for a turn is this node's doing, not the source's.
+    let busy = || Failure::NoAnswer(format!("not asked: {REQUESTS_MAX} requests to sources are under way already"));
+    let Ok(Ok(_turn)) = tokio::time::timeout(wait, call.app.sources.turns.acquire()).await else { return Err(busy()) };
     let outcome = tokio::time::timeout(wait, exchange(call, registered, spoken, outgoing)).await;
     let outcome = outcome.unwrap_or_else(|_| Err(Failure::NoAnswer(format!("no answer within {} ms", wait.as_millis()))));
     let asked = match &outcome {
@@ -190,7 +194,6 @@ pub(super) async fn send(call: &Call, registered: &Registered, spoken: &Spoken, 
 
 async fn exchange(call: &Call, registered: &Registered, spoken: &Spoken, outgoing: &Outgoing) -> Result<Reply, Failure> {
     let silent = |e: &dyn std::error::Error| Failure::NoAnswer(chain(e));
-    let _turn = call.app.sources.turns.acquire().await.map_err(|e| silent(&e))?;
     let registration = &registered.registration;
     // Checked again: the node may have been restarted without --dev.
     let url = call.app.outbound.check(&address(registered, outgoing)).map_err(|e| Failure::NoAnswer(e.to_string()))?;
