@@ -42,5 +42,5 @@ read -r -t $ready_seconds_max line <"$folder/ready" || fail "the node did not st
 http=$(python3 -c 'import json, sys; print(json.loads(sys.argv[1])["http"])' "$line")
 
 # shellcheck disable=SC2086 # several arguments are wanted
-"$tools/bin/schemathesis" run "http://$http/openapi.json" --checks not_a_server_error --include-path-regex '^/ngsi-ld/' \
+"$tools/bin/schemathesis" --config-file scripts/schemathesis.toml run "http://$http/openapi.json" --checks not_a_server_error --include-path-regex '^/ngsi-ld/' \
     --phases examples,coverage,fuzzing --max-examples "$examples" --request-timeout 10 ${SCHEMATHESIS_ARGS:-}

@@ -28,6 +28,8 @@ fn requests_made_from_the_description_find_no_server_error() {
     let Some(bin) = program("schemathesis", &["schemathesis==4.32.5"]) else { return };
     let city = City::start();
     let mut command = Command::new(bin.join("schemathesis"));
+    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/schemathesis.toml");
+    command.arg("--config-file").arg(config);
     command.args(["run", &city.url("/openapi.json"), "--checks", "not_a_server_error", "--include-path-regex", "^/ngsi-ld/"]);
     command.args([
         "--phases",
