@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use entity::{Attribute, Entity, Filter, Instant, Iri, Series, SortBy, SortOrder, Target, TypeSelector};
+use entity::{Attribute, Attributes, Comparison, Entity, Filter, Instant, Iri, Path, Series, SortBy, SortOrder, Target, TypeSelector};
 use policy::{Action, Permit, Principal};
 use store::history::{Evolution, Marked, TemporalQuery, What};
 use store::state::Space;
@@ -291,24 +291,9 @@ impl Node {
             if !any_instance {
                 return Ok(None);
             }
-        } else if !condition.attributes.is_empty() {
-            let of_condition = TemporalQuery {
-                attributes: Some(condition.attributes.iter().cloned().collect()),
-                last_n: None,
-                instances_max: PAST_CONDITION_INSTANCES_MAX,
-                ..search.past.of(id.clone())
-            };
-            let evolution = history.evolution(&of_condition)?;
-            if evolution.as_ref().is_some_and(|e| e.cut_at.is_some()) {
-                let what = format!(
-                    "entity `{id}` has more than {PAST_CONDITION_INSTANCES_MAX} instances in the interval that the condition is about; ask for a shorter one"
-                );
-                return Err(NodeError::Limit { what });
-            }
-            for (name, instances) in evolution.into_iter().flat_map(|e| e.attributes) {
-                any_instance = true;
-                seen.attributes.insert(name, instances.into());
-            }
+        } else {
+            seen.attributes = self.condition_values(&id, condition, search)?;
+            any_instance |= !seen.attributes.is_empty();
         }
         let within = if condition.has_scope {
             // Scopes are valid until they are replaced: of each set it is asked for itself.
@@ -339,6 +324,32 @@ impl Node {
         let any = PastQuery { attributes: None, interval: Some(interval.clone()), last_n: None, instances_max: 1, ..search.past.clone() };
         let found = self.selected_evolution(&selected.id, selected.within.as_deref(), &any)?;
         Ok((!found.attributes.is_empty()).then_some(selected))
+    }
+
+    /// The values in the interval that a condition is tried on.
+    fn condition_values(&self, id: &Iri, condition: &Condition, search: &PastSearch) -> Result<Attributes, NodeError> {
+        let history = self.store.history();
+        let asked = TemporalQuery { last_n: None, ..search.past.of(id.clone()) };
+        let mut found = Attributes::default();
+        if !condition.values.is_empty() {
+            let names = condition.values.iter().cloned().collect();
+            let query = TemporalQuery { attributes: Some(names), instances_max: PAST_CONDITION_INSTANCES_MAX, ..asked.clone() };
+            let evolution = history.evolution(&query)?;
+            if evolution.as_ref().is_some_and(|e| e.cut_at.is_some()) {
+                let what = format!(
+                    "entity `{id}` has more than {PAST_CONDITION_INSTANCES_MAX} instances in the interval that the condition is about; ask for a shorter one"
+                );
+                return Err(NodeError::Limit { what });
+            }
+            found.extend(evolution.into_iter().flat_map(|e| e.attributes).map(|(name, list)| (name, list.into())));
+        }
+        for name in condition.presence.iter().filter(|name| !condition.values.contains(*name)) {
+            // The first one tells that there is one, however many there are.
+            let query = TemporalQuery { attributes: Some(vec![name.clone()]), instances_max: 1, ..asked.clone() };
+            let evolution = history.evolution(&query)?;
+            found.extend(evolution.into_iter().flat_map(|e| e.attributes).map(|(name, list)| (name, list.into())));
+        }
+        Ok(found)
     }
 
     /// Ids of the entities that may satisfy the condition.
@@ -433,7 +444,10 @@ fn is_about_entity(condition: &Filter) -> bool {
 /// What a condition has to do with values and scopes.
 #[derive(Default)]
 struct Condition {
-    attributes: BTreeSet<Iri>,
+    /// Attributes of which values are compared.
+    values: BTreeSet<Iri>,
+    /// Attributes that have to be there.
+    presence: BTreeSet<Iri>,
     has_scope: bool,
 }
 
@@ -449,7 +463,11 @@ impl Condition {
             Filter::And(list) | Filter::Or(list) => list.iter().for_each(|f| self.add(f)),
             Filter::Not(inner) => self.add(inner),
             Filter::Scope(_) => self.has_scope = true,
-            other => self.attributes.extend(needed_attributes(other).into_iter().cloned()),
+            Filter::HasAnyOf(names) => self.presence.extend(names.iter().cloned()),
+            Filter::Value(Target::Attribute(path), Comparison::Exists) if *path == Path::of(path.attribute.clone()) => {
+                self.presence.insert(path.attribute.clone());
+            }
+            other => self.values.extend(needed_attributes(other).into_iter().cloned()),
         }
     }
 }
@@ -637,6 +655,15 @@ mod tests {
         fn check(all: &[&[i64]], newest_first: bool, max: usize, (at, left): (Option<i64>, &[usize])) {
             assert_eq!(shortened(all, newest_first, max).unwrap(), (at, left.to_vec()));
         }
+    }
+
+    #[test]
+    fn of_what_has_to_be_there_one_instance_is_enough() {
+        let t = |name: &str| Iri::known(&format!("https://example.org/{name}"));
+        let exists = |path: Path| Filter::Value(Target::Attribute(path), Comparison::Exists);
+        let in_it = exists(Path { keys: vec!["k".to_owned()], ..Path::of(t("c")) });
+        let condition = Condition::of(&Filter::Or(vec![Filter::HasAnyOf(vec![t("a")]), exists(Path::of(t("b"))), in_it]));
+        assert_eq!((condition.presence, condition.values), (BTreeSet::from([t("a"), t("b")]), BTreeSet::from([t("c")])));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod maintenance;
 pub mod mqtt_listener;
 mod ngsi_ld;
 pub mod notify;
+mod openapi;
 pub mod outbound;
 pub mod peer;
 mod platform;

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use crate::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
-use crate::routes;
 
 /// `GET /healthz`: the process is alive.
 pub(crate) async fn healthz() -> &'static str {
@@ -41,7 +40,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /openapi.json`.
 pub(crate) async fn openapi() -> Json<Value> {
-    Json(routes::openapi())
+    Json(crate::openapi::openapi())
 }
 
 /// `GET /api/v1/tenants`.

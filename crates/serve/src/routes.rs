@@ -9,7 +9,6 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use ngsi::query::Endpoint;
-use serde_json::{Map, Value, json};
 
 use crate::binding::{Around, Origins, around, empty};
 use crate::ngsi_ld::{
@@ -192,80 +191,9 @@ async fn wrong_method(method: Method, request: Request) -> Response {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "OperationNotSupported", detail).into_response()
 }
 
-/// The OpenAPI 3.1 description of every route.
-pub(crate) fn openapi() -> Value {
-    let mut paths: Map<String, Value> = Map::new();
-    for route in ROUTES {
-        let path = route.path.replace("{*", "{");
-        let in_path = path.split('{').skip(1).filter_map(|p| p.split('}').next());
-        let mut parameters: Vec<Value> =
-            in_path.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect();
-        let own: &[&str] = match route.path {
-            "/api/v1/changes" => maintenance::CHANGES_PARAMETERS,
-            "/api/v1/history/{type}" => history::ERASE_PARAMETERS,
-            "/ngsi-ld/v1/snapshots" if route.method == Method::DELETE => &["q"],
-            "/api/v1/versions/{id}" => temporal::VERSIONS_PARAMETERS,
-            "/api/v1/bulk/{type}" => &bulk::parameters::NAMES,
-            "/api/v1/export/{type}" => &bulk_export::NAMES,
-            "/ngsi-ld/v1/jsonldContexts" if route.method == Method::GET => contexts::LIST_PARAMETERS,
-            "/ngsi-ld/v1/jsonldContexts/{id}" if route.method == Method::GET => contexts::GET_PARAMETERS,
-            "/ngsi-ld/v1/jsonldContexts/{id}" => contexts::DELETE_PARAMETERS,
-            _ => &[],
-        };
-        for name in route.parameters.map(Endpoint::parameters).unwrap_or_default().iter().chain(own) {
-            parameters.push(json!({"name": name, "in": "query", "schema": {"type": "string"}}));
-        }
-        let mut operation = json!({
-            "summary": route.summary,
-            "parameters": parameters,
-            "responses": {
-                "2XX": {"description": "done"},
-                "4XX": {"description": "the request is at fault", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}},
-            },
-            "security": if route.public { json!([]) } else { json!([{"token": []}]) },
-        });
-        if matches!(route.method, Method::POST | Method::PUT | Method::PATCH)
-            && !["/api/v1/verify", "/api/v1/history/purge"].contains(&route.path)
-        {
-            operation["requestBody"] = match route.path {
-                "/api/v1/bulk/{type}" => json!({"required": true, "content": bulk::media_types()}),
-                _ => json!({"required": true, "content": {"application/json": {}, "application/ld+json": {}}}),
-            };
-        }
-        let item = paths.entry(path).or_insert_with(|| json!({}));
-        item[route.method.as_str().to_ascii_lowercase()] = operation;
-    }
-    json!({
-        "openapi": "3.1.0",
-        "info": {"title": "conurb", "version": env!("CARGO_PKG_VERSION"), "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
-        "paths": paths,
-        "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"ProblemDetails": {
-                "type": "object",
-                "required": ["type", "title", "detail"],
-                "properties": {
-                    "type": {"type": "string", "format": "uri"}, "title": {"type": "string"}, "detail": {"type": "string"}, "status": {"type": "integer"},
-                },
-            }},
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn openapi_has_every_route_with_its_path_parameters() {
-        let description = openapi();
-        for route in ROUTES {
-            let operation = &description["paths"][route.path.replace("{*", "{")][route.method.as_str().to_ascii_lowercase()];
-            assert_eq!(operation["summary"], route.summary, "{} {}", route.method, route.path);
-            let n_in_path = operation["parameters"].as_array().unwrap().iter().filter(|p| p["in"] == "path").count();
-            assert_eq!(n_in_path, route.path.matches('{').count(), "{}", route.path);
-        }
-    }
 
     #[test]
     fn only_these_routes_ask_for_no_token() {

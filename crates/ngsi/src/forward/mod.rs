@@ -13,4 +13,4 @@ pub use ask::{Ask, ask, types_text};
 pub use downgrade::downgraded;
 pub use merge::merge;
 pub use part::{command_left, command_names, command_part, part_of};
-pub use specification::{SourceFilter, specification};
+pub use specification::{SourceFilter, selection, specification};

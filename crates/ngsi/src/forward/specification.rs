@@ -53,6 +53,16 @@ pub fn specification(params: &QueryParams, missing: MissingMember) -> Specificat
     asked
 }
 
+/// What of a condition is about types and ids: what a source is asked of entities whose parts lie in several places (`splitEntities`).
+#[must_use]
+pub fn selection(filter: &Filter) -> Filter {
+    let is_one = |f: &&Filter| match f {
+        Filter::Or(branches) => !branches.is_empty() && branches.iter().all(is_selector),
+        other => is_selector(other),
+    };
+    filter.conjuncts().filter(is_one).cloned().fold(Filter::all(), Filter::and)
+}
+
 /// A condition on type and id alone.
 pub(super) fn is_selector(filter: &Filter) -> bool {
     match filter {

@@ -75,9 +75,14 @@ impl Endpoint {
     #[must_use]
     pub fn parameters(self) -> Vec<&'static str> {
         let groups: &[&[&'static str]] = match self {
-            Self::QueryEntities => {
-                &[SELECTED, SHOWN, PAGED, JOINED, ORDERED, &["geometryProperty", "csf", "entityMap", "entityMapLifetime", AS_OF]]
-            }
+            Self::QueryEntities => &[
+                SELECTED,
+                SHOWN,
+                PAGED,
+                JOINED,
+                ORDERED,
+                &["geometryProperty", "csf", "splitEntities", "entityMap", "entityMapLifetime", AS_OF],
+            ],
             Self::QueryByBody => &[PAGED, &["format", "options", "local", "geometryProperty"]],
             Self::RetrieveEntity => &[SHOWN, JOINED, &["type", "geometryProperty", AS_OF]],
             Self::QueryTemporal => &[SELECTED, SHOWN, PAGED, TIMED, AGGREGATED, &["orderBy", "collation"]],

@@ -179,7 +179,7 @@ impl Call {
 
     /// Reads the body; foreign contexts that it names are fetched first.
     pub(crate) async fn body(&self, bytes: &[u8]) -> Result<Body, Problem> {
-        let media_type = self.media_type.ok_or_else(|| unsupported_media_type())?;
+        let media_type = self.media_type.ok_or_else(unsupported_media_type)?;
         if media_type == MediaType::LdJson {
             let value = ngsi::decode::json(bytes)?;
             let items = match &value {

@@ -60,7 +60,7 @@ impl Failure {
 
 /// Delivers until `stop` turns true.
 pub async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    if app.tenant.is_none() {
+    if app.tenant.is_none() && app.snapshot.is_none() {
         app.contexts.restore(&app.node);
     }
     let courier = Arc::new(Courier {

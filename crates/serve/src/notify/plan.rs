@@ -62,11 +62,13 @@ impl Plan {
             }
             Document::LdJson | Document::GeoJson => None,
         };
-        // Headers and metadata of our own: the context, and under which tenant the subscription was made (clause 6.3.8).
-        let own: Vec<(&str, &str)> = [("Link", link.as_deref()), ("NGSILD-Tenant", app.tenant.as_ref().map(|t| t.as_str()))]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect();
+        // Headers and metadata of our own: the context, and in which tenant and snapshot the subscription was made (clause 6.3.8).
+        let own = [
+            ("Link", link.as_deref()),
+            ("NGSILD-Tenant", app.tenant.as_ref().map(|t| t.as_str())),
+            ("NGSILD-Snapshot", app.snapshot.as_ref().map(Iri::as_str)),
+        ];
+        let own: Vec<(&str, &str)> = own.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let timeout = endpoint.timeout_ms.map_or(ANSWER_WAIT, Duration::from_millis);
         // Checked again: the node may have been restarted with another configuration.
         let url = app.outbound.check_endpoint(&endpoint.uri).map_err(|e| e.to_string())?;

@@ -162,6 +162,32 @@ fn clause_6_3_20_unknown_parameters_and_options() {
 }
 
 #[test]
+fn clause_6_3_6_clients_of_older_versions() {
+    let city = City::start();
+    city.has(json!({"id": ID, "type": ["Lamp", "Post"], "scope": "/a",
+        "power": {"type": "Property", "value": 7, "unitCode": "WTT", "valueType": "int"},
+        "name": {"type": "LanguageProperty", "languageMap": {"en": "lamp"}},
+        "parts": {"type": "ListProperty", "valueList": [1, 2]}, "in": {"type": "Relationship", "object": "urn:x:9", "objectType": "Road"}}));
+    let look = |path: &str, version: &str| city.send("GET", path, &[("prefer", &format!("ngsi-ld={version}"))], None);
+    let path = format!("entities/{ID}");
+    let old = look(&path, "1.7").expect(203);
+    assert_eq!(old.header("preference-applied"), ["ngsi-ld=1.7"]);
+    let shown = old.json();
+    assert_eq!(shown["parts"], json!({"type": "Property", "value": [1, 2]}));
+    assert_eq!((shown["power"].get("valueType"), shown["in"].get("objectType")), (None, None));
+    assert_eq!((&shown["name"]["type"], &shown["type"]), (&json!("LanguageProperty"), &json!(["Lamp", "Post"])));
+    let older = look(&path, "1.2").expect(203).json();
+    assert_eq!((older.get("scope"), older["power"].get("unitCode"), &older["name"]["type"]), (None, None, &json!("Property")));
+    assert_eq!(older["type"], "Lamp");
+    let list = look("entities?type=Lamp", "1.7").expect(203).json();
+    assert_eq!(list[0]["parts"]["type"], "Property");
+    // What is the same in both versions is only marked.
+    let same = look(&path, "1.9").expect(200);
+    assert_eq!((same.header("preference-applied"), same.json()), (vec!["ngsi-ld=1.9"], city.get(&path).json()));
+    look(&path, "old").problem(400, "InvalidRequest");
+}
+
+#[test]
 fn what_the_client_has_is_not_sent_again() {
     let city = lit_city();
     let path = format!("entities/{ID}");

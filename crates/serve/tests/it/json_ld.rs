@@ -191,7 +191,6 @@ fn names(entity: &Entity, context: &ngsi::Context) -> Value {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn clause_5_5_7_names_and_values_are_those_of_a_full_json_ld_processor() {
     let python = match host::pypi::environment("pyld", PACKAGES) {
         Ok(dir) => dir.join("bin/python"),

@@ -1,13 +1,13 @@
 //! Retrieving and querying over sources (clauses 5.7.1.4, 5.7.2.4 and 6.3.17).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use entity::registration::{MissingMember, Mode, Operation, Registration};
 use entity::{Entity, Filter, Iri};
 use futures::future::join_all;
-use ngsi::forward::{ask, from_source, merge, one_from_source, part_of, specification};
+use ngsi::forward::{ask, from_source, merge, one_from_source, part_of, selection, specification};
 use ngsi::query::QueryParams;
 use node::{NodeError, Page, QUERY_LIMIT_MAX, Query, Registered};
 
@@ -190,11 +190,20 @@ pub(crate) async fn page_from(
     query: &Query,
     sources: Option<&[Iri]>,
 ) -> Result<(Page, Vec<Warning>), Problem> {
+    let is_split = is_split(call)?;
     if is_local(call, params) || query.text.is_some() {
         return Ok((call.app.node.query(&call.who, query)?, Vec::new()));
     }
     let is_batch = call.path.contains("/entityOperations/");
     let operations: &[Operation] = if is_batch { &[Operation::QueryBatch, Operation::QueryEntity] } else { &[Operation::QueryEntity] };
+    let narrowed = is_split.then(|| {
+        let mut narrowed = params.clone();
+        narrowed.filter = selection(&params.filter);
+        narrowed.view.attrs = None;
+        narrowed.view.pick = None;
+        narrowed
+    });
+    let params = narrowed.as_ref().unwrap_or(params);
     let mut chosen = choose(call, params, operations)?;
     if let Some(sources) = sources {
         chosen.sources.retain(|r| sources.contains(&r.registration.id));
@@ -211,7 +220,47 @@ pub(crate) async fn page_from(
     for e in auxiliary {
         found.entry(e.id.clone()).or_default().auxiliary.push(e);
     }
-    Ok((put_together(call, query, found)?, chosen.warnings))
+    let excluded = if is_split { exclude(call, query, &mut found)? } else { BTreeSet::new() };
+    Ok((put_together(call, query, found, &excluded)?, chosen.warnings))
+}
+
+/// `splitEntities`: parts of an entity lie in several places, and conditions hold of the whole.
+fn is_split(call: &Call) -> Result<bool, Problem> {
+    match call.pairs.iter().find(|(n, _)| n == "splitEntities").map(|(_, v)| v.as_str()) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::invalid_request("parameter splitEntities: expected `true` or `false`")),
+    }
+}
+
+/// Takes out the entities that as a whole do not satisfy the conditions; returns those of them whose part here does by itself.
+fn exclude(call: &Call, query: &Query, found: &mut BTreeMap<Iri, Found>) -> Result<BTreeSet<Iri>, Problem> {
+    let (now, mut failing, mut excluded) = (call.app.node.now(), Vec::new(), BTreeSet::new());
+    for (id, parts) in found.iter() {
+        let local = here(call, id)?;
+        let mut all: Vec<Entity> = local.iter().map(|e| Entity::clone(e)).collect();
+        all.extend(parts.versions.iter().cloned());
+        let fits = merge(all, parts.auxiliary.clone(), now).is_some_and(|e| query.filter.matches(&e));
+        if !fits {
+            failing.push(id.clone());
+            if local.is_some_and(|e| query.filter.matches(&e)) {
+                excluded.insert(id.clone());
+            }
+        }
+    }
+    for id in &failing {
+        found.remove(id);
+    }
+    Ok(excluded)
+}
+
+/// The part of an entity that this node has.
+fn here(call: &Call, id: &Iri) -> Result<Option<Arc<Entity>>, Problem> {
+    match call.app.node.entity(&call.who, id) {
+        Ok(e) => Ok(Some(e)),
+        Err(NodeError::NoEntity { .. }) => Ok(None),
+        Err(e) => Err(Problem::from(e)),
+    }
 }
 
 /// Where entities are, ordered by id: in sources, by the ids of their registrations, and here (none).
@@ -320,13 +369,9 @@ async fn query_source(call: &Call, registered: Arc<Registered>, params: &QueryPa
 ///
 /// Both are ordered by id. Of what is here only as much is read as the page can reach into: an entity here stands at most as many places further
 /// behind in the whole as there are entities that only sources have.
-fn put_together(call: &Call, query: &Query, mut found: BTreeMap<Iri, Found>) -> Result<Page, Problem> {
+fn put_together(call: &Call, query: &Query, mut found: BTreeMap<Iri, Found>, excluded: &BTreeSet<Iri>) -> Result<Page, Problem> {
     let node = &call.app.node;
-    let local_of = |id: &Iri| match node.entity(&call.who, id) {
-        Ok(e) => Ok(Some(e)),
-        Err(NodeError::NoEntity { .. }) => Ok(None),
-        Err(e) => Err(Problem::from(e)),
-    };
+    let local_of = |id: &Iri| here(call, id);
     let mut only_there = Vec::new();
     for id in found.keys() {
         if !local_of(id)?.is_some_and(|e| query.filter.matches(&e)) {
@@ -335,26 +380,27 @@ fn put_together(call: &Call, query: &Query, mut found: BTreeMap<Iri, Found>) -> 
     }
     let n_only_there = only_there.len();
     let first = query.offset.saturating_sub(n_only_there);
-    let wanted = query.offset - first + query.limit + 1;
-    let mut here: Vec<Arc<Entity>> = Vec::new();
+    let wanted = query.offset - first + query.limit + 1 + excluded.len();
+    let mut near: Vec<Arc<Entity>> = Vec::new();
     let (mut total, mut more_here) = (0, true);
-    while more_here && here.len() < wanted {
-        let limit = (wanted - here.len()).min(QUERY_LIMIT_MAX);
+    while more_here && near.len() < wanted {
+        let limit = (wanted - near.len()).min(QUERY_LIMIT_MAX);
         let part =
-            node.query(&call.who, &Query { offset: first + here.len(), limit, order_by: None, count: query.count, ..query.clone() })?;
+            node.query(&call.who, &Query { offset: first + near.len(), limit, order_by: None, count: query.count, ..query.clone() })?;
         more_here = part.more && !part.entities.is_empty();
         total = part.total.unwrap_or_default();
-        here.extend(part.entities);
+        near.extend(part.entities);
     }
-    // Places before the first one of `here` are taken by what comes earlier in the whole.
+    // Places before the first one of `near` are taken by what comes earlier in the whole, without what is excluded.
     let (mut at, mut there) = (first, only_there.into_iter().peekable());
-    if let Some(start) = here.first().filter(|_| first > 0) {
+    if let Some(start) = near.first().filter(|_| first > 0) {
+        at -= excluded.range(..start.id.clone()).count();
         while there.next_if(|id| *id < start.id).is_some() {
             at += 1;
         }
     }
     let mut ids: Vec<(Iri, Option<Arc<Entity>>)> = Vec::new();
-    let mut own = here.into_iter().peekable();
+    let mut own = near.into_iter().filter(|e| !excluded.contains(&e.id)).peekable();
     let mut more = false;
     loop {
         let next = match (own.peek(), there.peek()) {
@@ -388,5 +434,5 @@ fn put_together(call: &Call, query: &Query, mut found: BTreeMap<Iri, Found>) -> 
         all.extend(versions);
         entities.extend(merge(all, auxiliary, now).map(Arc::new));
     }
-    Ok(Page { entities, more, total: query.count.then_some(total + n_only_there) })
+    Ok(Page { entities, more, total: query.count.then_some(total + n_only_there - excluded.len()) })
 }
