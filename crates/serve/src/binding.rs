@@ -37,7 +37,7 @@ const CORS_EXPOSED: HeaderValue = HeaderValue::from_static(
 /// For so long a browser need not ask again, seconds.
 const CORS_SECONDS: HeaderValue = HeaderValue::from_static("600");
 /// What a tagged answer depends on besides its URL.
-const VARIES: HeaderValue = HeaderValue::from_static("accept, link, prefer");
+const VARIES: HeaderValue = HeaderValue::from_static("accept, link, prefer, ngsild-tenant, ngsild-snapshot");
 
 /// Web pages of which origins may use the node from a browser; by default none but its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -90,16 +90,22 @@ where
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).keep_alive_interval(PING_EVERY);
     let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    // Kept over the loop: to begin to wait anew at each packet would cost more than the packet.
+    let mut stopped = pin!(async move {
+        // An error means that the sender is gone: the same as stop.
+        let _ = stop.wait_for(|s| *s).await;
+    });
     let mut stopping = false;
     loop {
         tokio::select! {
+            biased;
             ended = connection.as_mut() => {
                 if let Err(e) = ended {
                     tracing::trace!(error = e, "a connection broke");
                 }
                 return;
             }
-            _ = stop.wait_for(|s| *s), if !stopping => {
+            () = stopped.as_mut(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }

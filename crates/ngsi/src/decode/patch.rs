@@ -58,7 +58,7 @@ pub fn entity_patch(value: Value, id: &Iri, form: PatchForm, context: &Context) 
                 let types = names(&value, context).map_err(|e| e.within("type"))?;
                 patch.types = types.iter().map(Iri::interned).collect();
             }
-            "scope" => patch.scopes = edit(&value, |v| scopes(v)).map_err(|e| e.within("scope"))?,
+            "scope" => patch.scopes = edit(&value, scopes).map_err(|e| e.within("scope"))?,
             "expiresAt" => patch.expires_at = edit(&value, instant).map_err(|e| e.within("expiresAt"))?,
             "@context" | "createdAt" | "modifiedAt" | "deletedAt" => {}
             _ => {
@@ -164,7 +164,7 @@ impl Reader<'_> {
             let at = |e: Error| e.within(&shown(&key));
             match key.as_str() {
                 "type" | "@type" => {
-                    if !member.as_str().is_some_and(|t| kind_of_name(t).is_some()) {
+                    if member.as_str().is_none_or(|t| kind_of_name(t).is_none()) {
                         return Err(at(Error::bad(format!("expected a kind of attribute, found {}", described(&member)))));
                     }
                 }
@@ -228,9 +228,9 @@ impl Reader<'_> {
     /// A JSON value; in a merge, NGSI-LD Null may remove keys of objects.
     fn json(self, value: Value) -> Result<Value> {
         if self.form.is_merge() {
-            check_merged(&value)?
+            check_merged(&value)?;
         } else {
-            check_value(&value)?
+            check_value(&value)?;
         }
         Ok(value)
     }
