@@ -98,6 +98,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(mqtt_listener::serve(mqtt, mqtt_context, stop.clone()));
     tasks.spawn(probe_peers(Arc::clone(&app), Duration::from_secs(config.peer_probe_seconds), stop.clone()));
     tasks.spawn(housekeeping::remove_expired(Arc::clone(&app), stop.clone()));
+    tasks.spawn(housekeeping::try_public_url(Arc::clone(&app), stop.clone()));
     if let Some(schedule) = config.backup.schedule() {
         tasks.spawn(make_backups(Arc::clone(&app), schedule, stop.clone()));
     }

@@ -1,11 +1,11 @@
 //! Routes of the platform itself: health, metrics, what the console shows.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use policy::{Action, Agreement, Selection};
 use serde_json::{Value, json};
@@ -14,9 +14,15 @@ use crate::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
 
+/// The header by which a node recognises its own answer.
+pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("conurb-instance");
+
+/// Another one in each process.
+pub(crate) static INSTANCE_ID: LazyLock<String> = LazyLock::new(host::random_hex::<8>);
+
 /// `GET /healthz`: the process is alive.
-pub(crate) async fn healthz() -> &'static str {
-    "ok\n"
+pub(crate) async fn healthz() -> impl IntoResponse {
+    ([(INSTANCE, INSTANCE_ID.as_str())], "ok\n")
 }
 
 /// `GET /readyz`: it takes reads and writes.
@@ -58,6 +64,11 @@ pub(crate) async fn info(State(app): State<Arc<App>>, Caller(_): Caller) -> Json
         "version": env!("CARGO_PKG_VERSION"),
         "dev": app.auth.is_dev(),
         "key": node.key().public().to_string(),
+        "publicUrl": {
+            "url": app.sources.public_url(),
+            "reached": app.sources.reached().map(|r| r.is_ok()),
+            "problem": app.sources.reached().and_then(Result::err),
+        },
         "startedAt": node.started_at().to_string(),
         "now": node.now().to_string(),
         "entities": stats.n_entities,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use entity::Instant;
 use host::Clock;
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use store::state::weight_of;
 use tokio::sync::Notify;
@@ -82,13 +83,28 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) deliverer: RwLock<Option<Arc<dyn Deliverer>>>,
     pub(crate) limits: Limits,
+    // Looked up once, not for each notification.
+    sent: Counter,
+    failed: Counter,
+    dropped: Counter,
     bytes: AtomicUsize,
     changed: Mutex<Vec<Arc<Recipient>>>,
 }
 
 impl Shared {
     pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>, limits: Limits) -> Self {
-        Self { clock, metrics, deliverer: RwLock::default(), limits, bytes: AtomicUsize::new(0), changed: Mutex::default() }
+        let counter = |sort| metrics.notifications.get_or_create(&Sort::of(sort)).clone();
+        Self {
+            sent: counter("sent"),
+            failed: counter("failed"),
+            dropped: counter("dropped"),
+            clock,
+            metrics,
+            deliverer: RwLock::default(),
+            limits,
+            bytes: AtomicUsize::new(0),
+            changed: Mutex::default(),
+        }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -224,7 +240,7 @@ impl Recipient {
     /// What [`Self::next`] gave was delivered.
     pub fn delivered(self: &Arc<Self>) {
         let now = self.shared.now();
-        self.shared.metrics.notifications.get_or_create(&Sort::of("sent")).inc();
+        self.shared.sent.inc();
         let mut queue = lock(&self.queue);
         queue.status.times_sent += 1;
         queue.status.last_notification = Some(now);
@@ -251,7 +267,7 @@ impl Recipient {
 
     fn note_failure(self: &Arc<Self>, queue: &mut Queue, reason: &str, next_attempt: Option<Instant>) {
         let now = self.shared.now();
-        self.shared.metrics.notifications.get_or_create(&Sort::of("failed")).inc();
+        self.shared.failed.inc();
         queue.status.times_sent += 1;
         queue.status.times_failed += 1;
         queue.status.last_notification = Some(now);
@@ -295,7 +311,7 @@ impl Recipient {
     }
 
     fn note_dropped(&self, queue: &mut Queue, reason: &str) {
-        self.shared.metrics.notifications.get_or_create(&Sort::of("dropped")).inc();
+        self.shared.dropped.inc();
         queue.status.dropped += 1;
         // One line for each power of two: a dead endpoint must not fill the disk with complaints.
         if queue.status.dropped.is_power_of_two() {

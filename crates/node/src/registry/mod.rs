@@ -112,10 +112,19 @@ impl Registered {
         }
     }
 
-    /// Did it not answer a moment ago?
+    /// May it be asked for something to read? Of one that did not answer, one reader a second finds out whether it answers now; the others need
+    /// not wait for that.
     #[must_use]
-    pub fn is_silent(&self, now: Instant) -> bool {
-        self.status().silent_since.is_some_and(|since| now.micros_since(since) < SILENT_US)
+    pub fn may_be_read(&self, now: Instant) -> bool {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match status.silent_since {
+            Some(since) if now.micros_since(since) < SILENT_US => false,
+            Some(_) => {
+                status.silent_since = Some(now);
+                true
+            }
+            None => true,
+        }
     }
 
     /// Is it to be left alone, as its registration asks?

@@ -64,10 +64,11 @@ fn a_source_that_failed_is_left_alone_for_its_cool_down() {
     let source = Registered::new(r, Arc::default());
     let at = |ms: i64| Instant::from_micros(1_000_000_000 + ms * 1_000);
     source.note(Asked::Silent, at(0));
-    assert!(source.is_silent(at(1)));
+    assert!(!source.may_be_read(at(1)));
+    assert!(source.may_be_read(at(1_000)) && !source.may_be_read(at(1_001)), "one finds out");
     assert!(source.is_cooling(at(999)) && !source.is_cooling(at(1_000)));
     source.note(Asked::Answered, at(1_500));
-    assert!(!source.is_cooling(at(1_501)) && !source.is_silent(at(1_501)));
+    assert!(!source.is_cooling(at(1_501)) && source.may_be_read(at(1_501)) && source.may_be_read(at(1_502)));
     assert_eq!((source.status().times_sent, source.status().times_failed), (2, 1));
     assert_eq!((source.status().last_failure, source.status().last_success), (Some(at(0)), Some(at(1_500))));
 }

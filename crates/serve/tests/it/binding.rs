@@ -53,3 +53,10 @@ fn clause_4_14_subscriptions_are_of_their_tenant() {
     assert_eq!(city.get("subscriptions").json(), json!([]));
     assert_eq!(of_tenant(&city, "water", "GET", "subscriptions", None).json().as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn the_public_address_is_tried_after_the_start() {
+    let city = City::start();
+    crate::city::eventually("it is tried", || city.get("/api/v1/info").json()["publicUrl"]["reached"] == true);
+    assert_eq!(city.get("/api/v1/info").json()["publicUrl"]["url"], city.url(""));
+}

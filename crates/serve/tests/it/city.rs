@@ -82,6 +82,7 @@ impl City {
         runtime.block_on(app.snapshots.open_all(&app));
         runtime.spawn(notify::deliver(Arc::clone(&app), stopped.clone()));
         runtime.spawn(serve::housekeeping::remove_expired(Arc::clone(&app), stopped.clone()));
+        runtime.spawn(serve::housekeeping::try_public_url(Arc::clone(&app), stopped.clone()));
         runtime.spawn(serve::serve_http(listener, Arc::clone(&app), stopped));
         Self { http: address.to_string(), app, stop, runtime: Some(runtime), dir: dir.to_owned(), own: None }
     }

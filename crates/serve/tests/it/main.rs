@@ -19,6 +19,7 @@ mod json_ld;
 mod killed;
 mod mqtt;
 mod notifications;
+mod notify_speed;
 mod openapi;
 mod queries;
 mod receiver;

@@ -1,5 +1,6 @@
 //! Somebody to be notified: an HTTP server that keeps what it gets, and can be slow, refuse, or be away.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,9 +9,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::routing::any;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::city::eventually;
 
@@ -70,6 +75,23 @@ impl Receiver {
         Self { address, book, runtime: Some(runtime) }
     }
 
+    /// The same over TLS, with a certificate for 127.0.0.1.
+    pub(crate) fn start_secure(certificate_pem: &[u8], key_pem: &[u8]) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let chain = CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<Vec<_>, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key_pem).unwrap();
+        let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let book = Arc::new(Book::default());
+        *book.answer.lock().unwrap() = (200, Duration::ZERO);
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let router = Router::new().fallback(any(take)).with_state(Arc::clone(&book));
+        let listener = Secure(listener, TlsAcceptor::from(Arc::new(config)));
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self { address, book, runtime: Some(runtime) }
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/notify", self.address)
     }
@@ -93,6 +115,27 @@ impl Receiver {
     pub(crate) fn gets(&self, n: usize) -> Vec<Received> {
         eventually(&format!("{n} notifications arrive"), || self.book.received.lock().unwrap().len() >= n);
         self.received()
+    }
+}
+
+/// Connections over TLS; those that do not come about are passed over.
+struct Secure(TcpListener, TlsAcceptor);
+
+impl axum::serve::Listener for Secure {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, from) = self.0.accept().await.unwrap();
+            if let Ok(stream) = self.1.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

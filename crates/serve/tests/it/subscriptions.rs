@@ -488,3 +488,44 @@ fn clause_5_8_6_time_interval() {
     std::thread::sleep(Duration::from_millis(900));
     assert_eq!(receiver.received().len(), n);
 }
+
+#[test]
+fn clause_6_3_8_notifications_over_https() {
+    let certificate: &[u8] = include_bytes!("tls/a.cert.pem");
+    let receiver = Receiver::start_secure(certificate, include_bytes!("tls/a.key.pem"));
+    let uri = receiver.url().replace("http://", "https://");
+    let city = City::start_trusting(certificate);
+    city.subscribes(subscription(&uri));
+    city.measures(1..=3);
+    receiver.gets(3);
+    assert_eq!(values(&receiver), [1, 2, 3]);
+    // Who does not know the authority sends nothing.
+    let stranger = City::start();
+    stranger.subscribes(subscription(&uri));
+    stranger.measures(4..=4);
+    eventually("it fails", || stranger.shown()["notification"]["status"] == "failed");
+    let why = stranger.shown()["notification"]["lastErrorReason"].clone();
+    assert!(why.as_str().unwrap().contains("certificate"), "{why}");
+    assert_eq!(receiver.n_asked(), 3);
+}
+
+/// What an endpoint finds wrong with a notification itself is given up in the end, and the next one follows.
+#[test]
+fn clause_5_8_6_what_an_endpoint_refuses_is_given_up_and_counted() {
+    let (city, receiver) = (City::start(), Receiver::start());
+    receiver.answers(400, Duration::ZERO);
+    city.subscribes(subscription(&receiver.url()));
+    city.measures(1..=2);
+    // A patch makes it try again at once: eight attempts without their pauses.
+    for attempt in 1..8 {
+        eventually("it is refused", || receiver.n_asked() >= attempt);
+        city.patches(json!({"description": attempt.to_string()}), 204);
+    }
+    eventually("it is given up", || city.shown()["notification"]["timesDropped"] == 1);
+    let shown = city.shown()["notification"].clone();
+    assert!(shown["lastDroppedReason"].as_str().unwrap().contains("400"), "{shown}");
+    receiver.answers(200, Duration::ZERO);
+    city.patches(json!({"description": "well"}), 204);
+    receiver.gets(1);
+    assert_eq!(values(&receiver), [2]);
+}

@@ -13,7 +13,7 @@ pub(crate) mod read;
 mod request;
 pub(crate) mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -37,6 +37,8 @@ pub struct Sources {
     public_url: String,
     turns: Arc<Semaphore>,
     cache: Cache,
+    /// Whether others reach this node at its public address, as far as that was tried.
+    reached: Arc<Mutex<Option<Result<(), String>>>>,
 }
 
 impl Sources {
@@ -44,7 +46,13 @@ impl Sources {
     /// without a slash at the end.
     #[must_use]
     pub fn new(alias: impl Into<String>, public_url: impl Into<String>) -> Self {
-        Self { alias: alias.into(), public_url: public_url.into(), turns: Arc::new(Semaphore::new(REQUESTS_MAX)), cache: Cache::default() }
+        Self {
+            alias: alias.into(),
+            public_url: public_url.into(),
+            turns: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            cache: Cache::default(),
+            reached: Arc::default(),
+        }
     }
 
     /// The same for a tenant, which is a source of its own (clause 4.14).
@@ -54,14 +62,30 @@ impl Sources {
 
     /// The same with nothing kept of answers.
     pub(crate) fn again(&self) -> Self {
-        let Self { alias, public_url, turns, .. } = self;
-        Self { alias: alias.clone(), public_url: public_url.clone(), turns: Arc::clone(turns), cache: Cache::default() }
+        let Self { alias, public_url, turns, reached, .. } = self;
+        Self {
+            alias: alias.clone(),
+            public_url: public_url.clone(),
+            turns: Arc::clone(turns),
+            cache: Cache::default(),
+            reached: Arc::clone(reached),
+        }
     }
 
     /// The name by which this node signs in `Via`.
     #[must_use]
     pub fn alias(&self) -> &str {
         &self.alias
+    }
+
+    /// Do others reach this node at its public address? None if that was not tried yet; an error says why not.
+    #[must_use]
+    pub fn reached(&self) -> Option<Result<(), String>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note_reached(&self, reached: Result<(), String>) {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
     }
 
     /// Where others reach this node.

@@ -174,7 +174,7 @@ pub(super) fn extra_headers(call: &Call, registered: &Registered) -> HeaderMap {
 pub(super) async fn send(call: &Call, registered: &Registered, spoken: &Spoken, outgoing: &Outgoing) -> Result<Reply, Failure> {
     let now = call.app.node.now();
     let is_read = outgoing.method == Method::GET;
-    if registered.is_cooling(now) || is_read && registered.is_silent(now) {
+    if registered.is_cooling(now) || is_read && !registered.may_be_read(now) {
         return Err(Failure::NoAnswer("it did not answer lately and is left alone for a while".to_owned()));
     }
     let wait = wait_for(registered);

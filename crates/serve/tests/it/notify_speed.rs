@@ -1,27 +1,22 @@
 //! How fast notifications come: from the commit of a change to the receiver's socket.
 //!
-//! `cargo run --profile quick -p serve --example notify_speed -- <subscriptions> <writers> <seconds> [<writes per second>]`
+//! `CONURB_NOTIFY="<subscriptions> <writers> <seconds> [<writes per second>]" cargo test --profile quick -p serve --test it -- notify_speed --ignored --nocapture`
 //!
 //! A node in this process, subscriptions to one entity each at one endpoint, writers that change entities at random, and a receiver that reads
 //! HTTP/1.1 by itself so that it takes little of the processor. The time is from the answer of the write to the arrival at the receiver.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement for the one at the keyboard")]
 
-use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use entity::{Attribute, Command, Entity, Iri};
 use host::{Clock, Stopwatch, SystemClock};
-use node::{Node, NodeOptions};
 use policy::Principal;
 use serde_json::json;
-use serve::outbound::Outbound;
-use serve::tenants::Tenants;
-use serve::{Addresses, App, Contexts, notify};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+
+use crate::city::City;
 
 /// When each write was answered, by its value, µs.
 struct Book {
@@ -32,20 +27,19 @@ struct Book {
 
 const WRITES_MAX: usize = 4_000_000;
 
-fn main() {
-    let numbers: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
+#[test]
+#[ignore = "a measurement"]
+fn notify_speed() {
+    let text = std::env::var("CONURB_NOTIFY").unwrap_or_else(|_| "1000 64 5".to_owned());
+    let numbers: Vec<usize> = text.split(' ').map(|n| n.parse().unwrap()).collect();
     let [n_subscriptions, n_writers, seconds] = numbers[..3] else { panic!("three numbers are needed") };
-    let rate = numbers.get(3).copied();
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(measure(n_subscriptions, n_writers, seconds, rate));
-    // The runtime's threads end with the process.
-    std::process::exit(0);
+    let city = City::start();
+    city.runtime().block_on(measure(&city, n_subscriptions, n_writers, seconds, numbers.get(3).copied()));
 }
 
-async fn measure(n_subscriptions: usize, n_writers: usize, seconds: usize, rate: Option<usize>) {
-    let dir = tempfile::tempdir().unwrap();
-    let (app, stop) = open(dir.path());
+#[expect(clippy::print_stdout, reason = "for the one at the keyboard")]
+async fn measure(city: &City, n_subscriptions: usize, n_writers: usize, seconds: usize, rate: Option<usize>) {
+    let app = &city.app;
     let book = Arc::new(Book {
         answered: (0..WRITES_MAX).map(|_| AtomicI64::new(0)).collect(),
         n_received: AtomicUsize::new(0),
@@ -54,10 +48,9 @@ async fn measure(n_subscriptions: usize, n_writers: usize, seconds: usize, rate:
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/n", listener.local_addr().unwrap());
     tokio::spawn(receive(listener, Arc::clone(&book)));
-    tokio::spawn(notify::deliver(Arc::clone(&app), stop));
     let mut making = tokio::task::JoinSet::new();
     for i in 0..n_subscriptions {
-        let (app, subscription) = (Arc::clone(&app), subscription(i, &uri));
+        let (app, subscription) = (Arc::clone(app), subscription(i, &uri));
         making.spawn(async move { app.node.put_subscription(&operator(), subscription, false).await.unwrap() });
     }
     while making.join_next().await.is_some() {}
@@ -65,7 +58,7 @@ async fn measure(n_subscriptions: usize, n_writers: usize, seconds: usize, rate:
     let stopwatch = Stopwatch::start();
     let mut writers = tokio::task::JoinSet::new();
     for w in 0..n_writers {
-        let (app, book, next) = (Arc::clone(&app), Arc::clone(&book), Arc::clone(&next));
+        let (app, book, next) = (Arc::clone(app), Arc::clone(&book), Arc::clone(&next));
         writers.spawn(async move {
             let mut n_own = 0_u32;
             while stopwatch.elapsed() < Duration::from_secs(seconds as u64) {
@@ -131,41 +124,6 @@ fn subscription(i: usize, uri: &str) -> node::Subscription {
         active: true,
         document: serde_json::to_value(&wished).unwrap(),
     }
-}
-
-fn open(dir: &Path) -> (Arc<App>, watch::Receiver<bool>) {
-    let (sender, stop) = watch::channel(false);
-    // It is never told to stop.
-    std::mem::forget(sender);
-    let node = Node::open(NodeOptions {
-        dir: dir.to_owned(),
-        city: "testcity".parse().unwrap(),
-        key: federation::CityKey::generate().unwrap().0,
-        peers: Vec::new(),
-        clock: Arc::new(SystemClock),
-        checkpoint_every: Duration::from_secs(3600),
-        log_keep_bytes: 0,
-        history_place: String::new(),
-        memory_bytes: node::MEMORY_BYTES_DEFAULT,
-    });
-    let outbound = Outbound::new(true).unwrap();
-    let address = "127.0.0.1:0".parse().unwrap();
-    let app = Arc::new(App {
-        node: Arc::new(node.unwrap()),
-        auth: Arc::new(serve::auth::Authenticator::Dev),
-        outbound: outbound.clone(),
-        contexts: Contexts::new(Arc::new(ngsi::ContextStore::new(None, None).unwrap()), outbound),
-        transport: Arc::new(serve::peer::HttpTransport::new().unwrap()),
-        sources: serve::Sources::new("testcity".to_owned(), String::new()),
-        refused: Arc::default(),
-        imports: serve::bulk_turns(),
-        tenants: Arc::new(Tenants::new(Box::new(|_| Err("there are no tenants here".to_owned())))),
-        tenant: None,
-        entity_maps: serve::EntityMaps::default(),
-        addresses: Addresses { http: address, mqtt: address, sql: None, flight: None },
-        stop: stop.clone(),
-    });
-    (app, stop)
 }
 
 async fn receive(listener: TcpListener, book: Arc<Book>) {
