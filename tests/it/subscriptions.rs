@@ -77,10 +77,15 @@ fn a_subscriber_is_told_of_what_it_asked_for_also_after_a_restart() {
 
     let node = Node::start_in(dir.path(), &["--dev"]);
     set(&node, 90.0);
-    let (_, body) = inbox.recv_timeout(WAIT).expect("a notification after the restart");
-    assert_eq!(body["data"][0]["pm25"]["value"], 90.0, "the unchanged 80 was no news");
+    // What was told just before the kill may be told again, under the same id; the unchanged 80 was no news.
+    let first_id = body["id"].clone();
+    let (_, mut body) = inbox.recv_timeout(WAIT).expect("a notification after the restart");
+    if body["id"] == first_id {
+        body = inbox.recv_timeout(WAIT).expect("a notification after the repeated one").1;
+    }
+    assert_eq!(body["data"][0]["pm25"]["value"], 90.0);
     // It counts as sent when the receiver's answer has arrived, which is after the receiver has it.
-    eventually("the notification is counted", || node.get(&location).expect(200).json()["notification"]["timesSent"] == 1);
+    eventually("the notification is counted", || node.get(&location).expect(200).json()["notification"]["lastSuccess"].is_string());
     let shown = node.get(&location).expect(200).json();
     assert_eq!(shown["status"], "active");
     assert_eq!(node.get("/ngsi-ld/v1/subscriptions").expect(200).json().as_array().unwrap().len(), 1);

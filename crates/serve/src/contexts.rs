@@ -91,6 +91,13 @@ impl Contexts {
             for kept in node.stored_contexts() {
                 self.add_local(&kept);
             }
+            // The one of requests that name none comes from the configuration, at every start: it need not be stored.
+            let default = self.shared.store.default_context();
+            if default.url().is_none() {
+                let wrapper = self.wrapper(default);
+                self.add_local(&wrapper);
+                self.shared.wrappers.lock().unwrap_or_else(PoisonError::into_inner).insert(default.id().to_owned(), wrapper.id);
+            }
             Arc::clone(node)
         });
     }
