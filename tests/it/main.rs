@@ -4,6 +4,7 @@
 mod bad_input;
 mod bulk;
 mod cities;
+mod client;
 mod command_line;
 mod console;
 mod entities;

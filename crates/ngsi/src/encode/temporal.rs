@@ -76,14 +76,7 @@ pub fn evolutions<'e>(
     context: &Context,
     with_context: bool,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4096);
-    let mut w = Writer::new(&mut out);
-    w.open(b'[');
-    for e in list {
-        write(&mut w, e, time, view, context, with_context);
-    }
-    w.close(b']');
-    out
+    array(list, |w, e| write(w, e, time, view, context, with_context))
 }
 
 /// One entity over time, aggregated over periods.
@@ -365,11 +358,16 @@ pub fn aggregated_list<'e>(
     context: &Context,
     with_context: bool,
 ) -> Vec<u8> {
+    array(list, |w, e| write_aggregated(w, e, view, context, with_context))
+}
+
+/// Several documents, as an array.
+fn array<T>(list: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Writer<'_>, T)) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     let mut w = Writer::new(&mut out);
     w.open(b'[');
-    for e in list {
-        write_aggregated(&mut w, e, view, context, with_context);
+    for item in list {
+        write(&mut w, item);
     }
     w.close(b']');
     out

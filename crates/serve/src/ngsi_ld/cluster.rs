@@ -31,7 +31,7 @@ fn purpose(headers: &HeaderMap) -> Result<Option<Purpose>, Problem> {
 }
 
 pub(crate) async fn query(call: Call, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = present_only(call.params(Endpoint::QueryEntities)?)?;
+    let params = present_only(&call, call.params(Endpoint::QueryEntities)?)?;
     let document = call.document(true)?;
     let asked = params.offset.saturating_add(params.limit).saturating_add(1);
     let question = ClusterQuery {
@@ -60,7 +60,7 @@ pub(crate) async fn query(call: Call, headers: HeaderMap) -> Result<Response, Pr
 }
 
 pub(crate) async fn retrieve(call: Call, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = present_only(call.params(Endpoint::RetrieveEntity)?)?;
+    let params = present_only(&call, call.params(Endpoint::RetrieveEntity)?)?;
     let document = call.document(true)?;
     let id = id_of(&id)?;
     let question = ClusterQuery { filter: Filter::Id(vec![id.clone()]), types: None, limit: 1, purpose: purpose(&headers)? };
@@ -73,7 +73,7 @@ pub(crate) async fn retrieve(call: Call, Path(id): Path<String>, headers: Header
 }
 
 pub(crate) async fn evolution(call: Call, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = present_only(call.params(Endpoint::RetrieveTemporal)?)?;
+    let params = present_only(&call, call.params(Endpoint::RetrieveTemporal)?)?;
     let document = call.document(false)?;
     let id = id_of(&id)?;
     let query = temporal_query(id.clone(), &params);
@@ -93,10 +93,13 @@ pub(crate) async fn evolution(call: Call, Path(id): Path<String>, headers: Heade
     Ok(response)
 }
 
-/// What other cities knew at a time is not asked of them.
-fn present_only(params: QueryParams) -> Result<QueryParams, Problem> {
-    match params.as_of {
-        Some(_) => Err(Problem::invalid_request("parameter asOf: one city's node answers as of an earlier time, not all cities together")),
+/// Refuses what is asked of one node only: what other cities knew at a time, what their entities are linked to, another order, and other sources.
+fn present_only(call: &Call, params: QueryParams) -> Result<QueryParams, Problem> {
+    const ONE_NODE: [&str; 6] = ["asOf", "join", "orderBy", "entityMap", "csf", "splitEntities"];
+    match call.pairs.iter().find(|(name, _)| ONE_NODE.contains(&name.as_str())) {
+        Some((name, _)) => {
+            Err(Problem::invalid_request(format!("parameter {name}: one city's node can answer it (/ngsi-ld/v1), not all cities together")))
+        }
         None => Ok(params),
     }
 }
@@ -131,7 +134,7 @@ fn described(source: &Source) -> serde_json::Value {
 
 /// `GET /api/v1/cluster/entities`: the same question, with what every city contributed beside the entities.
 pub(crate) async fn with_sources(State(app): State<Arc<App>>, call: Call, headers: HeaderMap) -> Result<Response, Problem> {
-    let params = present_only(call.params(Endpoint::QueryEntities)?)?;
+    let params = present_only(&call, call.params(Endpoint::QueryEntities)?)?;
     let limit = u32::try_from(params.limit.max(1)).unwrap_or(u32::MAX);
     let question = ClusterQuery { filter: params.filter.clone(), types: None, limit, purpose: purpose(&headers)? };
     let merged = app.node.cluster_query(&call.who, &question, app.transport.as_ref()).await?;

@@ -12,6 +12,7 @@ use axum::extract::Path;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use entity::{Instant, Iri};
+use host::{Disk, RealDisk};
 use node::Node;
 use policy::{Action, Principal};
 use serde_json::Value;
@@ -60,10 +61,18 @@ impl Snapshot {
     }
 }
 
+/// Durable when this returns.
 fn keep(folder: &Folder, document: &Document) -> std::io::Result<()> {
     let (file, new) = (folder.path().join(FILE), folder.path().join("snapshot.new"));
-    std::fs::write(&new, serde_json::to_vec(document)?)?;
-    std::fs::rename(new, file)
+    match RealDisk.remove(&new) {
+        // A crash may have left one.
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut written = RealDisk.open_append(&new)?;
+    written.append(&serde_json::to_vec(document)?)?;
+    written.sync()?;
+    RealDisk.rename(&new, &file)
 }
 
 impl Snapshots {

@@ -60,3 +60,12 @@ fn the_public_address_is_tried_after_the_start() {
     crate::city::eventually("it is tried", || city.get("/api/v1/info").json()["publicUrl"]["reached"] == true);
     assert_eq!(city.get("/api/v1/info").json()["publicUrl"]["url"], city.url(""));
 }
+
+#[test]
+fn what_one_node_answers_is_refused_over_all_cities() {
+    let city = City::start();
+    for parameter in ["join=inline", "orderBy=n&local=true", "entityMap=true", "csf=alias==1", "asOf=2026-01-01T00:00:00Z"] {
+        city.get(&format!("/cluster/ngsi-ld/v1/entities?type=Lamp&{parameter}")).problem(400, "InvalidRequest");
+    }
+    city.get("/cluster/ngsi-ld/v1/entities?type=Lamp").expect(200);
+}

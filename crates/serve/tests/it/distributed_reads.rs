@@ -1,6 +1,5 @@
 //! Retrieving and querying over sources: clauses 4.3.6, 4.5.5, 5.7.1.4, 5.7.2.4 and 6.3.17 to 6.3.19.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use host::Stopwatch;
@@ -373,54 +372,4 @@ fn clause_5_7_2_4_split_entities_are_judged_as_a_whole() {
         }
     }
     a.get("entities?type=Room&splitEntities=maybe").problem(400, "InvalidRequest");
-}
-
-/// Measures and prints:
-/// `cargo test --profile quick -p serve --test it -- --ignored --nocapture speed_of_34_sources`.
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_34_sources() {
-    const N_SOURCES: usize = 34;
-    const SECONDS: u64 = 5;
-    for (per_second, n_hanging) in [(50, 0), (50, 1), (100, 0), (200, 0)] {
-        let city = City::start();
-        let sources: Vec<Source> = (0..N_SOURCES)
-            .map(|n| {
-                let hangs = n < n_hanging;
-                let says = Says::json(200, json!([room(&n.to_string(), 1)]));
-                Source::saying(says.after(if hangs { Duration::from_secs(30) } else { Duration::ZERO }))
-            })
-            .collect();
-        for (n, source) in sources.iter().enumerate() {
-            register(&city, n, &source.url, rooms(), if n < n_hanging { json!({"management": {"timeout": 200}}) } else { json!({}) });
-        }
-        let url = city.url("/ngsi-ld/v1/entities?type=Room&count=true");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut times = runtime.block_on(async {
-            let client = Arc::new(reqwest::Client::new());
-            let mut tasks = tokio::task::JoinSet::new();
-            let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / per_second));
-            for _ in 0..per_second * SECONDS {
-                ticks.tick().await;
-                let (client, url) = (Arc::clone(&client), url.clone());
-                tasks.spawn(async move {
-                    let stopwatch = Stopwatch::start();
-                    let answer = client.get(url).send().await.unwrap();
-                    let count = answer.headers()["ngsild-results-count"].to_str().unwrap().parse::<usize>().unwrap();
-                    (stopwatch.elapsed(), count)
-                });
-            }
-            tasks.join_all().await
-        });
-        let n_whole = times.iter().filter(|(_, n)| *n == N_SOURCES - n_hanging).count();
-        times.sort();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].0;
-        println!(
-            "{N_SOURCES} sources, {n_hanging} hanging, {per_second}/s: p50 {:?}, p99 {:?}, max {:?}, whole {n_whole} of {}",
-            at(0.5),
-            at(0.99),
-            at(1.0),
-            times.len()
-        );
-    }
 }

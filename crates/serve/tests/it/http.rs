@@ -394,37 +394,3 @@ async fn speak_http_2(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite 
     let urls: Vec<String> = serde_json::from_slice(&text).unwrap();
     assert!(urls.iter().all(|u| u.starts_with(base)), "{urls:?}");
 }
-
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_retrieval_with_our_listener_and_with_that_of_the_library() {
-    let city = lit_city();
-    let listener = city.runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    let theirs = listener.local_addr().unwrap().to_string();
-    let router = serve::router(Arc::clone(&city.app));
-    city.runtime().spawn(async move { axum::serve(listener, router).await });
-    let speed = |address: &str| {
-        let watch = host::Stopwatch::start();
-        let n: usize = std::thread::scope(|scope| {
-            let one = || {
-                let mut stream = TcpStream::connect(address).unwrap();
-                let request = format!("GET /ngsi-ld/v1/entities/{ID} HTTP/1.1\r\nhost: x\r\n\r\n");
-                let mut buffer = [0; 4096];
-                let mut n = 0;
-                while watch.elapsed() < std::time::Duration::from_millis(500) {
-                    stream.write_all(request.as_bytes()).unwrap();
-                    assert!(stream.read(&mut buffer).unwrap() > 0);
-                    n += 1;
-                }
-                n
-            };
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
-            all.into_iter().map(|t| t.join().unwrap()).sum()
-        });
-        n * 2
-    };
-    let (mut ours, mut library): (Vec<usize>, Vec<usize>) = (0..15).map(|_| (speed(&city.http), speed(&theirs))).unzip();
-    ours.sort_unstable();
-    library.sort_unstable();
-    println!("requests per second, median and best of 15: ours {} {}, the library's {} {}", ours[7], ours[14], library[7], library[14]);
-}

@@ -7,6 +7,8 @@
 mod batches;
 mod binding;
 mod city;
+#[path = "../../../../tests/it/client.rs"]
+mod client;
 mod contexts;
 mod csource_subscriptions;
 mod discovery;
@@ -19,7 +21,6 @@ mod json_ld;
 mod killed;
 mod mqtt;
 mod notifications;
-mod notify_speed;
 mod openapi;
 mod queries;
 mod receiver;
